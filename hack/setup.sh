@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Makes .venv from the pinned constraints; does nothing when it is up to date.
+# Needs only Python 3.11+ (with venv). uv, bootstrapped into the cache, keeps wheels between checkouts.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+if ! command -v "$python" >/dev/null; then
+  echo "error: $python is not on PATH. Install Python 3.11 or newer, or set PYTHON=/path/to/python3." >&2
+  exit 1
+fi
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "error: $("$python" --version) is too old: Python 3.11 or newer is needed. Set PYTHON=/path/to/python3.11." >&2
+  exit 1
+fi
+
+uv_version=0.13.9
+cache=${RFT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/rft}
+uv_home=$cache/uv-$uv_version
+stamp=.venv/.rft-stamp
+wanted=$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
+if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+  exit 0
+fi
+if [ ! -x "$uv_home/bin/uv" ]; then
+  echo "setup: installing uv $uv_version into $uv_home"
+  mkdir -p "$cache"
+  "$python" -m venv "$uv_home" || {
+    echo "error: '$python -m venv' failed. On Debian or Ubuntu: apt-get install python3-venv." >&2
+    exit 1
+  }
+  "$uv_home/bin/pip" install --quiet "uv==$uv_version"
+fi
+export UV_SYSTEM_CERTS=1 UV_HTTP_TIMEOUT=300 UV_CACHE_DIR="${UV_CACHE_DIR:-$cache/uv-cache}"
+echo "setup: making .venv (the first time downloads about 4 GB: torch and its libraries)"
+"$uv_home/bin/uv" venv --quiet --clear --python "$python" .venv
+"$uv_home/bin/uv" pip install --quiet --python .venv/bin/python --constraints constraints.txt \
+  --editable '.[operator,trainer,local,dev]'
+echo "$wanted" >"$stamp"
+echo "setup: done, $(.venv/bin/python --version) in .venv"

@@ -1,0 +1,272 @@
+"""The contract between the operator and the pods it starts: files, exit codes, labels of progress.
+
+Both sides import these models, so neither can drift. Invariant: nothing here imports torch, kopf or
+kubernetes, and every file carries a ``version``, so an old pod and a new operator can tell each other apart.
+
+Layout inside a pod (design section 7)::
+
+    /rft/config   read-only: run.json, deepspeed.json, hostfile (training only), ca.crt
+    /rft/data     the volume; everything of one run lies under RunConfig.data_directory
+    /rft/run      emptyDir: stop file, heartbeats, progress.json, result.json
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+CONFIG_DIRECTORY = "/rft/config"
+DATA_DIRECTORY = "/rft/data"
+RUN_DIRECTORY = "/rft/run"
+CLAIMS_DIRECTORY = "/rft/claims"
+"""``pvc://claim/path`` is mounted read-only at ``/rft/claims/<claim>``."""
+TERMINATION_MESSAGE_PATH = "/dev/termination-log"
+TERMINATION_MESSAGE_LIMIT_BYTES = 2_900
+"""The kubelet shares 12 KiB among a pod's containers; four containers leave 3,072 bytes each."""
+RENDEZVOUS_PORT = 29500
+
+ENV_STAGE = "RFT_STAGE"
+ENV_ATTEMPT = "RFT_ATTEMPT"
+ENV_NODE_RANK = "JOB_COMPLETION_INDEX"
+ENV_PROGRESS_URL = "KUBEFLOW_TRAINER_SERVER_URL"
+ENV_PROGRESS_CA_CERT = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+ENV_PROGRESS_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"
+
+
+class Stage(StrEnum):
+    """A part of a run's life that has pods of its own; also the value of the label ``rft.dev/stage``."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class ExitCode(IntEnum):
+    """What a pod's exit code says; any other code is judged by Kubernetes' reason."""
+
+    DONE = 0
+    DRAINED = 75
+    """Stopped on request, a checkpoint of the current step is saved."""
+    DRAINED_WITHOUT_CHECKPOINT = 76
+    BAD_INPUT = 78
+    """Bad configuration or data: another attempt cannot help."""
+    RENDEZVOUS_FAILED = 79
+
+
+class Outcome(StrEnum):
+    """How a stage ended, as its own process says it."""
+
+    COMPLETED = "completed"
+    DRAINED = "drained"
+    FAILED = "failed"
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSource(_Contract):
+    """Where the base model comes from: ``hf://``, ``pvc://``, ``file://`` or ``init://<preset>``."""
+
+    uri: str
+    revision: str | None = None
+
+
+class DatasetSource(_Contract):
+    """Where the training rows come from: ``hf://``, ``pvc://``, ``file://`` or ``gym://<task>?key=value``."""
+
+    uri: str
+    split: str = "train"
+    format: Literal["sky-t1", "s1", "messages"]
+    max_samples: int | None = None
+
+
+class TrainingConfig(_Contract):
+    """The recipe, resolved: presets and defaults are already applied."""
+
+    epochs: int
+    max_steps: int | None = None
+    learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    adam_betas: tuple[float, float]
+    max_gradient_norm: float
+    schedule: Literal["cosine", "linear", "constant"]
+    global_batch_size: int
+    micro_batch_size: int
+    """Rows a rank holds at once; global batch = micro batch x ranks x accumulation."""
+    max_sequence_length: int
+    packing: bool
+    precision: Literal["bf16", "fp32"]
+    gradient_checkpointing: bool
+    seed: int
+    zero_stage: Literal[1, 2, 3]
+    offload: Literal["none", "optimizer", "all"]
+
+
+class CheckpointConfig(_Contract):
+    """When to save and how many to keep."""
+
+    every_minutes: int
+    every_steps: int | None = None
+    keep_last: int
+    resume: Literal["latest", "never"]
+
+
+class Benchmark(_Contract):
+    """One benchmark of the evaluation; rows are JSONL ``{id, problem, answer, scorer?}`` or a gym task."""
+
+    name: str
+    uri: str
+    limit: int | None = None
+    samples: int = 1
+    temperature: float = 0.0
+    max_tokens: int
+
+
+class EvaluationConfig(_Contract):
+    """What to measure after training."""
+
+    benchmarks: tuple[Benchmark, ...]
+    baseline: Literal["measure", "none"]
+    batch_size: int
+    max_seconds: int
+
+
+class RunConfig(_Contract):
+    """``/rft/config/run.json``: the effective values of one finetune, resolved once, immutable after."""
+
+    version: Literal[1] = 1
+    namespace: str
+    name: str
+    uid: str
+    data_directory: str
+    """Absolute; unique to the resource's uid, so a recreated resource never resumes a stranger's run."""
+    nodes: int
+    gpus_per_node: int
+    model: ModelSource
+    dataset: DatasetSource
+    training: TrainingConfig
+    checkpoint: CheckpointConfig
+    evaluation: EvaluationConfig | None
+    startup_seconds: int
+    """Bound on the rendezvous of a training gang."""
+
+
+ShortText = Annotated[str, StringConstraints(max_length=1_024)]
+
+
+class StageResult(_Contract):
+    """``result.json`` and the termination message: what a stage says of itself when it ends.
+
+    Success is read from here, never from exit code 0 alone (``reference/trainer.md`` section 5).
+    """
+
+    version: Literal[1] = 1
+    stage: Stage
+    outcome: Outcome
+    error: ShortText | None = None
+    prepare: PrepareSummary | None = None
+    train: TrainSummary | None = None
+    evaluate: EvaluateSummary | None = None
+
+
+class PrepareSummary(_Contract):
+    """What the Prepare stage found."""
+
+    rows: int
+    dropped_rows: int
+    """Rows longer than the maximum sequence length or without an answer; dropped whole, never cut."""
+    tokens: int
+    target_tokens: int
+    steps: int
+    """Optimiser steps the whole training takes."""
+    parameters: int
+    dataset_sha256: str
+
+
+class TrainSummary(_Contract):
+    """Where training stands when its process ends."""
+
+    step: int
+    total_steps: int
+    tokens: int
+    loss: float | None = None
+    checkpoint_step: int | None = None
+    checkpoint_path: str | None = None
+    checkpoint_seconds: float | None = None
+    """Measured duration of the last save: the budget's bound for a stop."""
+    checkpoint_count: int = 0
+    export_path: str | None = None
+
+
+class Score(_Contract):
+    """One benchmark's score: ``value`` and ``stderr`` in 0..1; the standard error is over questions."""
+
+    benchmark: str
+    metric: str
+    value: float
+    stderr: float
+    questions: int
+    samples: int
+    no_answer: int = 0
+    """Answers that could not be extracted or were cut by the token limit."""
+    baseline: float | None = None
+    baseline_stderr: float | None = None
+
+
+class EvaluateSummary(_Contract):
+    """Scores in the order of the benchmarks asked for."""
+
+    scores: tuple[Score, ...]
+    artifacts: str | None = None
+
+
+StageResult.model_rebuild()
+
+
+class Metric(BaseModel):
+    """A named value of the progress report; the value is text, as in Kubeflow Trainer's contract."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    value: Annotated[str, StringConstraints(max_length=64)]
+
+
+class TrainerStatus(BaseModel):
+    """Body of a progress report: Kubeflow Trainer's wire contract (KEP-2779), unchanged."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    last_updated_time: str = Field(alias="lastUpdatedTime")
+    progress_percentage: Annotated[int, Field(ge=0, le=100, alias="progressPercentage")] | None = None
+    estimated_remaining_seconds: Annotated[int, Field(ge=0, alias="estimatedRemainingSeconds")] | None = None
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=256)] = ()
+
+
+class ProgressReport(BaseModel):
+    """The envelope of a POST; an absent ``trainerStatus`` changes nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    trainer_status: TrainerStatus | None = Field(default=None, alias="trainerStatus")
+
+
+class MetricName(StrEnum):
+    """Names our own trainer reports under; the operator reads the steps and the checkpoint from them."""
+
+    STEP = "step"
+    TOTAL_STEPS = "total_steps"
+    EPOCH = "epoch"
+    LOSS = "loss"
+    LEARNING_RATE = "learning_rate"
+    GRADIENT_NORM = "gradient_norm"
+    TOKENS_PER_SECOND = "tokens_per_second"
+    CHECKPOINT_STEP = "checkpoint_step"
+    CHECKPOINT_SECONDS = "checkpoint_seconds"
+    CHECKPOINT_TIME = "checkpoint_time"
+    """RFC 3339, the moment the newest complete checkpoint was marked complete."""
+    PHASE = "phase"
