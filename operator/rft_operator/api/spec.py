@@ -1,0 +1,444 @@
+"""``spec`` of a ReasoningFinetune: what the user asks for.
+
+Invariant: a field that a recipe may set has no schema default, else the recipe could not know what the user
+wrote; the defaults are applied with the recipe when the run starts (``domain.resolve``).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from rft_operator.api.base import (
+    ApiModel,
+    Counter,
+    Decimal,
+    DnsSubdomain,
+    LabelKey,
+    LabelValue,
+    Money,
+    Quantity,
+    Seconds,
+    text,
+)
+
+
+class Recipe(StrEnum):
+    """Published runs whose training values can be taken over as a preset."""
+
+    SKY_T1 = "sky-t1"
+    S1 = "s1"
+
+
+class DatasetFormat(StrEnum):
+    """How the rows of the dataset are written."""
+
+    SKY_T1 = "sky-t1"
+    S1 = "s1"
+    MESSAGES = "messages"
+
+
+class Schedule(StrEnum):
+    """Shape of the learning rate after the warm-up."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class Precision(StrEnum):
+    """Number format of weights and activations."""
+
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+class Offload(StrEnum):
+    """What DeepSpeed keeps in the host's memory instead of the GPU's."""
+
+    NONE = "none"
+    OPTIMIZER = "optimizer"
+    ALL = "all"
+
+
+class OnExhausted(StrEnum):
+    """What happens at the budget's stop line, after the checkpoint."""
+
+    STOP = "stop"
+    SUSPEND = "suspend"
+
+
+class OnStall(StrEnum):
+    """What happens when no step is made for ``stallSeconds``."""
+
+    RESTART = "restart"
+    FAIL = "fail"
+
+
+class Resume(StrEnum):
+    """Where a new attempt starts."""
+
+    LATEST = "latest"
+    NEVER = "never"
+
+
+class Baseline(StrEnum):
+    """Whether the base model is measured with the same protocol."""
+
+    MEASURE = "measure"
+    NONE = "none"
+
+
+class SecretReference(ApiModel):
+    """A Secret in the resource's own namespace."""
+
+    name: DnsSubdomain
+    """Name of the Secret."""
+    key: Annotated[str, text(253, pattern=r"^[-._a-zA-Z0-9]+$", minimum=1)] = "token"
+    """Key that holds the hub token."""
+
+
+class Model(ApiModel):
+    """The base model."""
+
+    uri: Annotated[str, text(512, pattern=r"^(hf|pvc|file|init)://.+$", minimum=1)]
+    """hf://org/name, pvc://claim/path, file:///path, or init://tiny-qwen2 (random weights, for demos)."""
+    revision: Annotated[str, text(128, minimum=1)] | None = None
+    """Branch, tag or commit of a hub model."""
+    secret_ref: SecretReference | None = None
+    """Secret with the hub token for a private or gated model."""
+
+
+class Dataset(ApiModel):
+    """The training rows."""
+
+    uri: Annotated[str, text(512, pattern=r"^(hf|pvc|file|gym)://.+$", minimum=1)]
+    """hf://org/name, pvc://claim/path, file:///path, or gym://task?option=value (seeded generator)."""
+    split: Annotated[str, text(64, pattern=r"^[A-Za-z0-9_.-]+$", minimum=1)] = "train"
+    """Split of a hub dataset."""
+    format: DatasetFormat
+    """Format of the rows; gym:// rows are rendered as s1."""
+    max_samples: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Use the first so many rows; for gym:// the number of rows to generate."""
+    secret_ref: SecretReference | None = None
+    """Secret with the hub token for a private dataset."""
+
+
+class DeepSpeed(ApiModel):
+    """How DeepSpeed spreads the model over the GPUs."""
+
+    zero_stage: Annotated[int, Field(ge=1, le=3)] | None = None
+    """ZeRO stage: 1 shards the optimizer, 2 also the gradients, 3 also the parameters. Default 3."""
+    offload: Offload | None = None
+    """Move the optimizer state, or everything, to host memory. Default none."""
+
+
+class Training(ApiModel):
+    """The training recipe; what is absent comes from the recipe preset, then from the defaults."""
+
+    epochs: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    """Passes over the dataset. Default 3."""
+    max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Stop after so many optimizer steps even if epochs are left."""
+    learning_rate: Decimal | None = None
+    """Peak learning rate as text, for example "1e-5". Default "1e-5"."""
+    schedule: Schedule | None = None
+    """Decay of the learning rate. Default cosine."""
+    warmup_ratio: Decimal | None = None
+    """Share of all steps in which the learning rate rises. Default "0.1"."""
+    weight_decay: Decimal | None = None
+    """AdamW weight decay. Default "0"."""
+    adam_beta1: Decimal | None = None
+    """AdamW beta 1. Default "0.9"."""
+    adam_beta2: Decimal | None = None
+    """AdamW beta 2. Default "0.999"."""
+    max_gradient_norm: Decimal | None = None
+    """Gradient clipping. Default "1.0"."""
+    global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Sequences in one optimizer step over all GPUs. Default 96."""
+    micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Sequences a GPU holds at once. Default 1."""
+    max_sequence_length: Annotated[int, Field(ge=16, le=4_194_304)] | None = None
+    """Longest sequence in tokens; longer rows are dropped whole and counted. Default 16384."""
+    packing: bool | None = None
+    """Put several rows into one sequence, with attention kept apart. Default false."""
+    precision: Precision | None = None
+    """bf16 or fp32. Default bf16."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass to save memory. Default true."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
+    """Seed of data order, generated data and random weights."""
+    deepspeed: DeepSpeed = Field(default_factory=DeepSpeed)
+    """DeepSpeed options."""
+
+
+class Resources(ApiModel):
+    """The GPU gang that trains."""
+
+    nodes: Annotated[int, Field(ge=1, le=512)] = 1
+    """Machines in the gang."""
+    gpus_per_node: Annotated[int, Field(ge=1, le=16)] = 8
+    """GPUs on each machine; each GPU is one rank."""
+    gpu_resource: Annotated[str, text(317, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", minimum=3)] = (
+        "nvidia.com/gpu"
+    )
+    """Extended resource that stands for a GPU."""
+    cpu: Quantity | None = None
+    """CPU of each training pod (request and limit)."""
+    memory: Quantity | None = None
+    """Memory of each training pod (request and limit)."""
+    shared_memory: Quantity = "16Gi"
+    """Size limit of /dev/shm."""
+
+
+class Toleration(ApiModel):
+    """A Kubernetes toleration."""
+
+    key: Annotated[str, text(317)] | None = None
+    """Taint key; absent with operator Exists tolerates everything."""
+    operator: Annotated[str, text(8, pattern=r"^(Exists|Equal)$")] = "Equal"
+    """Exists or Equal."""
+    value: Annotated[str, text(63)] | None = None
+    """Taint value for operator Equal."""
+    effect: Annotated[str, text(20, pattern=r"^(NoSchedule|PreferNoSchedule|NoExecute)$")] | None = None
+    """NoSchedule, PreferNoSchedule or NoExecute; absent means all."""
+    toleration_seconds: Seconds | None = None
+    """How long a NoExecute taint is tolerated."""
+
+
+class Scheduling(ApiModel):
+    """Where the GPU pods may run."""
+
+    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default_factory=dict)
+    """Labels a GPU node must carry; they also choose the price before a pod is bound."""
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(default_factory=list)
+    """Tolerations of the GPU pods."""
+    priority_class_name: DnsSubdomain | None = None
+    """PriorityClass of the GPU pods."""
+
+
+class Storage(ApiModel):
+    """The volume for model, data, checkpoints and results."""
+
+    claim_name: DnsSubdomain | None = None
+    """An existing claim; absent means that <name>-data is created."""
+    size: Quantity = "500Gi"
+    """Size of the created claim."""
+    storage_class_name: DnsSubdomain | None = None
+    """Storage class of the created claim; absent means the cluster's default."""
+    retain: bool = True
+    """Keep the created claim when the resource is deleted."""
+
+
+class Budget(ApiModel):
+    """The money of the run: training, retries and evaluation share it."""
+
+    limit_usd: Money = Field(alias="limitUSD")
+    """Never spend more than this. A whole number or a quoted decimal, in US dollars."""
+    usd_per_gpu_hour: Money | None = Field(default=None, alias="usdPerGpuHour")
+    """Price of one GPU-hour; absent means the admin's price catalogue decides by the node's labels."""
+    evaluation_reserve_usd: Money | None = Field(default=None, alias="evaluationReserveUSD")
+    """Kept back for the evaluation; absent means evaluation GPUs x rate x evaluation.maxSeconds."""
+    warn_at_percent: Annotated[list[Annotated[int, Field(ge=1, le=99)]], Field(max_length=8)] = Field(
+        default_factory=lambda: [50, 80]
+    )
+    """Events are emitted when so many percent of the limit are spent."""
+    on_exhausted: OnExhausted = OnExhausted.STOP
+    """stop: save, evaluate what there is, end as Failed. suspend: save and wait for a higher limit."""
+
+
+class Checkpoint(ApiModel):
+    """Saves during training and before every stop."""
+
+    every_minutes: Annotated[int, Field(ge=1, le=1_440)] = 30
+    """Save at least this often."""
+    every_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Save also every so many steps."""
+    keep_last: Annotated[int, Field(ge=1, le=100)] = 2
+    """Complete checkpoints to keep."""
+    grace_seconds: Annotated[int, Field(ge=10, le=7_200)] = 300
+    """Time a stopping pod has to save; the budget counts with it."""
+    resume: Resume = Resume.LATEST
+    """Whether a new attempt continues from the newest complete checkpoint."""
+
+
+class Timeouts(ApiModel):
+    """Bounds after which a stage is given up."""
+
+    pending_seconds: Annotated[int, Field(ge=10, le=604_800)] = 3_600
+    """A pod may wait so long for a node or an image."""
+    startup_seconds: Annotated[int, Field(ge=10, le=86_400)] = 1_800
+    """The gang may take so long from the first bound pod to the first step."""
+    stall_seconds: Annotated[int, Field(ge=10, le=86_400)] = 900
+    """Training may go so long without a step."""
+    on_stall: OnStall = OnStall.RESTART
+    """restart from the last checkpoint, or fail."""
+
+
+class Retries(ApiModel):
+    """How often a failed attempt is repeated."""
+
+    max_restarts: Annotated[int, Field(ge=0, le=100)] = 3
+    """Failures that count; preemption and node loss do not."""
+
+
+class BenchmarkSpec(ApiModel):
+    """One benchmark."""
+
+    name: Annotated[str, text(40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", minimum=1)]
+    """Name shown in status and metrics."""
+    uri: Annotated[str, text(512, pattern=r"^(hf|pvc|file|gym)://.+$", minimum=1)]
+    """JSONL rows {id, problem, answer, scorer}: hf://, pvc:// or file://; or gym://task?option=value."""
+    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Use the first so many questions."""
+    samples: Annotated[int, Field(ge=1, le=256)] = 1
+    """Answers per question."""
+    temperature: Decimal = "0"
+    """Sampling temperature; "0" is greedy and needs samples: 1."""
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192
+    """Tokens an answer may have, thinking included."""
+
+
+class Evaluation(ApiModel):
+    """What is measured after training, with money kept back for it."""
+
+    gpus: Annotated[int, Field(ge=1, le=16)] = 1
+    """GPUs of the evaluation pod."""
+    benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=16)]
+    """Benchmarks, in order."""
+    baseline: Baseline = Baseline.MEASURE
+    """Measure the base model too."""
+    batch_size: Annotated[int, Field(ge=1, le=4_096)] = 32
+    """Questions answered at once."""
+    max_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600
+    """Bound of the evaluation; the reserve pays for it."""
+
+
+class SecretKeySelector(ApiModel):
+    """A key of a Secret."""
+
+    name: DnsSubdomain
+    """Name of the Secret."""
+    key: Annotated[str, text(253, pattern=r"^[-._a-zA-Z0-9]+$", minimum=1)]
+    """Key in the Secret."""
+
+
+class EnvVarSource(ApiModel):
+    """Source of an environment variable."""
+
+    secret_key_ref: SecretKeySelector
+    """A key of a Secret in the same namespace."""
+
+
+class EnvVar(ApiModel):
+    """An environment variable of the trainer's container."""
+
+    name: Annotated[str, text(128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", minimum=1)]
+    """Name; RFT_, KUBEFLOW_TRAINER_ and JOB_COMPLETION_ are reserved."""
+    value: Annotated[str, text(4_096)] | None = None
+    """Literal value."""
+    value_from: EnvVarSource | None = None
+    """Or a key of a Secret."""
+
+
+class LocalReference(ApiModel):
+    """A named object in the resource's own namespace."""
+
+    name: DnsSubdomain
+    """Name of the object."""
+
+
+class ConfigMapVolume(ApiModel):
+    """A ConfigMap as files."""
+
+    name: DnsSubdomain
+    """Name of the ConfigMap."""
+
+
+class SecretVolume(ApiModel):
+    """A Secret as files."""
+
+    secret_name: DnsSubdomain
+    """Name of the Secret."""
+
+
+class ClaimVolume(ApiModel):
+    """An existing claim."""
+
+    claim_name: DnsSubdomain
+    """Name of the PersistentVolumeClaim."""
+    read_only: bool = True
+    """Mount without write access."""
+
+
+class ExtraVolume(ApiModel):
+    """A volume mounted into the trainer's container; exactly one source."""
+
+    name: Annotated[str, text(50, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", minimum=1)]
+    """Name of the volume; names that start with rft- are reserved."""
+    mount_path: Annotated[str, text(512, pattern=r"^/[^:]*$", minimum=2)]
+    """Where it is mounted; not under /rft."""
+    config_map: ConfigMapVolume | None = None
+    """A ConfigMap."""
+    secret: SecretVolume | None = None
+    """A Secret."""
+    persistent_volume_claim: ClaimVolume | None = None
+    """A claim."""
+
+
+class PodTemplate(ApiModel):
+    """Overlay on every pod of the run; it can add, never take away or raise privileges."""
+
+    image: Annotated[str, text(512, pattern=r"^[^\s]+$", minimum=1)] | None = None
+    """Trainer image; absent means the operator's setting."""
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
+    """Extra labels; keys of rft.dev and app.kubernetes.io are reserved."""
+    annotations: Annotated[dict[LabelKey, Annotated[str, text(4_096)]], Field(max_length=32)] = Field(
+        default_factory=dict
+    )
+    """Extra annotations."""
+    env: Annotated[list[EnvVar], Field(max_length=64)] = Field(default_factory=list)
+    """Extra environment variables."""
+    volumes: Annotated[list[ExtraVolume], Field(max_length=16)] = Field(default_factory=list)
+    """Extra volumes."""
+    image_pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] = Field(default_factory=list)
+    """Secrets for pulling the image."""
+
+
+class Spec(ApiModel):
+    """A reasoning model to train and evaluate within a budget."""
+
+    recipe: Recipe | None = None
+    """Preset of a published run; explicit fields win over it."""
+    model: Model
+    """The base model."""
+    dataset: Dataset
+    """The training rows."""
+    training: Training = Field(default_factory=Training)
+    """The training recipe."""
+    resources: Resources = Field(default_factory=Resources)
+    """The GPU gang that trains."""
+    scheduling: Scheduling = Field(default_factory=Scheduling)
+    """Where the GPU pods may run."""
+    storage: Storage = Field(default_factory=Storage)
+    """The volume of the run."""
+    budget: Budget
+    """The money of the run."""
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """Saves."""
+    timeouts: Timeouts = Field(default_factory=Timeouts)
+    """Bounds."""
+    retries: Retries = Field(default_factory=Retries)
+    """Repeats."""
+    evaluation: Evaluation | None = None
+    """Evaluation; absent means that the run is complete after training."""
+    pod_template: PodTemplate = Field(default_factory=PodTemplate)
+    """Overlay on the pods."""
+    suspend: bool = False
+    """Stop with a checkpoint and hold no GPU until this is false again."""
+    ttl_seconds_after_finished: Counter | None = None
+    """Delete the resource so long after it completed or failed."""
+    managed_by: Annotated[str, text(253, pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$", minimum=3)] | None = None
+    """Another controller's name: this operator then leaves the resource alone."""

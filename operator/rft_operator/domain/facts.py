@@ -1,0 +1,202 @@
+"""What the operator knows of the cluster, as frozen values.
+
+Raw API objects are digested into these facts when they enter the cache (``domain.observe``), so that nothing
+behind the cache ever sees a raw dict, and 1,000 runs fit into little memory. All instants are whole seconds
+since the epoch on the API server's clock unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from rft_trainer.contract import Stage
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "rft-operator"
+LABEL_FINETUNE = "rft.dev/finetune"
+LABEL_STAGE = "rft.dev/stage"
+LABEL_ATTEMPT = "rft.dev/attempt"
+FINALIZER = "rft.dev/ledger"
+"""On every GPU pod until its bill is closed, and on the resource while such pods may exist."""
+
+
+class Key(NamedTuple):
+    """Identity of a resource: what the work queue and the cache go by."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class ChildKind(StrEnum):
+    """Kinds that a run creates; the value is the Kubernetes kind."""
+
+    CONFIG_MAP = "ConfigMap"
+    SERVICE = "Service"
+    CLAIM = "PersistentVolumeClaim"
+    JOB = "Job"
+    POD = "Pod"
+
+
+class PodPhase(StrEnum):
+    """As Kubernetes writes it."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodFacts:
+    """One pod of a run."""
+
+    uid: str
+    namespace: str
+    name: str
+    finetune: str
+    stage: Stage
+    attempt: int
+    rank: int
+    resource_version: str
+    phase: PodPhase
+    created_at: int
+    node: str | None = None
+    gpus: int = 0
+    """GPUs as the scheduler reserves them: max(sum(app) + sum(sidecars), largest init step), cost.md M2."""
+    scheduled_at: int | None = None
+    """PodScheduled=True (M3)."""
+    started_at: int | None = None
+    """First container start, on the node's clock: pull time ends here."""
+    finished_at: int | None = None
+    """Latest container end, on the node's clock."""
+    phase_written_at: int | None = None
+    """managedFields time of the write of a terminal phase (M4)."""
+    deleted_at: int | None = None
+    """deletionTimestamp."""
+    ready: bool = False
+    has_finalizer: bool = False
+    finalizers: tuple[str, ...] = ()
+    waiting_reason: str | None = None
+    """Of the first waiting container: ImagePullBackOff, CreateContainerConfigError, ..."""
+    waiting_message: str | None = None
+    unschedulable_message: str | None = None
+    """Message of PodScheduled=False."""
+    terminated_reason: str | None = None
+    """Of the trainer's container: OOMKilled, Error, Completed, ..."""
+    exit_code: int | None = None
+    termination_message: str | None = None
+    pod_reason: str | None = None
+    """status.reason: Evicted, DeadlineExceeded, NodeLost, ..."""
+    pod_message: str | None = None
+    disruption_reason: str | None = None
+    """Reason of DisruptionTarget=True: PreemptionByScheduler, DeletionByTaintManager, ..."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether no container of it runs or will run."""
+        return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """One Job of a run (one attempt of a stage)."""
+
+    uid: str
+    namespace: str
+    name: str
+    finetune: str
+    stage: Stage
+    attempt: int
+    resource_version: str
+    created_at: int
+    parallelism: int
+    complete: bool = False
+    failed: bool = False
+    failed_reason: str | None = None
+    failed_message: str | None = None
+    deleted_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFacts:
+    """A Service, ConfigMap or claim of a run."""
+
+    kind: ChildKind
+    uid: str
+    namespace: str
+    name: str
+    finetune: str
+    resource_version: str
+    deleted_at: int | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Of the run's ConfigMap only: the snapshot of effective values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """A node: what its GPUs cost, and whether its kubelet answers."""
+
+    name: str
+    labels: Mapping[str, str]
+    gpus: Mapping[str, int]
+    """Allocatable extended resources by name."""
+    ready: bool
+    not_ready_since: int | None = None
+    unschedulable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Children:
+    """Everything of one run that exists in the cluster."""
+
+    pods: tuple[PodFacts, ...] = ()
+    jobs: tuple[JobFacts, ...] = ()
+    objects: tuple[ObjectFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The newest progress report of a run, held in memory between status writes."""
+
+    stage: Stage
+    attempt: int
+    received_at: int
+    percent: int | None
+    eta_seconds: int | None
+    metrics: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """Which of the objects the spec refers to exist: (kind, name) of those that do not."""
+
+    missing: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The operator's own settings that manifests and plans depend on."""
+
+    trainer_image: str
+    image_pull_policy: str = "IfNotPresent"
+    progress_url: str | None = None
+    """Base URL of the progress server, for example https://rft-operator.rft-system.svc:8443."""
+    progress_ca: str | None = None
+    """PEM of the authority that signed the progress server's certificate."""
+    service_account: str = "default"
+    """Account whose projected token the pods report with; it needs no rights."""
+    progress_write_seconds: int = 60
+    """A progress change of less than one percent waits so long before it is written."""
+    node_lost_seconds: int = 30
+    """A pod on a node that is not ready for so long counts as lost."""
+    restart_backoff_seconds: int = 10
+    """Pause before the first restart that counts; doubles each time, at most 5 minutes."""
+    namespace_pod_security_user: int = 65_532
+    """uid and gid of the pods."""

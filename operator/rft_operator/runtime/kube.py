@@ -1,0 +1,53 @@
+"""The operator's view of the API server: seven calls, one place for time-outs, metrics and error mapping.
+
+Invariant: a method either returns or raises an error of :mod:`rft_operator.errors`; nothing of the client
+library leaks out. The real implementation and the fake pass the same contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+JsonObject = Mapping[str, Any]
+
+FIELD_MANAGER = "rft-operator"
+STATUS_FIELD_MANAGER = "rft-operator-status"
+
+
+class Kube(Protocol):
+    """What the reconciler needs of the API server. Kinds are Kubernetes kinds, for example ``Job``."""
+
+    async def apply(self, manifest: JsonObject) -> JsonObject:
+        """Server-side apply with force; return the object. An unchanged apply changes nothing."""
+        ...
+
+    async def apply_status(
+        self, *, namespace: str, name: str, status: JsonObject, resource_version: str
+    ) -> JsonObject:
+        """Apply a ReasoningFinetune's whole status; Conflict if it is no longer at ``resource_version``."""
+        ...
+
+    async def set_finalizers(
+        self, *, kind: str, namespace: str, name: str, finalizers: Sequence[str], resource_version: str
+    ) -> JsonObject:
+        """Replace an object's finalizers; Conflict if it is no longer at ``resource_version``."""
+        ...
+
+    async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
+        """Delete in the background; a missing object is no error, another uid is left alone."""
+        ...
+
+    async def get(self, *, kind: str, namespace: str | None, name: str) -> JsonObject:
+        """Read one object; NotFound if absent."""
+        ...
+
+    async def list(
+        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
+    ) -> Sequence[JsonObject]:
+        """Read all objects of a kind, in pages."""
+        ...
+
+    async def emit(self, *, regarding: JsonObject, type_: str, reason: str, message: str) -> None:
+        """Write a Kubernetes Event (events.k8s.io/v1) about an object; repeats of the same are counted up."""
+        ...
