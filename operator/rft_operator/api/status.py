@@ -43,6 +43,7 @@ class ConditionType(StrEnum):
 
     ACCEPTED = "Accepted"
     PREPARED = "Prepared"
+    TRAINED = "Trained"
     SCHEDULED = "Scheduled"
     RUNNING = "Running"
     PROGRESSING = "Progressing"
@@ -207,6 +208,8 @@ class Usage(StatusModel):
     """The same in hours, for the GPU-H column."""
     by_stage: Annotated[list[StageUsage], Field(max_length=8)] = Field(default_factory=list)
     """Split by stage."""
+    metered_until: Timestamp | None = None
+    """The instant this sum speaks of while pods hold GPUs; it is refreshed at most once a minute."""
 
 
 class Cost(StatusModel):

@@ -117,6 +117,8 @@ class JobFacts:
     resource_version: str
     created_at: int
     parallelism: int
+    owner_uid: str = ""
+    """UID of the resource that owns it: children of a deleted namesake are never adopted."""
     complete: bool = False
     failed: bool = False
     failed_reason: str | None = None
@@ -134,6 +136,8 @@ class ObjectFacts:
     name: str
     finetune: str
     resource_version: str
+    owner_uid: str = ""
+    """Empty for a retained claim, which has no owner."""
     deleted_at: int | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     """Of the run's ConfigMap only: the snapshot of effective values."""

@@ -1,0 +1,23 @@
+"""One look at a run: everything a decision may depend on, taken at one instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.domain.facts import Children, NodeFacts, Report, Settings
+from rft_operator.domain.prices import PriceCatalogue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the reconciler read before it asked for a plan."""
+
+    resource: ReasoningFinetune
+    children: Children
+    nodes: tuple[NodeFacts, ...]
+    report: Report | None
+    missing: tuple[tuple[str, str], ...]
+    """(kind, name) of objects the spec refers to that do not exist."""
+    catalogue: PriceCatalogue
+    settings: Settings
