@@ -1,0 +1,234 @@
+"""The life of an attempt: begun on record, given its objects, stopped for a reason on record, concluded.
+
+Invariant: at most one attempt is open; it is on record before its Job exists and its stop is on record before
+its Job is deleted, so a crash between any two steps repeats the same step and never starts a twin.
+"""
+
+from __future__ import annotations
+
+from rft_operator.api.spec import OnStall, Resume
+from rft_operator.api.status import (
+    MAX_ATTEMPTS_KEPT,
+    Attempt,
+    AttemptOutcome,
+    ConditionType,
+    Failure,
+)
+from rft_operator.domain.actions import Apply, Delete
+from rft_operator.domain.budget import pod_deadline_seconds
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.facts import ChildKind, PodFacts
+from rft_operator.domain.gang import COUNTED_STOPS, DRAINING_STOPS, Gang, Stop
+from rft_operator.domain.manifests import child_name, hostfile_config_map, service, stage_job
+from rft_operator.domain.money_state import Money, budget_state
+from rft_operator.domain.observe import Trouble, classify_end, parse_result
+from rft_operator.domain.resolve import RunSnapshot
+from rft_operator.domain.results import take_over
+from rft_operator.domain.timestamps import epoch
+from rft_trainer.contract import Outcome, Stage, StageResult
+
+MAX_BACKOFF_SECONDS = 300
+
+
+def begin(draft: Draft, stage: Stage) -> None:
+    """Put the next attempt of a stage on record, unless its back-off is still running."""
+    former = draft.attempts_of(stage)
+    last = former[-1] if former else None
+    if last is not None and last.counted and last.end_time is not None:
+        power = max(0, draft.status.restarts.toward_limit - 1)
+        pause = min(MAX_BACKOFF_SECONDS, draft.view.settings.restart_backoff_seconds * 2 ** min(power, 10))
+        due = epoch(last.end_time) + pause
+        if draft.now < due:
+            draft.wake(due)
+            return
+    number = last.number + 1 if last else 1
+    step = _resume_step(draft) if stage is Stage.TRAIN else None
+    attempt = Attempt(stage=stage.value, number=number, start_time=draft.now_text, start_step=step)
+    draft.update(attempts=[*draft.status.attempts, attempt][-MAX_ATTEMPTS_KEPT:])
+    restarts = draft.status.restarts
+    if number > 1:
+        restarts = restarts.model_copy(update={"total": restarts.total + 1})
+    if step:
+        restarts = restarts.model_copy(update={"resumes": restarts.resumes + 1})
+    draft.update(restarts=restarts)
+    where = f", resuming from step {step}" if step else ""
+    draft.emit("Normal", "AttemptStarted", f"Attempt {number} of stage {stage.value}{where}.")
+    draft.wake(draft.now)
+
+
+def _resume_step(draft: Draft) -> int | None:
+    checkpoint = draft.status.checkpoint
+    if checkpoint is None or draft.spec.checkpoint.resume is Resume.NEVER:
+        return None
+    return checkpoint.step
+
+
+def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, money: Money) -> None:
+    """Create the attempt's objects if they are not there and no pod of it exists."""
+    recorded = next(
+        (a for a in draft.recorded.attempts if (a.stage, a.number) == (attempt.stage, attempt.number)), None
+    )
+    if recorded is None or recorded.stop_reason is not None or gang.job is not None or gang.pods:
+        return
+    resource, settings, stage = draft.view.resource, draft.view.settings, gang.stage
+    deadline: int | None = None
+    if stage is not Stage.PREPARE:
+        if money.rate is None:
+            return
+        deadline = pod_deadline_seconds(
+            draft.spec,
+            rate=money.rate,
+            bill=money.bill,
+            limit_micro_usd=money.limit_micro_usd,
+            reserve_micro_usd=0 if stage is Stage.EVALUATE else money.reserve_micro_usd,
+            stage=stage,
+        )
+    if stage is Stage.TRAIN:
+        existing = {(each.kind, each.name) for each in draft.view.children.objects}
+        name = resource.metadata.name
+        if (ChildKind.SERVICE, child_name(name, "train")) not in existing:
+            draft.actions.append(Apply(manifest=service(resource)))
+        if (ChildKind.CONFIG_MAP, child_name(name, "train", attempt.number)) not in existing:
+            draft.actions.append(Apply(manifest=hostfile_config_map(resource, attempt=attempt.number)))
+    draft.actions.append(
+        Apply(
+            manifest=stage_job(
+                resource, snapshot, settings, stage=stage, attempt=attempt.number, deadline_seconds=deadline
+            )
+        )
+    )
+
+
+def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | None) -> Attempt:
+    """Put a stop on record; once it is on record, delete the Job, which sends SIGTERM to its pods."""
+    if attempt.stop_reason is None and stop is not None:
+        attempt = attempt.model_copy(update={"stop_reason": stop.reason, "message": stop.message[:2_048]})
+        draft.replace_attempt(attempt)
+        type_ = "Normal" if stop.reason in DRAINING_STOPS else "Warning"
+        draft.emit("Normal" if type_ == "Normal" else "Warning", stop.reason, stop.message)
+        draft.wake(draft.now)
+        return attempt
+    recorded = any(
+        (a.stage, a.number) == (attempt.stage, attempt.number) and a.stop_reason is not None
+        for a in draft.recorded.attempts
+    )
+    if recorded and gang.job is not None and gang.job.deleted_at is None:
+        job = gang.job
+        draft.actions.append(
+            Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid)
+        )
+    return attempt
+
+
+def budget_stop(draft: Draft, gang: Gang, money: Money) -> tuple[Stop | None, int | None]:
+    """Return a stop when the stop line is reached, else when it will be reached."""
+    state = budget_state(draft, money, stage=gang.stage)
+    if state.past_stop_line and gang.stage is not Stage.PREPARE:
+        limit = draft.spec.budget.limit_usd
+        message = f"The budget's stop line is reached: the limit is ${limit}, the rest pays for the stop"
+        message += " and the evaluation." if gang.stage is Stage.TRAIN else "."
+        return Stop(reason="BudgetExhausted", message=message), None
+    if state.stop_at is not None:
+        draft.wake(state.stop_at)
+    return None, state.stop_at
+
+
+def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
+    """Close the attempt: take over its result, or classify why it has none."""
+    result = _result_of(gang)
+    if result is not None:
+        take_over(draft, result)
+    if result is not None and result.outcome is Outcome.COMPLETED and result.stage is gang.stage:
+        _close(draft, attempt, outcome=AttemptOutcome.SUCCEEDED, reason="Succeeded", message="", counted=False)
+        return
+    if attempt.stop_reason is not None:
+        drained = attempt.stop_reason in DRAINING_STOPS
+        counted = attempt.stop_reason in COUNTED_STOPS
+        outcome = AttemptOutcome.DRAINED if drained else AttemptOutcome.FAILED
+        message = attempt.message or ""
+        _close(draft, attempt, outcome=outcome, reason=attempt.stop_reason, message=message, counted=counted)
+        if not drained:
+            fatal = attempt.stop_reason == "Stalled" and draft.spec.timeouts.on_stall is OnStall.FAIL
+            _record_failure(draft, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
+        return
+    trouble = classify_end(gang.pods, gang.job)
+    drained = trouble.reason in ("Drained", "DrainedWithoutCheckpoint", "DeadlineExceeded")
+    outcome = AttemptOutcome.DRAINED if drained else AttemptOutcome.FAILED
+    _close(
+        draft, attempt, outcome=outcome, reason=trouble.reason, message=trouble.message, counted=trouble.counted
+    )
+    if drained:
+        draft.emit("Normal", trouble.reason, trouble.message)
+    else:
+        _record_failure(
+            draft, reason=trouble.reason, message=trouble.message, pod=_culprit(gang, trouble), fatal=trouble.fatal
+        )
+
+
+def _result_of(gang: Gang) -> StageResult | None:
+    for pod in gang.pods:
+        result = parse_result(pod)
+        if result is not None and result.stage is gang.stage:
+            return result
+    return None
+
+
+def _culprit(gang: Gang, trouble: Trouble) -> PodFacts | None:
+    return next((pod for pod in gang.pods if pod.name in trouble.message), None)
+
+
+def _close(
+    draft: Draft, attempt: Attempt, *, outcome: AttemptOutcome, reason: str, message: str, counted: bool
+) -> None:
+    progress = draft.status.progress
+    mine = progress is not None and (progress.stage, progress.attempt) == (attempt.stage, attempt.number)
+    end_step = attempt.end_step
+    if end_step is None and mine and progress is not None:
+        end_step = progress.step
+    draft.replace_attempt(
+        attempt.model_copy(
+            update={
+                "end_time": draft.now_text,
+                "outcome": outcome,
+                "reason": reason,
+                "message": message[:2_048] or None,
+                "counted": counted,
+                "end_step": end_step,
+            }
+        )
+    )
+    if counted:
+        restarts = draft.status.restarts
+        draft.update(restarts=restarts.model_copy(update={"toward_limit": restarts.toward_limit + 1}))
+    draft.wake(draft.now)
+
+
+def _record_failure(draft: Draft, *, reason: str, message: str, pod: PodFacts | None, fatal: bool) -> None:
+    draft.update(
+        last_failure=Failure(
+            reason=reason,
+            message=message[:2_048],
+            time=draft.now_text,
+            pod=pod.name if pod else None,
+            node=pod.node if pod else None,
+            exit_code=pod.exit_code if pod and pod.exit_code is not None and pod.exit_code >= 0 else None,
+        )
+    )
+    draft.emit("Warning", reason, message)
+    used, allowed = draft.status.restarts.toward_limit, draft.spec.retries.max_restarts
+    if fatal:
+        fail(draft, reason, message)
+    elif used > allowed:
+        fail(
+            draft,
+            "BackoffLimitExceeded",
+            f"{used} failures, retries.maxRestarts allows {allowed}. The last one: {message}",
+        )
+
+
+def fail(draft: Draft, reason: str, message: str) -> None:
+    """End the run as Failed."""
+    draft.set_condition(ConditionType.FAILED, True, reason, message)
+    draft.set_condition(ConditionType.COMPLETE, False, reason, message)
+    draft.update(completion_time=draft.now_text)
+    draft.emit("Warning", "Failed", f"{reason}: {message}")

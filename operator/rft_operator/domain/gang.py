@@ -1,0 +1,233 @@
+"""The pods of one attempt, seen together: who is bound, who runs, who is lost, what is overdue.
+
+Invariant: a pod on a node that does not answer is neither alive nor ended; it is *lost*, keeps being charged
+(cost.md M8), and no longer holds up the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rft_operator.api.status import Attempt, Condition, ConditionStatus, ConditionType, PodCounts
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
+from rft_operator.domain.observe import classify_pod
+from rft_operator.domain.timestamps import epoch
+from rft_trainer.contract import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """One attempt's Job and pods."""
+
+    stage: Stage
+    desired: int
+    job: JobFacts | None
+    pods: tuple[PodFacts, ...]
+    lost: frozenset[str]
+    """UIDs of lost pods."""
+
+    @property
+    def live(self) -> tuple[PodFacts, ...]:
+        """Pods that run or may still run."""
+        return tuple(pod for pod in self.pods if not pod.terminal and pod.uid not in self.lost)
+
+    @property
+    def all_running(self) -> bool:
+        """Whether every rank's container runs."""
+        return len(self.pods) >= self.desired and all(pod.phase is PodPhase.RUNNING for pod in self.pods)
+
+    @property
+    def counts(self) -> PodCounts:
+        """Return the numbers for status.pods."""
+        ready = sum(pod.ready for pod in self.pods)
+        return PodCounts(
+            desired=self.desired,
+            scheduled=sum(pod.scheduled_at is not None for pod in self.pods),
+            running=sum(pod.phase is PodPhase.RUNNING for pod in self.pods),
+            ready=ready,
+            failed=sum(pod.phase is PodPhase.FAILED for pod in self.pods),
+            display=f"{ready}/{self.desired}",
+        )
+
+
+def gang_of(draft: Draft, attempt: Attempt) -> Gang:
+    """Collect the Job and the pods of an attempt."""
+    stage = Stage(attempt.stage)
+    children, uid = draft.view.children, draft.view.resource.metadata.uid
+    pods = tuple(
+        sorted(
+            (pod for pod in children.pods if pod.stage is stage and pod.attempt == attempt.number),
+            key=lambda pod: (pod.rank, pod.created_at, pod.uid),
+        )
+    )
+    job = next(
+        (
+            job
+            for job in children.jobs
+            if job.stage is stage and job.attempt == attempt.number and job.owner_uid in ("", uid)
+        ),
+        None,
+    )
+    lost = frozenset(pod.uid for pod in pods if _is_lost(draft, pod))
+    desired = draft.spec.resources.nodes if stage is Stage.TRAIN else 1
+    return Gang(stage=stage, desired=desired, job=job, pods=pods, lost=lost)
+
+
+def _is_lost(draft: Draft, pod: PodFacts) -> bool:
+    if pod.terminal or pod.node is None or not draft.view.nodes:
+        return False
+    node = next((each for each in draft.view.nodes if each.name == pod.node), None)
+    if node is None:
+        return True
+    if node.not_ready_since is None:
+        return False
+    lost_at = node.not_ready_since + draft.view.settings.node_lost_seconds
+    if draft.now < lost_at:
+        draft.wake(lost_at)
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """A reason to end the open attempt now."""
+
+    reason: str
+    message: str
+
+
+COUNTED_STOPS = frozenset({"PendingTimeout", "StartupTimeout", "Stalled", "RankFailed"})
+"""Stops that use up one of retries.maxRestarts; suspension, budget and node loss do not."""
+DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted"})
+"""Stops that are asked for; the attempt then ended as Drained, not as Failed."""
+
+
+def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
+    """Return why the gang must be taken down, if it hangs, waits too long or lost a node."""
+    lost = [pod for pod in gang.pods if pod.uid in gang.lost]
+    if lost:
+        names = ", ".join(f"{pod.name} on node {pod.node}" for pod in lost)
+        return Stop(reason="NodeLost", message=f"The node does not answer: {names}.")
+    return (
+        _pending_stop(draft, attempt, gang)
+        or _silence_stop(draft, attempt, gang)
+        or _half_dead_stop(draft, gang)
+    )
+
+
+def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
+    waiting = [pod for pod in gang.pods if pod.phase is PodPhase.PENDING]
+    missing = gang.desired - len(gang.pods)
+    if not waiting and missing <= 0:
+        return None
+    due = epoch(attempt.start_time) + draft.spec.timeouts.pending_seconds
+    if draft.now < due:
+        draft.wake(due)
+        return None
+    troubles = [trouble.message for pod in waiting if (trouble := classify_pod(pod)) is not None]
+    why = troubles[0] if troubles else f"{len(waiting) + max(0, missing)} of {gang.desired} pods do not run."
+    seconds = draft.spec.timeouts.pending_seconds
+    return Stop(reason="PendingTimeout", message=f"Not started within {seconds} s: {why}")
+
+
+def _silence_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
+    if gang.stage is not Stage.TRAIN or draft.view.settings.progress_url is None or not gang.all_running:
+        return None
+    timeouts, progress = draft.spec.timeouts, draft.status.progress
+    reported = progress is not None and progress.stage == attempt.stage and progress.attempt == attempt.number
+    if reported and progress is not None and progress.step:
+        due = epoch(progress.last_advance_time) + timeouts.stall_seconds
+        stop = Stop(
+            reason="Stalled",
+            message=f"No step after step {progress.step} for {timeouts.stall_seconds} s (timeouts.stallSeconds).",
+        )
+    else:
+        first = max(pod.started_at or pod.scheduled_at or draft.now for pod in gang.pods)
+        due = first + timeouts.startup_seconds
+        stop = Stop(
+            reason="StartupTimeout",
+            message=f"No first step within {timeouts.startup_seconds} s (timeouts.startupSeconds).",
+        )
+    if draft.now < due:
+        draft.wake(due)
+        return None
+    return stop
+
+
+def _half_dead_stop(draft: Draft, gang: Gang) -> Stop | None:
+    """The Job controller takes the gang down when a rank fails; if it has not for long, the operator does."""
+    failed = [pod for pod in gang.pods if pod.phase is PodPhase.FAILED]
+    if not failed or not gang.live:
+        return None
+    first = min(pod.phase_written_at or pod.finished_at or draft.now for pod in failed)
+    due = first + draft.spec.checkpoint.grace_seconds + 60
+    if draft.now < due:
+        draft.wake(due)
+        return None
+    return Stop(reason="RankFailed", message=f"{failed[0].name} failed and its peers did not end.")
+
+
+def ended(draft: Draft, attempt: Attempt, gang: Gang) -> bool:
+    """Return whether no pod of the attempt runs or will run.
+
+    A finished Job whose pods are not in view yet is waited for: the watches of Jobs and pods are separate
+    streams, and the result is in the pod.
+    """
+    if gang.live:
+        return False
+    job = gang.job
+    gone = job is None or job.deleted_at is not None
+    if attempt.stop_reason is not None and gone:
+        return True
+    terminal = [pod for pod in gang.pods if pod.terminal]
+    if job is None:
+        return bool(terminal)
+    if not (job.complete or job.failed):
+        return len(terminal) >= gang.desired
+    if terminal:
+        return True
+    due = epoch(attempt.start_time) + 120
+    draft.wake(max(due, draft.now + 5))
+    return draft.now >= due
+
+
+def show_gang(draft: Draft, gang: Gang | None) -> None:
+    """Write status.pods and the conditions Scheduled and Running."""
+    if gang is None or not gang.pods:
+        word = "NoPods" if gang is None else "Creating"
+        for type_ in (ConditionType.SCHEDULED, ConditionType.RUNNING):
+            draft.set_condition(type_, False, word, "No pod exists now.")
+        draft.update(pods=gang.counts if gang else None)
+        return
+    draft.update(pods=gang.counts)
+    unbound = [pod for pod in gang.pods if pod.scheduled_at is None and not pod.terminal]
+    if unbound:
+        message = unbound[0].unschedulable_message or "Waiting for the scheduler."
+        reason = "Unschedulable" if unbound[0].unschedulable_message else "Waiting"
+        partly = len(unbound) < gang.desired
+        draft.set_condition(
+            ConditionType.SCHEDULED, False, "GangIncomplete" if partly else reason, f"{unbound[0].name}: {message}"
+        )
+    else:
+        draft.set_condition(ConditionType.SCHEDULED, True, "AllPodsScheduled", _where(gang))
+    if gang.all_running:
+        draft.set_condition(ConditionType.RUNNING, True, "AllRanksRunning", f"{gang.desired} of {gang.desired} run.")
+        return
+    trouble = next((found for pod in gang.pods if (found := classify_pod(pod)) is not None), None)
+    if trouble is not None:
+        _announce(draft, trouble.reason, trouble.message)
+        draft.set_condition(ConditionType.RUNNING, False, trouble.reason, trouble.message)
+    else:
+        draft.set_condition(ConditionType.RUNNING, False, "Starting", f"{gang.counts.running} of {gang.desired} run.")
+
+
+def _announce(draft: Draft, reason: str, message: str) -> None:
+    old: Condition | None = draft.condition(ConditionType.RUNNING)
+    if old is None or old.reason != reason or old.status is not ConditionStatus.FALSE:
+        draft.emit("Warning", reason, message)
+
+
+def _where(gang: Gang) -> str:
+    nodes = sorted({pod.node for pod in gang.pods if pod.node})
+    return f"On {', '.join(nodes[:8])}{' and others' if len(nodes) > 8 else ''}."

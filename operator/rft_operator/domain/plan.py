@@ -1,0 +1,289 @@
+"""From one look at a run to what is to be done: the heart of the operator.
+
+A run goes through Prepare, Train (attempt by attempt), Evaluate, and ends as Complete or Failed. Everything is
+derived again from the view on each call; nothing is remembered between calls but what is on record in status.
+Invariants: at most one attempt is open; what must survive a crash is on record before it is acted on; a view
+that has not changed yields the same status and no action, so an idle run costs no write.
+"""
+
+from __future__ import annotations
+
+from rft_operator.api.spec import OnExhausted
+from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, DisplayStage
+from rft_operator.domain.accept import accept
+from rft_operator.domain.actions import Apply, Plan, SetFinalizers
+from rft_operator.domain.attempts import begin, budget_stop, conclude, fail, provide, stop_if_needed
+from rft_operator.domain.budget import admit
+from rft_operator.domain.draft import Draft, is_true
+from rft_operator.domain.ending import delete, finish, finished
+from rft_operator.domain.facts import FINALIZER, ChildKind
+from rft_operator.domain.gang import DRAINING_STOPS, Gang, Stop, ended, gang_of, show_gang, trouble_stop
+from rft_operator.domain.ledger import releasable
+from rft_operator.domain.manifests import child_name, claim, run_config_map
+from rft_operator.domain.money_state import Money, announce_thresholds, meter, show_money
+from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
+from rft_operator.domain.results import take_report
+from rft_operator.domain.view import View
+from rft_trainer.contract import Stage
+
+CONTROLLER_NAME = "rft.dev/operator"
+"""The value of spec.managedBy that names this operator."""
+
+
+def plan(view: View, now: int) -> Plan:
+    """Return what is to be done for one run; raises InvalidResource only for a spec the CRD would refuse."""
+    resource = view.resource
+    if resource.spec.managed_by not in (None, CONTROLLER_NAME):
+        return Plan(status=None)
+    draft = Draft(view=view, now=now, status=resource.status)
+    draft.update(observed_generation=resource.metadata.generation)
+    money = meter(draft)
+    if resource.metadata.deletion_timestamp is not None:
+        delete(draft, money)
+    elif finished(draft):
+        finish(draft, money, revive=_admission_ok(draft, money, Stage.TRAIN))
+    else:
+        _live(draft, money)
+    _release_pods(draft)
+    return draft.finish()
+
+
+def _live(draft: Draft, money: Money) -> None:
+    if draft.recorded.start_time is None:
+        accept(draft, money)
+        _first_sight(draft)
+        if draft.status.start_time is None:
+            draft.update(stage=DisplayStage.PENDING)
+            return
+    snapshot = _snapshot(draft)
+    _provide_common(draft, snapshot)
+    attempt = draft.open_attempt()
+    gang = gang_of(draft, attempt) if attempt is not None else None
+    stop_at: int | None = None
+    if attempt is not None and gang is not None:
+        take_report(draft, attempt)
+        stop_at = _tend(draft, attempt, gang, snapshot=snapshot, money=money)
+    if draft.open_attempt() is None and not finished(draft):
+        _advance(draft, money)
+    attempt = draft.open_attempt()
+    gang = gang_of(draft, attempt) if attempt is not None else None
+    show_gang(draft, gang)
+    _show_progressing(draft, attempt)
+    announce_thresholds(draft, money)
+    draft.update(stage=_stage_word(draft, attempt, gang))
+    show_money(draft, money, stop_at=stop_at)
+
+
+def _tend(
+    draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, money: Money
+) -> int | None:
+    """Bring the open attempt one step on; return when the stop line is reached."""
+    stop_at: int | None = None
+    stop: Stop | None = None
+    if draft.spec.suspend:
+        stop = Stop(reason="Suspended", message="spec.suspend is true: saving a checkpoint and releasing the GPUs.")
+    if stop is None:
+        stop, stop_at = budget_stop(draft, gang, money)
+    if stop is None and (gang.pods or gang.job is not None):
+        stop = trouble_stop(draft, attempt, gang)
+    if stop is None or gang.live or gang.job is not None:
+        if not ended(draft, attempt, gang):
+            attempt = stop_if_needed(draft, attempt, gang, stop=stop)
+            if stop is None and attempt.stop_reason is None:
+                provide(draft, attempt, gang, snapshot=snapshot, money=money)
+            return stop_at
+    elif attempt.stop_reason is None:
+        attempt = attempt.model_copy(update={"stop_reason": stop.reason, "message": stop.message})
+        draft.replace_attempt(attempt)
+    conclude(draft, attempt, gang)
+    return None
+
+
+def _advance(draft: Draft, money: Money) -> None:
+    """No attempt is open: begin the next one, wait, or end the run."""
+    if draft.spec.suspend:
+        draft.set_condition(ConditionType.SUSPENDED, True, "Requested", "spec.suspend is true; no GPU is held.")
+        return
+    stage = _next_stage(draft, money)
+    if stage is None:
+        return
+    draft.set_condition(ConditionType.SUSPENDED, False, "NotSuspended")
+    begin(draft, stage)
+
+
+def _next_stage(draft: Draft, money: Money) -> Stage | None:
+    """Return the stage to run now, after ending or holding the run where money or work is at an end."""
+    if not draft.holds(ConditionType.PREPARED):
+        return Stage.PREPARE
+    trained = draft.holds(ConditionType.TRAINED)
+    if not trained:
+        if _admission_ok(draft, money, Stage.TRAIN):
+            draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
+            return Stage.TRAIN if _has_finalizer(draft) else None
+        if not _budget_refused(draft, money, Stage.TRAIN):
+            return None
+    evaluation = draft.spec.evaluation
+    wanted = evaluation is not None and not draft.holds(ConditionType.EVALUATED)
+    if wanted and (trained or draft.status.checkpoint is not None):
+        if _admission_ok(draft, money, Stage.EVALUATE):
+            return Stage.EVALUATE if _has_finalizer(draft) else None
+        if trained and not _budget_refused(draft, money, Stage.EVALUATE):
+            return None
+        if trained:
+            fail(draft, "EvaluationReserveExhausted", _refusal(draft, money, Stage.EVALUATE))
+            return None
+    if trained:
+        draft.set_condition(ConditionType.COMPLETE, True, "Succeeded", "Trained and evaluated as asked.")
+        draft.set_condition(ConditionType.FAILED, False, "Succeeded")
+        draft.update(completion_time=draft.now_text)
+        draft.emit("Normal", "Complete", f"Complete. Spent {draft.status.cost.display} so far; see status.cost.")
+        draft.wake(draft.now)
+    else:
+        fail(draft, "BudgetExhausted", _refusal(draft, money, Stage.TRAIN))
+    return None
+
+
+def _admission_ok(draft: Draft, money: Money, stage: Stage) -> bool:
+    if money.rate is None:
+        draft.set_condition(
+            ConditionType.WITHIN_BUDGET, ConditionStatus.UNKNOWN, "PriceUnknown", "The pool has no known price."
+        )
+        draft.wake(draft.now + 30)
+        return False
+    return admit(
+        draft.spec,
+        rate=money.rate,
+        bill=money.bill,
+        limit_micro_usd=money.limit_micro_usd,
+        reserve_micro_usd=money.reserve_micro_usd,
+        stage=stage,
+    ).ok
+
+
+def _refusal(draft: Draft, money: Money, stage: Stage) -> str:
+    if money.rate is None:
+        return "The pool has no known price."
+    return admit(
+        draft.spec,
+        rate=money.rate,
+        bill=money.bill,
+        limit_micro_usd=money.limit_micro_usd,
+        reserve_micro_usd=money.reserve_micro_usd,
+        stage=stage,
+    ).message
+
+
+def _budget_refused(draft: Draft, money: Money, stage: Stage) -> bool:
+    """Record that the money is at an end; return whether the run goes on to its end (onExhausted: stop)."""
+    if money.rate is None:
+        return False
+    message = _refusal(draft, money, stage)
+    draft.set_condition(ConditionType.WITHIN_BUDGET, False, "Exhausted", message)
+    if draft.spec.budget.on_exhausted is OnExhausted.SUSPEND:
+        draft.set_condition(ConditionType.SUSPENDED, True, "BudgetExhausted", message)
+        return False
+    return True
+
+
+def _has_finalizer(draft: Draft) -> bool:
+    """Put our finalizer on the resource before the first GPU pod; True once it is there."""
+    meta = draft.view.resource.metadata
+    if FINALIZER in meta.finalizers:
+        return True
+    if draft.status == draft.recorded:
+        draft.actions.append(
+            SetFinalizers(
+                kind="ReasoningFinetune",
+                namespace=meta.namespace,
+                name=meta.name,
+                resource_version=meta.resource_version,
+                finalizers=(*meta.finalizers, FINALIZER),
+            )
+        )
+    else:
+        draft.wake(draft.now)
+    return False
+
+
+def _snapshot(draft: Draft) -> RunSnapshot:
+    resource = draft.view.resource
+    name = child_name(resource.metadata.name, "run")
+    for each in draft.view.children.objects:
+        if each.kind is ChildKind.CONFIG_MAP and each.name == name and each.data:
+            return read_snapshot(each.data)
+    return resolve(resource, draft.view.settings)
+
+
+def _provide_common(draft: Draft, snapshot: RunSnapshot) -> None:
+    """Create what all stages share: the run's ConfigMap and, if the user brought none, the claim."""
+    resource, settings = draft.view.resource, draft.view.settings
+    existing = {(each.kind, each.name) for each in draft.view.children.objects}
+    name = resource.metadata.name
+    if (ChildKind.CONFIG_MAP, child_name(name, "run")) not in existing:
+        draft.actions.append(Apply(manifest=run_config_map(resource, snapshot, settings)))
+    has_claim = draft.spec.storage.claim_name is not None
+    if not has_claim and (ChildKind.CLAIM, child_name(name, "data")) not in existing:
+        draft.actions.append(Apply(manifest=claim(resource)))
+
+
+def _release_pods(draft: Draft) -> None:
+    """Take our finalizer off pods whose bill is closed on record and whose result is no longer needed."""
+    still_open = {
+        (attempt.stage, attempt.number) for attempt in draft.recorded.attempts if attempt.end_time is None
+    }
+    deleting = draft.view.resource.metadata.deletion_timestamp is not None
+    for pod in releasable(draft.recorded.ledger, draft.view.children.pods):
+        if not deleting and (pod.stage.value, pod.attempt) in still_open:
+            continue
+        draft.actions.append(
+            SetFinalizers(
+                kind=ChildKind.POD.value,
+                namespace=pod.namespace,
+                name=pod.name,
+                resource_version=pod.resource_version,
+                finalizers=tuple(each for each in pod.finalizers if each != FINALIZER),
+            )
+        )
+
+
+def _first_sight(draft: Draft) -> None:
+    """Write every condition type once, so that `kubectl wait` and people find them."""
+    for type_ in ConditionType:
+        if draft.condition(type_) is None:
+            status = ConditionStatus.UNKNOWN
+            draft.set_condition(type_, status, "NotYet")
+
+
+def _show_progressing(draft: Draft, attempt: Attempt | None) -> None:
+    progress = draft.status.progress
+    if attempt is None:
+        draft.set_condition(ConditionType.PROGRESSING, False, "NoAttempt", "No attempt is running.")
+    elif attempt.stop_reason is not None:
+        draft.set_condition(ConditionType.PROGRESSING, False, attempt.stop_reason, attempt.message or "")
+    elif progress is not None and (progress.stage, progress.attempt) == (attempt.stage, attempt.number):
+        draft.set_condition(ConditionType.PROGRESSING, True, "Advancing")
+    else:
+        draft.set_condition(ConditionType.PROGRESSING, ConditionStatus.UNKNOWN, "NoReports", "No report yet.")
+
+
+def _stage_word(draft: Draft, attempt: Attempt | None, gang: Gang | None) -> DisplayStage:
+    if is_true(draft.status, ConditionType.COMPLETE):
+        return DisplayStage.COMPLETE
+    if is_true(draft.status, ConditionType.FAILED):
+        return DisplayStage.FAILED
+    if attempt is None:
+        if is_true(draft.status, ConditionType.SUSPENDED):
+            return DisplayStage.SUSPENDED
+        last = draft.status.attempts[-1] if draft.status.attempts else None
+        failed = last is not None and last.outcome is not None and last.outcome.value == "Failed"
+        return DisplayStage.RESTARTING if failed else DisplayStage.PENDING
+    if attempt.stop_reason is not None:
+        stopping = attempt.stop_reason in DRAINING_STOPS
+        return DisplayStage.STOPPING if stopping else DisplayStage.RESTARTING
+    if attempt.stage == Stage.PREPARE:
+        return DisplayStage.PREPARING
+    if attempt.stage == Stage.EVALUATE:
+        return DisplayStage.EVALUATING
+    progress = draft.status.progress
+    reported = progress is not None and (progress.stage, progress.attempt) == (attempt.stage, attempt.number)
+    return DisplayStage.TRAINING if reported and gang is not None else DisplayStage.STARTING

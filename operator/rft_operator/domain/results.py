@@ -1,0 +1,183 @@
+"""What a stage says of itself, taken over into status: summaries, checkpoint, scores, progress.
+
+Invariant: numbers come from the trainer's own result and reports only; nothing is derived from exit codes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rft_operator.api.status import (
+    Attempt,
+    CheckpointStatus,
+    ConditionType,
+    EvaluationStatus,
+    Progress,
+    ProgressMetric,
+    ScoreResult,
+)
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.facts import Report
+from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_trainer.contract import EvaluateSummary, MetricName, Outcome, Score, StageResult, TrainSummary
+
+
+def take_over(draft: Draft, result: StageResult) -> None:
+    """Write a stage's summaries and, when it completed, the stage's condition."""
+    done = result.outcome is Outcome.COMPLETED
+    if result.prepare is not None and done:
+        it = result.prepare
+        message = f"{it.rows} rows ({it.dropped_rows} dropped), {it.tokens} tokens, {it.steps} steps."
+        draft.set_condition(ConditionType.PREPARED, True, "Succeeded", message)
+        draft.emit("Normal", "Prepared", message)
+    if result.train is not None:
+        _take_checkpoint(draft, result.train)
+        if done:
+            message = f"{result.train.step} steps, {result.train.tokens} tokens."
+            draft.set_condition(ConditionType.TRAINED, True, "Succeeded", message)
+            draft.emit("Normal", "Trained", message)
+    if result.evaluate is not None and done:
+        _take_scores(draft, result.evaluate)
+
+
+def _take_checkpoint(draft: Draft, summary: TrainSummary) -> None:
+    if summary.checkpoint_step is None:
+        return
+    old = draft.status.checkpoint
+    seconds = summary.checkpoint_seconds
+    new_step = old is None or summary.checkpoint_step != old.step
+    draft.update(
+        checkpoint=CheckpointStatus(
+            step=summary.checkpoint_step,
+            time=draft.now_text if new_step or old is None else old.time,
+            path=summary.checkpoint_path,
+            save_seconds=f"{seconds:.2f}" if seconds is not None else (old.save_seconds if old else None),
+        )
+    )
+    _mark_checkpoint(draft)
+
+
+def _mark_checkpoint(draft: Draft) -> None:
+    checkpoint = draft.status.checkpoint
+    if checkpoint is not None:
+        draft.set_condition(ConditionType.CHECKPOINT_VALID, True, "Saved", f"Step {checkpoint.step}.")
+
+
+def _take_scores(draft: Draft, summary: EvaluateSummary) -> None:
+    results = [_score(score) for score in summary.scores]
+    first = summary.scores[0] if summary.scores else None
+    display = ""
+    if first is not None:
+        before = f"{first.baseline:.3f} -> " if first.baseline is not None else ""
+        display = f"{before}{first.value:.3f}"
+    draft.update(evaluation=EvaluationStatus(results=results, artifacts=summary.artifacts, display=display))
+    message = "; ".join(
+        f"{score.benchmark} {score.value:.3f} ± {score.stderr:.3f}"
+        + (f" (base model {score.baseline:.3f})" if score.baseline is not None else "")
+        for score in summary.scores
+    )
+    draft.set_condition(ConditionType.EVALUATED, True, "Posted", message)
+    draft.emit("Normal", "Evaluated", message)
+
+
+def _score(score: Score) -> ScoreResult:
+    def fixed(value: float | None) -> str | None:
+        return None if value is None else f"{value:.4f}"
+
+    return ScoreResult(
+        benchmark=score.benchmark,
+        metric=score.metric,
+        value=f"{score.value:.4f}",
+        stderr=fixed(score.stderr),
+        questions=score.questions,
+        samples=score.samples,
+        no_answer=score.no_answer,
+        baseline=fixed(score.baseline),
+        baseline_stderr=fixed(score.baseline_stderr),
+    )
+
+
+def take_report(draft: Draft, attempt: Attempt) -> None:
+    """Write the newest report of the open attempt, when it says enough new to be worth a write.
+
+    At least one percent, another step of the checkpoint, or ``progress_write_seconds`` since the last write.
+    """
+    report = draft.view.report
+    if report is None or report.stage.value != attempt.stage or report.attempt != attempt.number:
+        return
+    old = draft.status.progress
+    same = old is not None and (old.stage, old.attempt) == (attempt.stage, attempt.number)
+    new = _progress(report, attempt, old if same else None)
+    _take_reported_checkpoint(draft, report)
+    if same and old is not None:
+        due = epoch(old.last_report_time) + draft.view.settings.progress_write_seconds
+        quiet = new.percent == old.percent and (old.step or 0) > 0
+        if quiet and draft.now < due:
+            return
+        if new.model_copy(update={"last_report_time": old.last_report_time}) == old:
+            return
+    draft.update(progress=new)
+
+
+def _progress(report: Report, attempt: Attempt, old: Progress | None) -> Progress:
+    metrics = dict(report.metrics)
+    step, total = _whole(metrics.get(MetricName.STEP)), _whole(metrics.get(MetricName.TOTAL_STEPS))
+    percent = report.percent
+    if percent is None:
+        percent = min(100, 100 * step // total) if step is not None and total else 0
+    advanced = old is None or (step or 0) > (old.step or 0) or percent > old.percent
+    received = rfc3339(report.received_at)
+    hidden = {MetricName.STEP, MetricName.TOTAL_STEPS}
+    return Progress(
+        stage=attempt.stage,
+        attempt=attempt.number,
+        percent=percent,
+        display=f"{percent}%",
+        step=step,
+        total_steps=total,
+        eta_seconds=report.eta_seconds,
+        metrics=[
+            ProgressMetric(name=name, value=value) for name, value in report.metrics[:32] if name not in hidden
+        ],
+        last_report_time=received,
+        last_advance_time=received if advanced or old is None else old.last_advance_time,
+    )
+
+
+def _take_reported_checkpoint(draft: Draft, report: Report) -> None:
+    metrics = dict(report.metrics)
+    step = _whole(metrics.get(MetricName.CHECKPOINT_STEP))
+    old = draft.status.checkpoint
+    if step is None or step <= 0 or (old is not None and old.step == step):
+        return
+    seconds = metrics.get(MetricName.CHECKPOINT_SECONDS)
+    draft.update(
+        checkpoint=CheckpointStatus(
+            step=step,
+            time=_instant(metrics.get(MetricName.CHECKPOINT_TIME), default=rfc3339(report.received_at)),
+            path=old.path if old else None,
+            save_seconds=_seconds(seconds),
+        )
+    )
+    _mark_checkpoint(draft)
+
+
+def _whole(text: str | None) -> int | None:
+    try:
+        return max(0, int(float(text))) if text is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _seconds(text: str | None) -> str | None:
+    try:
+        return f"{max(0.0, float(text)):.2f}" if text is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _instant(text: str | None, *, default: str) -> str:
+    try:
+        return rfc3339(int(datetime.fromisoformat(text).timestamp())) if text else default
+    except ValueError:
+        return default
