@@ -37,9 +37,7 @@ class InvalidResource(RftError):  # noqa: N818 - named for the state, as Kuberne
 class KubeError(RftError):
     """A call to the API server failed."""
 
-    def __init__(
-        self, message: str, *, status: int | None = None, retry_after_seconds: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int | None = None, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after_seconds = retry_after_seconds

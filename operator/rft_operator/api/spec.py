@@ -181,9 +181,7 @@ class Resources(ApiModel):
     """Machines in the gang."""
     gpus_per_node: Annotated[int, Field(ge=1, le=16)] = 8
     """GPUs on each machine; each GPU is one rank."""
-    gpu_resource: Annotated[str, text(317, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", minimum=3)] = (
-        "nvidia.com/gpu"
-    )
+    gpu_resource: Annotated[str, text(317, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", minimum=3)] = "nvidia.com/gpu"
     """Extended resource that stands for a GPU."""
     cpu: Quantity | None = None
     """CPU of each training pod (request and limit)."""

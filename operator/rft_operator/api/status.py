@@ -337,9 +337,7 @@ class Ledger(StatusModel):
 
     open: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
     """Pods that hold GPUs now."""
-    uncounted: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(
-        default_factory=list
-    )
+    uncounted: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
     """Closed, but our finalizer may still be on the pod."""
     totals: Annotated[list[LedgerTotal], Field(max_length=64)] = Field(default_factory=list)
     """Closed and folded."""

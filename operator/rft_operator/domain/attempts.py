@@ -18,10 +18,10 @@ from rft_operator.domain.actions import Apply, Delete
 from rft_operator.domain.budget import pod_deadline_seconds
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import ChildKind, PodFacts
+from rft_operator.domain.failure import classify_end, parse_result
 from rft_operator.domain.gang import COUNTED_STOPS, DRAINING_STOPS, Gang, Stop
 from rft_operator.domain.manifests import child_name, hostfile_config_map, service, stage_job
 from rft_operator.domain.money_state import Money, budget_state
-from rft_operator.domain.observe import Trouble, classify_end, parse_result
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import take_over
 from rft_operator.domain.timestamps import epoch
@@ -114,9 +114,7 @@ def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | N
     )
     if recorded and gang.job is not None and gang.job.deleted_at is None:
         job = gang.job
-        draft.actions.append(
-            Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid)
-        )
+        draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
     return attempt
 
 
@@ -155,14 +153,17 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     drained = trouble.reason in ("Drained", "DrainedWithoutCheckpoint", "DeadlineExceeded")
     outcome = AttemptOutcome.DRAINED if drained else AttemptOutcome.FAILED
     _close(
-        draft, attempt, outcome=outcome, reason=trouble.reason, message=trouble.message, counted=trouble.counted
+        draft,
+        attempt,
+        outcome=outcome,
+        reason=trouble.reason,
+        message=trouble.message,
+        counted=trouble.counted,
     )
     if drained:
         draft.emit("Normal", trouble.reason, trouble.message)
     else:
-        _record_failure(
-            draft, reason=trouble.reason, message=trouble.message, pod=_culprit(gang, trouble), fatal=trouble.fatal
-        )
+        _record_failure(draft, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=trouble.fatal)
 
 
 def _result_of(gang: Gang) -> StageResult | None:
@@ -171,10 +172,6 @@ def _result_of(gang: Gang) -> StageResult | None:
         if result is not None and result.stage is gang.stage:
             return result
     return None
-
-
-def _culprit(gang: Gang, trouble: Trouble) -> PodFacts | None:
-    return next((pod for pod in gang.pods if pod.name in trouble.message), None)
 
 
 def _close(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rft_operator.api.status import Attempt, Condition, ConditionStatus, ConditionType, PodCounts
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
-from rft_operator.domain.observe import classify_pod
+from rft_operator.domain.failure import classify_pod
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 
@@ -109,11 +109,7 @@ def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     if lost:
         names = ", ".join(f"{pod.name} on node {pod.node}" for pod in lost)
         return Stop(reason="NodeLost", message=f"The node does not answer: {names}.")
-    return (
-        _pending_stop(draft, attempt, gang)
-        or _silence_stop(draft, attempt, gang)
-        or _half_dead_stop(draft, gang)
-    )
+    return _pending_stop(draft, attempt, gang) or _silence_stop(draft, attempt, gang) or _half_dead_stop(draft, gang)
 
 
 def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
@@ -207,7 +203,10 @@ def show_gang(draft: Draft, gang: Gang | None) -> None:
         reason = "Unschedulable" if unbound[0].unschedulable_message else "Waiting"
         partly = len(unbound) < gang.desired
         draft.set_condition(
-            ConditionType.SCHEDULED, False, "GangIncomplete" if partly else reason, f"{unbound[0].name}: {message}"
+            ConditionType.SCHEDULED,
+            False,
+            "GangIncomplete" if partly else reason,
+            f"{unbound[0].name}: {message}",
         )
     else:
         draft.set_condition(ConditionType.SCHEDULED, True, "AllPodsScheduled", _where(gang))

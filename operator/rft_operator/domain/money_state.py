@@ -13,6 +13,7 @@ from rft_operator.domain.budget import (
     BudgetState,
     assess,
     evaluation_reserve,
+    stage_gpus,
     stop_bound_seconds,
     thresholds_crossed,
 )
@@ -33,7 +34,6 @@ class Money:
     bill: Bill
     limit_micro_usd: int
     reserve_micro_usd: int
-    stop_bound_seconds: int
 
 
 def pool_rate(draft: Draft) -> Rate | None:
@@ -49,9 +49,7 @@ def pool_rate(draft: Draft) -> Rate | None:
     )
     cost = draft.recorded.cost
     if rate is None and cost.usd_per_gpu_hour is not None and draft.recorded.start_time is not None:
-        return Rate(
-            micro_usd_per_gpu_hour=micro_usd(cost.usd_per_gpu_hour), source=cost.price_source or "recorded"
-        )
+        return Rate(micro_usd_per_gpu_hour=micro_usd(cost.usd_per_gpu_hour), source=cost.price_source or "recorded")
     return rate
 
 
@@ -77,14 +75,11 @@ def meter(draft: Draft) -> Money:
     if rate is not None:
         ledger = next_ledger(ledger, pods=view.children.pods, rate_of=rate_of, fallback=rate, now=draft.now)
         draft.update(ledger=ledger)
-    checkpoint = draft.status.checkpoint
-    measured = float(checkpoint.save_seconds) if checkpoint and checkpoint.save_seconds else None
     return Money(
         rate=rate,
         bill=bill(ledger, now=draft.now),
         limit_micro_usd=micro_usd(spec.budget.limit_usd),
         reserve_micro_usd=evaluation_reserve(spec, rate=rate) if rate is not None else 0,
-        stop_bound_seconds=stop_bound_seconds(spec, measured_save_seconds=measured),
     )
 
 
@@ -94,7 +89,8 @@ def budget_state(draft: Draft, money: Money, *, stage: Stage) -> BudgetState:
         money.bill,
         limit_micro_usd=money.limit_micro_usd,
         reserve_micro_usd=0 if stage is Stage.EVALUATE else money.reserve_micro_usd,
-        stop_bound_seconds=money.stop_bound_seconds,
+        gang_rate=stage_gpus(draft.spec, stage) * (money.rate.micro_usd_per_gpu_hour if money.rate else 0),
+        bound_seconds=stop_bound_seconds(draft.spec, stage),
         now=draft.now,
     )
 
@@ -130,7 +126,6 @@ def show_money(draft: Draft, money: Money, *, stop_at: int | None) -> None:
 
 
 def _metered_at(usage: Usage) -> int:
-
     return epoch(usage.metered_until) if usage.metered_until else 0
 
 
@@ -141,9 +136,7 @@ def _usage(draft: Draft, money: Money) -> Usage:
     return Usage(
         gpu_seconds=seconds,
         gpu_hours=money.bill.gpu_hours_text,
-        by_stage=[
-            StageUsage(stage=stage, gpu_seconds=value) for stage, value in sorted(money.bill.by_stage.items())
-        ],
+        by_stage=[StageUsage(stage=stage, gpu_seconds=value) for stage, value in sorted(money.bill.by_stage.items())],
         metered_until=draft.now_text if moved else old.metered_until,
     )
 

@@ -15,7 +15,7 @@ from rft_operator.domain.actions import Apply, Plan, SetFinalizers
 from rft_operator.domain.attempts import begin, budget_stop, conclude, fail, provide, stop_if_needed
 from rft_operator.domain.budget import admit
 from rft_operator.domain.draft import Draft, is_true
-from rft_operator.domain.ending import delete, finish, finished
+from rft_operator.domain.ending import delete, finished, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind
 from rft_operator.domain.gang import DRAINING_STOPS, Gang, Stop, ended, gang_of, show_gang, trouble_stop
 from rft_operator.domain.ledger import releasable
@@ -40,10 +40,12 @@ def plan(view: View, now: int) -> Plan:
     money = meter(draft)
     if resource.metadata.deletion_timestamp is not None:
         delete(draft, money)
-    elif finished(draft):
-        finish(draft, money, revive=_admission_ok(draft, money, Stage.TRAIN))
-    else:
+    elif not finished(draft):
         _live(draft, money)
+    elif revivable(draft) and money.rate is not None and _admission_ok(draft, money, Stage.TRAIN):
+        revive(draft)
+    else:
+        rest(draft, money)
     _release_pods(draft)
     return draft.finish()
 
@@ -74,9 +76,7 @@ def _live(draft: Draft, money: Money) -> None:
     show_money(draft, money, stop_at=stop_at)
 
 
-def _tend(
-    draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, money: Money
-) -> int | None:
+def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, money: Money) -> int | None:
     """Bring the open attempt one step on; return when the stop line is reached."""
     stop_at: int | None = None
     stop: Stop | None = None
@@ -146,7 +146,10 @@ def _next_stage(draft: Draft, money: Money) -> Stage | None:
 def _admission_ok(draft: Draft, money: Money, stage: Stage) -> bool:
     if money.rate is None:
         draft.set_condition(
-            ConditionType.WITHIN_BUDGET, ConditionStatus.UNKNOWN, "PriceUnknown", "The pool has no known price."
+            ConditionType.WITHIN_BUDGET,
+            ConditionStatus.UNKNOWN,
+            "PriceUnknown",
+            "The pool has no known price.",
         )
         draft.wake(draft.now + 30)
         return False
@@ -228,9 +231,7 @@ def _provide_common(draft: Draft, snapshot: RunSnapshot) -> None:
 
 def _release_pods(draft: Draft) -> None:
     """Take our finalizer off pods whose bill is closed on record and whose result is no longer needed."""
-    still_open = {
-        (attempt.stage, attempt.number) for attempt in draft.recorded.attempts if attempt.end_time is None
-    }
+    still_open = {(attempt.stage, attempt.number) for attempt in draft.recorded.attempts if attempt.end_time is None}
     deleting = draft.view.resource.metadata.deletion_timestamp is not None
     for pod in releasable(draft.recorded.ledger, draft.view.children.pods):
         if not deleting and (pod.stage.value, pod.attempt) in still_open:

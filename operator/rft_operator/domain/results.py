@@ -136,9 +136,7 @@ def _progress(report: Report, attempt: Attempt, old: Progress | None) -> Progres
         step=step,
         total_steps=total,
         eta_seconds=report.eta_seconds,
-        metrics=[
-            ProgressMetric(name=name, value=value) for name, value in report.metrics[:32] if name not in hidden
-        ],
+        metrics=[ProgressMetric(name=name, value=value) for name, value in report.metrics[:32] if name not in hidden],
         last_report_time=received,
         last_advance_time=received if advanced or old is None else old.last_advance_time,
     )

@@ -22,9 +22,7 @@ class Kube(Protocol):
         """Server-side apply with force; return the object. An unchanged apply changes nothing."""
         ...
 
-    async def apply_status(
-        self, *, namespace: str, name: str, status: JsonObject, resource_version: str
-    ) -> JsonObject:
+    async def apply_status(self, *, namespace: str, name: str, status: JsonObject, resource_version: str) -> JsonObject:
         """Apply a ReasoningFinetune's whole status; Conflict if it is no longer at ``resource_version``."""
         ...
 

@@ -1,0 +1,102 @@
+"""The gate before a run: what it refers to exists, its parts fit, its price is known, its budget is enough.
+
+Invariant: nothing is created for a run that is not accepted, and a run that can be accepted later (a Secret that is
+not there yet, a price that is not known yet) is looked at again by itself.
+"""
+
+from __future__ import annotations
+
+from rft_operator.api.status import ConditionStatus, ConditionType
+from rft_operator.domain.budget import admit
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.money import usd_display
+from rft_operator.domain.money_state import Money
+from rft_operator.domain.prices import unpriced_nodes
+from rft_operator.domain.resolve import resolve
+from rft_operator.errors import InvalidResource
+from rft_trainer.contract import Stage
+
+REFERENCE_RETRY_SECONDS = 15
+PRICE_RETRY_SECONDS = 30
+REASONS = {
+    "Secret": "SecretNotFound",
+    "PersistentVolumeClaim": "ClaimNotFound",
+    "ConfigMap": "ConfigMapNotFound",
+}
+
+
+def accept(draft: Draft, money: Money) -> None:
+    """Set Accepted, and the start time with it when the run may start."""
+    strangers = _strangers(draft)
+    if strangers:
+        message = f"Objects of a deleted resource of this name are still being removed: {', '.join(strangers[:4])}."
+        _refuse(draft, "WaitingForCleanup", message, retry_seconds=REFERENCE_RETRY_SECONDS)
+        return
+    if draft.view.missing:
+        kind, name = draft.view.missing[0]
+        others = len(draft.view.missing) - 1
+        tail = f", and {others} more are missing" if others else ""
+        message = (
+            f"{kind} {name!r} does not exist in namespace {draft.view.resource.metadata.namespace}{tail}. "
+            "The run starts when it is there."
+        )
+        _refuse(draft, REASONS.get(kind, "ReferenceNotFound"), message, retry_seconds=REFERENCE_RETRY_SECONDS)
+        return
+    try:
+        resolve(draft.view.resource, draft.view.settings)
+    except InvalidResource as error:
+        _refuse(draft, error.reason, str(error), retry_seconds=None)
+        return
+    if money.rate is None:
+        _refuse(draft, "PriceUnknown", _no_price(draft), retry_seconds=PRICE_RETRY_SECONDS)
+        return
+    admission = admit(
+        draft.spec,
+        rate=money.rate,
+        bill=money.bill,
+        limit_micro_usd=money.limit_micro_usd,
+        reserve_micro_usd=money.reserve_micro_usd,
+        stage=Stage.TRAIN,
+    )
+    if not admission.ok:
+        _refuse(draft, "BudgetInsufficient", admission.message, retry_seconds=None)
+        return
+    price = usd_display(money.rate.micro_usd_per_gpu_hour)
+    message = f"Price {price} per GPU-hour ({money.rate.source}). {admission.message}"
+    draft.set_condition(ConditionType.ACCEPTED, True, "Accepted", message)
+    draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
+    draft.update(start_time=draft.now_text)
+    draft.emit("Normal", "Accepted", message)
+
+
+def _strangers(draft: Draft) -> list[str]:
+    uid = draft.view.resource.metadata.uid
+    children = draft.view.children
+    named = [(job.name, job.owner_uid) for job in children.jobs]
+    named += [(each.name, each.owner_uid) for each in children.objects]
+    return [name for name, owner in named if owner not in ("", uid)]
+
+
+def _no_price(draft: Draft) -> str:
+    spec = draft.spec
+    names = unpriced_nodes(
+        draft.view.nodes,
+        node_selector=spec.scheduling.node_selector,
+        gpu_resource=spec.resources.gpu_resource,
+        catalogue=draft.view.catalogue,
+        at=draft.now,
+    )
+    if names:
+        where = f"The price catalogue has no (or no unique) price for {', '.join(names[:4])}"
+    else:
+        where = f"No node offers {spec.resources.gpu_resource} for this nodeSelector, and no catalogue entry matches it"
+    return f"{where}. Add an entry to the catalogue (Helm value prices), or set budget.usdPerGpuHour."
+
+
+def _refuse(draft: Draft, reason: str, message: str, *, retry_seconds: int | None) -> None:
+    old = draft.condition(ConditionType.ACCEPTED)
+    draft.set_condition(ConditionType.ACCEPTED, ConditionStatus.FALSE, reason, message)
+    if old is None or old.reason != reason:
+        draft.emit("Warning", reason, message)
+    if retry_seconds is not None:
+        draft.wake(draft.now + retry_seconds)

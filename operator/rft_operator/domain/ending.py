@@ -1,0 +1,123 @@
+"""After the end: the last entries of the ledger, the time to live, the deletion.
+
+Invariant: the resource goes only when no pod can cost anything any more and the ledger is closed, so no bill is lost;
+and it always goes: a node that never answers again does not hold it up.
+"""
+
+from __future__ import annotations
+
+from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage
+from rft_operator.domain.actions import Delete, SetFinalizers
+from rft_operator.domain.draft import Draft, is_true
+from rft_operator.domain.facts import FINALIZER, ChildKind, PodFacts
+from rft_operator.domain.money import usd_display
+from rft_operator.domain.money_state import Money, show_money
+from rft_operator.domain.timestamps import epoch
+
+
+def finished(draft: Draft) -> bool:
+    """Return whether the run completed or failed."""
+    return is_true(draft.status, ConditionType.COMPLETE) or is_true(draft.status, ConditionType.FAILED)
+
+
+def revivable(draft: Draft) -> bool:
+    """Return whether more money would let the run go on: it failed for the budget alone."""
+    failed = draft.condition(ConditionType.FAILED)
+    return failed is not None and failed.status is ConditionStatus.TRUE and failed.reason == "BudgetExhausted"
+
+
+def revive(draft: Draft) -> None:
+    """Let a run go on whose budget was raised after it failed for want of money; it resumes from its checkpoint."""
+    message = "budget.limitUSD was raised: the run goes on from its checkpoint."
+    draft.set_condition(ConditionType.FAILED, False, "BudgetRaised", message)
+    draft.set_condition(ConditionType.COMPLETE, ConditionStatus.UNKNOWN, "BudgetRaised", message)
+    draft.set_condition(ConditionType.EVALUATED, ConditionStatus.UNKNOWN, "BudgetRaised", message)
+    draft.update(completion_time=None)
+    draft.emit("Normal", "BudgetRaised", message)
+    draft.wake(draft.now)
+
+
+def rest(draft: Draft, money: Money) -> None:
+    """Look after a finished run: close the ledger, let go of the finalizer, delete it after its time to live."""
+    _close_ledger(draft, money)
+    meta = draft.view.resource.metadata
+    if _settled(draft) and FINALIZER in meta.finalizers and draft.status == draft.recorded:
+        draft.actions.append(_without_finalizer(draft))
+    ttl = draft.spec.ttl_seconds_after_finished
+    if ttl is None or draft.status.completion_time is None:
+        return
+    due = epoch(draft.status.completion_time) + ttl
+    if draft.now < due:
+        draft.wake(due)
+        return
+    draft.actions.append(Delete(kind="ReasoningFinetune", namespace=meta.namespace, name=meta.name, uid=meta.uid))
+
+
+def delete(draft: Draft, money: Money) -> None:
+    """Take the run down: Jobs first, then, when no GPU pod is left, the finalizer on the resource."""
+    meta = draft.view.resource.metadata
+    if FINALIZER not in meta.finalizers:
+        # Garbage collection does the rest; the pods' finalizers come off by the orphan rule of the cache.
+        return
+    draft.update(stage=DisplayStage.DELETING)
+    for job in draft.view.children.jobs:
+        if job.deleted_at is None and job.owner_uid in ("", meta.uid):
+            draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
+    _release_lost(draft)
+    _close_ledger(draft, money)
+    if not _settled(draft) or any(job.deleted_at is None for job in draft.view.children.jobs):
+        draft.wake(draft.now + 5)
+        return
+    if draft.status == draft.recorded:
+        spent = usd_display(money.bill.spent_micro_usd)
+        message = f"Deleted. {money.bill.gpu_hours_text} GPU-hours, {spent} in all."
+        draft.emit("Normal", "Deleted", message)
+        draft.actions.append(_without_finalizer(draft))
+
+
+def _close_ledger(draft: Draft, money: Money) -> None:
+    show_money(draft, money, stop_at=None)
+    if draft.status != draft.recorded:
+        draft.wake(draft.now)
+
+
+def _settled(draft: Draft) -> bool:
+    ledger = draft.status.ledger
+    charged = any(pod.has_finalizer for pod in draft.view.children.pods)
+    return not (ledger.open or ledger.uncounted or charged)
+
+
+def _release_lost(draft: Draft) -> None:
+    """A node that does not answer cannot end its pods: let them go when the resource is deleted."""
+    settings = draft.view.settings
+    nodes = {node.name: node for node in draft.view.nodes}
+    for pod in draft.view.children.pods:
+        if not pod.has_finalizer or pod.terminal or pod.node is None or pod.deleted_at is None:
+            continue
+        node = nodes.get(pod.node)
+        silent = node is None or (
+            node.not_ready_since is not None and draft.now >= node.not_ready_since + settings.node_lost_seconds
+        )
+        if silent and draft.now >= pod.deleted_at:
+            draft.actions.append(_release(pod))
+
+
+def _release(pod: PodFacts) -> SetFinalizers:
+    return SetFinalizers(
+        kind=ChildKind.POD.value,
+        namespace=pod.namespace,
+        name=pod.name,
+        resource_version=pod.resource_version,
+        finalizers=tuple(each for each in pod.finalizers if each != FINALIZER),
+    )
+
+
+def _without_finalizer(draft: Draft) -> SetFinalizers:
+    meta = draft.view.resource.metadata
+    return SetFinalizers(
+        kind="ReasoningFinetune",
+        namespace=meta.namespace,
+        name=meta.name,
+        resource_version=meta.resource_version,
+        finalizers=tuple(each for each in meta.finalizers if each != FINALIZER),
+    )

@@ -1,0 +1,143 @@
+"""What went wrong, in words: pods that wait and pods that ended, classified.
+
+Invariant: what is not the training's fault (preemption, node loss, eviction, a drain) never uses up a restart; bad
+input is never tried again; everything else counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
+from rft_trainer.contract import ExitCode, StageResult
+
+IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+PREEMPTION = frozenset({"PreemptionByScheduler", "TerminationByKubelet", "EvictionByEvictionAPI"})
+NODE_LOSS = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
+NODE_SHUTDOWN = frozenset({"NodeShutdown", "Terminated", "NodeLost", "NodeAffinity"})
+LAST_WORDS = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Something that went wrong."""
+
+    reason: str
+    message: str
+    counted: bool = False
+    """Whether it uses up one of retries.maxRestarts."""
+    fatal: bool = False
+    """Whether another attempt cannot help."""
+    pod: PodFacts | None = None
+
+
+def classify_pod(pod: PodFacts) -> Trouble | None:
+    """Return why a pod does not run yet, if that needs attention."""
+    if pod.terminal:
+        return None
+    if pod.unschedulable_message is not None:
+        return Trouble(reason="Unschedulable", message=f"{pod.name}: {pod.unschedulable_message}", pod=pod)
+    reason = pod.waiting_reason
+    if reason is None:
+        return None
+    words = f"{pod.name} on {pod.node}: {reason}: {(pod.waiting_message or '').strip()}"[:LAST_WORDS]
+    if reason in IMAGE_REASONS:
+        advice = "Check podTemplate.image, the operator's trainerImage, and the image pull secrets."
+        return Trouble(reason="ImagePullBackOff", message=f"{words} {advice}", pod=pod)
+    if reason in CONFIG_REASONS:
+        return Trouble(reason="ContainerConfigError", message=words, pod=pod)
+    return None
+
+
+def parse_result(pod: PodFacts) -> StageResult | None:
+    """Return what the stage said of itself in the termination message; None if it said nothing readable."""
+    if not pod.termination_message:
+        return None
+    try:
+        return StageResult.model_validate_json(pod.termination_message)
+    except ValidationError:
+        return None
+
+
+def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
+    """Return why an attempt ended without a completed result; of many pods the one that failed first decides.
+
+    When one rank fails, its peers end too (their collective breaks, or the Job controller stops them): they are
+    effects, not causes.
+    """
+    failed = [pod for pod in pods if pod.phase is PodPhase.FAILED]
+    if not failed:
+        return _without_failed_pod(pods, job)
+    for pod in failed:
+        if pod.disruption_reason or pod.pod_reason in NODE_SHUTDOWN or pod.pod_reason == "Evicted":
+            return _disrupted(pod)
+    drained = [pod for pod in failed if pod.exit_code in (ExitCode.DRAINED, ExitCode.DRAINED_WITHOUT_CHECKPOINT)]
+    causes = [pod for pod in failed if pod not in drained]
+    overdue = next((pod for pod in failed if pod.pod_reason == "DeadlineExceeded"), None)
+    if overdue is not None:
+        message = f"{overdue.name} reached the deadline that the budget or the evaluation's bound allows."
+        return Trouble(reason="DeadlineExceeded", message=message, pod=overdue)
+    if not causes:
+        return _drained(drained)
+    return _crashed(min(causes, key=_blame))
+
+
+def _blame(pod: PodFacts) -> tuple[int, int, int]:
+    grave = 0 if pod.terminated_reason == "OOMKilled" or pod.exit_code == ExitCode.BAD_INPUT else 1
+    return pod.finished_at or pod.phase_written_at or 2**62, grave, pod.rank
+
+
+def _without_failed_pod(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
+    if any(pod.phase is PodPhase.SUCCEEDED for pod in pods):
+        names = ", ".join(pod.name for pod in pods[:4])
+        return Trouble(reason="ResultsUnavailable", message=f"{names} ended without a readable result.", counted=True)
+    why = f"{job.failed_reason}: {job.failed_message}" if job is not None and job.failed else "its pods are gone"
+    return Trouble(reason="PodsLost", message=f"The attempt left no result: {why}.", counted=True)
+
+
+def _disrupted(pod: PodFacts) -> Trouble:
+    where = f"{pod.name} on node {pod.node}"
+    reason = pod.disruption_reason or pod.pod_reason or ""
+    detail = f": {pod.pod_message}" if pod.pod_message else ""
+    if reason in NODE_LOSS or reason in NODE_SHUTDOWN:
+        return Trouble(reason="NodeLost", message=f"{where} was lost with its node ({reason}){detail}.", pod=pod)
+    if reason in PREEMPTION:
+        return Trouble(reason="Preempted", message=f"{where} was preempted ({reason}){detail}.", pod=pod)
+    return Trouble(reason="Evicted", message=f"{where} was evicted ({reason}){detail}.", pod=pod)
+
+
+def _drained(pods: Sequence[PodFacts]) -> Trouble:
+    saved = any(pod.exit_code == ExitCode.DRAINED for pod in pods)
+    if saved:
+        return Trouble(reason="Drained", message="The pods were asked to stop and saved a checkpoint.")
+    return Trouble(
+        reason="DrainedWithoutCheckpoint",
+        message="The pods were asked to stop and could not save a checkpoint.",
+    )
+
+
+def _crashed(pod: PodFacts) -> Trouble:
+    result = parse_result(pod)
+    words = (result.error if result is not None else pod.termination_message) or ""
+    where = f"{pod.name} on node {pod.node}"
+    tail = f": {words.strip()[-LAST_WORDS:]}" if words.strip() else ""
+    if pod.terminated_reason == "OOMKilled":
+        advice = "Raise resources.memory, or lower training.microBatchSize or maxSequenceLength."
+        return Trouble(reason="OOMKilled", message=f"{where} ran out of memory{tail}. {advice}", counted=True, pod=pod)
+    if pod.exit_code == ExitCode.BAD_INPUT:
+        return Trouble(reason="BadInput", message=f"{where} refused its input{tail}", counted=True, fatal=True, pod=pod)
+    if pod.exit_code == ExitCode.RENDEZVOUS_FAILED:
+        return Trouble(
+            reason="RendezvousFailed", message=f"{where} did not find its peers{tail}", counted=True, pod=pod
+        )
+    code = "no exit code" if pod.exit_code is None else f"exit code {pod.exit_code}"
+    return Trouble(
+        reason="TrainerFailed",
+        message=f"{where} failed with {code} ({pod.terminated_reason or pod.pod_reason or 'Error'}){tail}",
+        counted=True,
+        pod=pod,
+    )

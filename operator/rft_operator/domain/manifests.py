@@ -1,0 +1,174 @@
+"""Resource and snapshot to child objects: what is sent to the API server by server-side apply.
+
+Invariant: names are deterministic, so applying twice makes one object; every child but a retained claim is owned by
+the resource, so that garbage collection removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rft_operator.api import API_VERSION, KIND
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.spec import ExtraVolume, Spec
+from rft_operator.domain.facts import (
+    LABEL_ATTEMPT,
+    LABEL_FINETUNE,
+    LABEL_MANAGED_BY,
+    LABEL_STAGE,
+    MANAGED_BY,
+    Settings,
+)
+from rft_operator.domain.pods import pod_template, source_claims
+from rft_operator.domain.resolve import RunSnapshot, snapshot_data
+from rft_trainer.contract import Stage
+
+Manifest = dict[str, Any]
+
+
+def child_name(finetune: str, part: str, number: int | None = None) -> str:
+    """Return the name of a child, for example ``demo-train-2``."""
+    return f"{finetune}-{part}" if number is None else f"{finetune}-{part}-{number}"
+
+
+def _metadata(
+    resource: ReasoningFinetune, name: str, *, labels: Mapping[str, str] | None = None, owned: bool = True
+) -> Manifest:
+    meta: Manifest = {
+        "name": name,
+        "namespace": resource.metadata.namespace,
+        "labels": {
+            LABEL_MANAGED_BY: MANAGED_BY,
+            LABEL_FINETUNE: resource.metadata.name,
+            **(labels or {}),
+        },
+    }
+    if owned:
+        meta["ownerReferences"] = [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": resource.metadata.name,
+                "uid": resource.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
+    return meta
+
+
+def run_config_map(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings) -> Manifest:
+    """Return ``<name>-run``: the immutable effective values, and the progress server's authority."""
+    data = snapshot_data(snapshot)
+    if settings.progress_ca is not None:
+        data["ca.crt"] = settings.progress_ca
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(resource, child_name(resource.metadata.name, "run")),
+        "immutable": True,
+        "data": data,
+    }
+
+
+def claim(resource: ReasoningFinetune) -> Manifest:
+    """Return ``<name>-data``; a retained claim has no owner, so it outlives the resource."""
+    storage = resource.spec.storage
+    spec: Manifest = {
+        "accessModes": ["ReadWriteMany" if resource.spec.resources.nodes > 1 else "ReadWriteOnce"],
+        "resources": {"requests": {"storage": storage.size}},
+    }
+    if storage.storage_class_name is not None:
+        spec["storageClassName"] = storage.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": _metadata(resource, child_name(resource.metadata.name, "data"), owned=not storage.retain),
+        "spec": spec,
+    }
+
+
+def service(resource: ReasoningFinetune) -> Manifest:
+    """Return ``<name>-train``: the headless Service that gives each rank a name before it is ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(resource, child_name(resource.metadata.name, "train")),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {LABEL_FINETUNE: resource.metadata.name, LABEL_STAGE: Stage.TRAIN.value},
+        },
+    }
+
+
+def hostfile_config_map(resource: ReasoningFinetune, *, attempt: int) -> Manifest:
+    """Return ``<name>-train-<N>``: DeepSpeed's hostfile, in the order of the ranks."""
+    name = resource.metadata.name
+    job, domain = child_name(name, "train", attempt), child_name(name, "train")
+    resources = resource.spec.resources
+    lines = [f"{job}-{rank}.{domain} slots={resources.gpus_per_node}\n" for rank in range(resources.nodes)]
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(resource, job, labels={LABEL_STAGE: Stage.TRAIN.value, LABEL_ATTEMPT: str(attempt)}),
+        "immutable": True,
+        "data": {"hostfile": "".join(lines)},
+    }
+
+
+def stage_job(  # noqa: PLR0913 - one value for each thing a Job depends on
+    resource: ReasoningFinetune,
+    snapshot: RunSnapshot,
+    settings: Settings,
+    *,
+    stage: Stage,
+    attempt: int,
+    deadline_seconds: int | None,
+) -> Manifest:
+    """Return the Job of one attempt of a stage.
+
+    ``backoffLimit: 0``: a rank that fails ends the attempt. ``podReplacementPolicy: Failed``: no replacement is
+    made, and charged, beside a pod that still terminates.
+    """
+    labels = {LABEL_STAGE: stage.value, LABEL_ATTEMPT: str(attempt)}
+    pods = resource.spec.resources.nodes if stage is Stage.TRAIN else 1
+    spec: Manifest = {
+        "parallelism": pods,
+        "completions": pods,
+        "completionMode": "Indexed" if stage is Stage.TRAIN else "NonIndexed",
+        "backoffLimit": 0,
+        "podReplacementPolicy": "Failed",
+        "template": pod_template(
+            resource, snapshot, settings, stage=stage, attempt=attempt, deadline_seconds=deadline_seconds
+        ),
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(resource, child_name(resource.metadata.name, stage.value, attempt), labels=labels),
+        "spec": spec,
+    }
+
+
+def references(spec: Spec) -> tuple[tuple[str, str], ...]:
+    """Return (kind, name) of every object in the resource's namespace that the spec refers to."""
+    overlay = spec.pod_template
+    found = [("Secret", ref.name) for ref in (spec.model.secret_ref, spec.dataset.secret_ref) if ref is not None]
+    if spec.storage.claim_name is not None:
+        found.append(("PersistentVolumeClaim", spec.storage.claim_name))
+    found += [("PersistentVolumeClaim", claim) for claim in source_claims(spec)]
+    found += [("Secret", each.value_from.secret_key_ref.name) for each in overlay.env if each.value_from is not None]
+    found += [reference for volume in overlay.volumes for reference in _volume_references(volume)]
+    found += [("Secret", each.name) for each in overlay.image_pull_secrets]
+    return tuple(dict.fromkeys(found))
+
+
+def _volume_references(volume: ExtraVolume) -> Iterator[tuple[str, str]]:
+    if volume.config_map is not None:
+        yield "ConfigMap", volume.config_map.name
+    if volume.secret is not None:
+        yield "Secret", volume.secret.secret_name
+    if volume.persistent_volume_claim is not None:
+        yield "PersistentVolumeClaim", volume.persistent_volume_claim.claim_name

@@ -1,0 +1,270 @@
+"""What a GPU-hour costs: the spec's own price, or the admin's catalogue by the labels of the node.
+
+Invariant: no price, no start. Nothing here falls back to zero or to a built-in list (cost.md M10, M11, section 7);
+a price of zero needs the word ``free: true``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from rft_operator.domain.facts import NodeFacts
+from rft_operator.domain.money import micro_usd
+from rft_operator.domain.timestamps import epoch
+from rft_operator.errors import PriceCatalogueError
+
+LABELS = {
+    "instance_type": "node.kubernetes.io/instance-type",
+    "gpu_product": "nvidia.com/gpu.product",
+    "zone": "topology.kubernetes.io/zone",
+    "capacity_type": "karpenter.sh/capacity-type",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Price of one GPU-hour and where it comes from."""
+
+    micro_usd_per_gpu_hour: int
+    source: str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class Match(_Strict):
+    """Every given key must equal the node's label."""
+
+    instance_type: str | None = None
+    gpu_product: str | None = None
+    zone: str | None = None
+    capacity_type: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+
+    def wanted(self) -> dict[str, str]:
+        """Return all labels a node must carry."""
+        named = {label: value for key, label in LABELS.items() if (value := getattr(self, key)) is not None}
+        return {**self.labels, **named}
+
+
+class Entry(_Strict):
+    """One price."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    match: Match
+    basis: Literal["gpu", "node"] = "gpu"
+    usd_per_hour: int | str
+    free: bool = False
+    effective_from: str | None = None
+    source: str | None = None
+    as_of: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dates_as_text(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        dates = {key: _date_text(raw[key]) for key in ("effectiveFrom", "asOf") if raw.get(key) is not None}
+        return {**raw, **dates}
+
+    @model_validator(mode="after")
+    def _usable(self) -> Entry:
+        if not self.match.wanted():
+            msg = "match has no key: it would price every node; give instanceType, gpuProduct or labels"
+            raise ValueError(msg)
+        if micro_usd(self.usd_per_hour) == 0 and not self.free:
+            msg = "usdPerHour is 0: a free pool needs free: true, so that no typing error makes GPUs free"
+            raise ValueError(msg)
+        if self.effective_from is not None:
+            epoch(self.effective_from)
+        return self
+
+    @property
+    def starts_at(self) -> int:
+        """Return the epoch second from which the price holds; 0 if always."""
+        return epoch(self.effective_from) if self.effective_from is not None else 0
+
+
+def _date_text(value: Any) -> str:
+    # YAML turns an unquoted timestamp into a datetime; one without a time zone is UTC by YAML 1.1.
+    text = value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return f"{text}Z" if "T" in text and "+" not in text and not text.endswith("Z") else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceCatalogue:
+    """The usable entries of a catalogue."""
+
+    entries: tuple[Entry, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[PriceCatalogue, tuple[str, ...]]:
+        """Read a catalogue (design section 11); return it with the problems of the entries left out.
+
+        Raises PriceCatalogueError if the text as a whole is no catalogue.
+        """
+        try:
+            raw = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            msg = f"prices.yaml is no YAML: {error}"
+            raise PriceCatalogueError(msg) from error
+        if not isinstance(raw, dict) or raw.get("version") != 1:
+            msg = "prices.yaml: version must be 1; see docs/reference/prices.md"
+            raise PriceCatalogueError(msg)
+        if raw.get("currency", "USD") != "USD":
+            msg = f"prices.yaml: currency is {raw['currency']!r}; only USD is known"
+            raise PriceCatalogueError(msg)
+        if not isinstance(raw.get("prices", []), list):
+            msg = "prices.yaml: prices must be a list"
+            raise PriceCatalogueError(msg)
+        return cls._of_rows(raw.get("prices", []))
+
+    @classmethod
+    def _of_rows(cls, rows: Sequence[Any]) -> tuple[PriceCatalogue, tuple[str, ...]]:
+        entries: list[Entry] = []
+        problems: list[str] = []
+        names: set[str] = set()
+        for index, row in enumerate(rows):
+            where = f"prices[{index}]"
+            try:
+                entry = Entry.model_validate(row)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(str(part) for part in first["loc"])
+                problems.append(f"{where}{'.' + field if field else ''}: {first['msg']}")
+                continue
+            if entry.name in names:
+                problems.append(f"{where}.name: {entry.name!r} is used twice")
+                continue
+            names.add(entry.name)
+            entries.append(entry)
+        return cls(entries=tuple(entries)), tuple(problems)
+
+    def lookup(self, labels: Mapping[str, str], *, at: int) -> Entry | None:
+        """Return the entry for a node's labels at an instant, or None.
+
+        The entry with most keys wins; entries of one match form a history, of which the newest that holds counts.
+        Raises PriceCatalogueError when two different matches with equally many keys fit.
+        """
+        fitting = [
+            entry
+            for entry in self.entries
+            if entry.starts_at <= at and all(labels.get(key) == value for key, value in entry.match.wanted().items())
+        ]
+        if not fitting:
+            return None
+        most = max(len(entry.match.wanted()) for entry in fitting)
+        best = [entry for entry in fitting if len(entry.match.wanted()) == most]
+        newest = max(best, key=lambda entry: entry.starts_at)
+        rivals = [e.name for e in best if e.match.wanted() != newest.match.wanted()]
+        twins = [e.name for e in best if e is not newest and e.starts_at == newest.starts_at]
+        if rivals or twins:
+            names = ", ".join(sorted({newest.name, *rivals, *twins}))
+            msg = f"prices.yaml: {names} fit one node equally well; give one of them one more key"
+            raise PriceCatalogueError(msg)
+        return newest
+
+
+def rate_of_node(
+    node: NodeFacts,
+    *,
+    gpu_resource: str,
+    spec_price: int | str | None,
+    catalogue: PriceCatalogue,
+    at: int,
+) -> Rate | None:
+    """Return the price of a GPU-hour on a node, or None if nobody named one."""
+    if spec_price is not None:
+        return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")
+    try:
+        entry = catalogue.lookup(node.labels, at=at)
+    except PriceCatalogueError:
+        return None
+    return None if entry is None else _rate(entry, gpus=node.gpus.get(gpu_resource, 0))
+
+
+def _rate(entry: Entry, *, gpus: int) -> Rate | None:
+    micro = micro_usd(entry.usd_per_hour)
+    if entry.basis == "node":
+        if gpus == 0:
+            return None
+        micro = -(-micro // gpus)
+    return Rate(micro_usd_per_gpu_hour=micro, source=entry.name)
+
+
+def pool(nodes: Sequence[NodeFacts], *, node_selector: Mapping[str, str], gpu_resource: str) -> tuple[NodeFacts, ...]:
+    """Return the nodes a GPU pod of the run may be bound to."""
+    return tuple(
+        node
+        for node in nodes
+        if node.gpus.get(gpu_resource, 0) > 0
+        and all(node.labels.get(key) == value for key, value in node_selector.items())
+    )
+
+
+def rate_of_pool(
+    nodes: Sequence[NodeFacts],
+    *,
+    node_selector: Mapping[str, str],
+    gpu_resource: str,
+    spec_price: int | str | None,
+    catalogue: PriceCatalogue,
+    at: int,
+) -> Rate | None:
+    """Return the dearest rate the next pod may be bound at, or None if any matching node has no price.
+
+    For an empty (autoscaled) pool it is the dearest entry that the nodeSelector's labels match (design section 6).
+    """
+    if spec_price is not None:
+        return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")
+    matching = pool(nodes, node_selector=node_selector, gpu_resource=gpu_resource)
+    if not matching:
+        return _rate_of_empty_pool(node_selector, catalogue, at=at)
+    rates = [
+        rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at) for node in matching
+    ]
+    known = [rate for rate in rates if rate is not None]
+    if len(known) < len(rates):
+        return None
+    return max(known, key=lambda rate: rate.micro_usd_per_gpu_hour)
+
+
+def _rate_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> Rate | None:
+    wanted = dict(node_selector)
+    fitting = [
+        entry
+        for entry in catalogue.entries
+        if entry.starts_at <= at
+        and entry.basis == "gpu"
+        and wanted
+        and any(key in entry.match.wanted() for key in wanted)
+        and all(entry.match.wanted().get(key, value) == value for key, value in wanted.items())
+    ]
+    newest = {
+        frozenset(entry.match.wanted().items()): entry for entry in sorted(fitting, key=lambda entry: entry.starts_at)
+    }
+    rates = [rate for entry in newest.values() if (rate := _rate(entry, gpus=0)) is not None]
+    return max(rates, key=lambda rate: rate.micro_usd_per_gpu_hour, default=None)
+
+
+def unpriced_nodes(
+    nodes: Sequence[NodeFacts],
+    *,
+    node_selector: Mapping[str, str],
+    gpu_resource: str,
+    catalogue: PriceCatalogue,
+    at: int,
+) -> tuple[str, ...]:
+    """Return the names of the pool's nodes that the catalogue does not price, for the message."""
+    return tuple(
+        node.name
+        for node in pool(nodes, node_selector=node_selector, gpu_resource=gpu_resource)
+        if rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at) is None
+    )
