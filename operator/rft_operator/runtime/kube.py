@@ -37,7 +37,7 @@ class Kube(Protocol):
         ...
 
     async def get(self, *, kind: str, namespace: str | None, name: str) -> JsonObject:
-        """Read one object; NotFound if absent."""
+        """Read one object; NotFound if absent. Of a Secret only the metadata is fetched."""
         ...
 
     async def list(
@@ -48,4 +48,20 @@ class Kube(Protocol):
 
     async def emit(self, *, regarding: JsonObject, type_: str, reason: str, message: str) -> None:
         """Write a Kubernetes Event (events.k8s.io/v1) about an object; repeats of the same are counted up."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """What the Lease, the TLS Secret and token reviews need beside :class:`Kube`: plain creates and updates."""
+
+    async def create(self, manifest: JsonObject) -> JsonObject:
+        """Create an object; Conflict if it exists."""
+        ...
+
+    async def replace(self, manifest: JsonObject) -> JsonObject:
+        """Replace an object; Conflict if it is no longer at the manifest's resourceVersion."""
+        ...
+
+    async def read(self, *, kind: str, namespace: str | None, name: str) -> JsonObject:
+        """Read one whole object; NotFound if absent."""
         ...

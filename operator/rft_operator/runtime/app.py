@@ -1,0 +1,185 @@
+"""All parts of a running operator, and the order in which they start and stop.
+
+Start: price file, authority, probes; then watches; then, as the leader, a first sweep, and only then the workers: no
+run is judged before everything of it was seen. Stop: workers finish what they do, the lease is released, watches end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.config import Config
+from rft_operator.domain.facts import Key, Settings
+from rft_operator.errors import Conflict, KubeError, Unavailable
+from rft_operator.metrics import Metrics, RunCollector
+from rft_operator.runtime.cache import Cache
+from rft_operator.runtime.kube_client import KubeClient
+from rft_operator.runtime.price_file import PriceFile
+from rft_operator.runtime.queue import WorkQueue
+from rft_operator.runtime.reconciler import Reconciler, describe
+from rft_operator.runtime.sweep import sweep
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 5.0
+LAG_SECONDS = 0.5
+
+
+class Runtime:
+    """The operator's state and its loops."""
+
+    def __init__(self, config: Config, kube: KubeClient, metrics: Metrics) -> None:
+        self.config = config
+        self.kube = kube
+        self.metrics = metrics
+        self.cache = Cache()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.prices = PriceFile(config.prices_file, metrics)
+        self.progress_ca: str | None = None
+        self.leading = False
+        self.synced = False
+        self.alive_at = 0.0
+        self.reconciler = Reconciler(
+            kube=kube,
+            cache=self.cache,
+            settings=self.settings,
+            catalogue=lambda: self.prices.catalogue,
+            now=kube.clock.now,
+            metrics=metrics,
+        )
+        metrics.registry.register(RunCollector(self._parsed, kube.clock.now))
+
+    def settings(self) -> Settings:
+        """Return the settings that manifests and plans depend on."""
+        config = self.config
+        reachable = config.progress_url is not None and self.progress_ca is not None
+        return Settings(
+            trainer_image=config.trainer_image,
+            image_pull_policy=config.image_pull_policy,
+            progress_url=config.progress_url if reachable else None,
+            progress_ca=self.progress_ca,
+            progress_write_seconds=config.progress_write_seconds,
+            restart_backoff_seconds=config.restart_backoff_seconds,
+            node_lost_seconds=config.node_lost_seconds,
+        )
+
+    def _parsed(self) -> list[ReasoningFinetune]:
+        runs = []
+        for raw in list(self.cache.resources()):
+            try:
+                runs.append(ReasoningFinetune.parse(dict(raw)))
+            except ValidationError:
+                continue
+        return runs
+
+    def saw(self, kind: str, type_: str | None, raw: Mapping[str, Any]) -> None:
+        """Take a watch event in."""
+        self.metrics.watch_events.labels(kind).inc()
+        obj = {**raw, "kind": kind}
+        for key in self.cache.drop(obj) if type_ == "DELETED" else self.cache.put(obj):
+            self.wake(key)
+
+    def wake(self, key: Key) -> None:
+        """Ask for a reconcile."""
+        self.queue.add(key)
+
+    async def lead(self) -> None:
+        """Reconcile until cancelled: the first sweep, then workers, ticker and sweeps."""
+        await self._first_sweep()
+        self.leading = self.synced = True
+        self.metrics.leader.set(1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.config.workers):
+                    group.create_task(self._work())
+                group.create_task(self._sweep_again())
+                group.create_task(self._tick())
+        finally:
+            self.leading = False
+            self.metrics.leader.set(0)
+            self.queue.close()
+
+    async def _first_sweep(self) -> None:
+        delay = 1.0
+        while True:
+            try:
+                await self._sweep()
+            except KubeError as error:
+                log.warning("the first sweep failed, trying again", extra=describe(error))
+                await asyncio.sleep(delay)
+                delay = min(30.0, delay * 2)
+            else:
+                return
+
+    async def _sweep(self) -> None:
+        await sweep(self.kube, self.cache, self.queue, namespaces=self.config.watch_namespaces)
+        self.metrics.swept_at.set(self.kube.clock.now())
+
+    async def _sweep_again(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.sweep_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+            try:
+                await self._sweep()
+            except KubeError as error:
+                log.warning("a sweep failed", extra=describe(error))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self.prices.reload():
+                for key in self.cache.known_keys():
+                    self.wake(key)
+
+    async def _work(self) -> None:
+        while True:
+            key, waited = await self.queue.get()
+            self.metrics.queue_seconds.observe(waited)
+            self.metrics.queue_depth.set(len(self.queue))
+            try:
+                await self._reconcile(key)
+            finally:
+                self.queue.done(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        with self.metrics.reconcile_seconds.time():
+            try:
+                again = await self.reconciler.reconcile(key)
+            except Conflict:
+                result = "conflict"
+                await self._refresh(key)
+                self.queue.failed(key)
+            except KubeError as error:
+                result = "error"
+                after = error.retry_after_seconds if isinstance(error, Unavailable) else None
+                delay = self.queue.failed(key, at_least_seconds=after or 0.0)
+                fields = {"namespace": key.namespace, "finetune": key.name, "again_in_seconds": round(delay, 1)}
+                log.warning("reconcile failed", extra={**fields, **describe(error)})
+            else:
+                result = "ok"
+                self.queue.succeeded(key)
+                if again is not None:
+                    self.queue.add_after(key, again)
+        self.metrics.reconciles.labels(result).inc()
+
+    async def _refresh(self, key: Key) -> None:
+        """Somebody else wrote first: read the resource again instead of waiting for the watch."""
+        try:
+            self.cache.put(await self.kube.get(kind="ReasoningFinetune", namespace=key.namespace, name=key.name))
+        except KubeError:
+            return
+
+    async def watch_loop_lag(self) -> None:
+        """Measure how late the event loop wakes up, and prove by it that the process lives."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_SECONDS
+            await asyncio.sleep(LAG_SECONDS)
+            self.alive_at = loop.time()
+            self.metrics.loop_lag.set(max(0.0, self.alive_at - due))

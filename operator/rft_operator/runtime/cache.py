@@ -1,0 +1,218 @@
+"""What was last seen of the cluster: resources, facts of their children, nodes, progress reports.
+
+Fed by watch events, by the answers to our own writes (so a reconcile always sees what the former one wrote), and
+repaired by the sweep. Invariant: an object never goes back to an older resourceVersion of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from rft_operator.domain.facts import ChildKind, Children, JobFacts, Key, NodeFacts, ObjectFacts, PodFacts, Report
+from rft_operator.domain.observe import KIND, digest_job, digest_node, digest_object, digest_pod
+from rft_operator.runtime.kube import JsonObject
+
+Fact = PodFacts | JobFacts | ObjectFacts
+ChildId = tuple[str, str]
+"""(kind, name)"""
+
+
+@dataclass(slots=True)
+class _Run:
+    resource: JsonObject | None = None
+    children: dict[ChildId, Fact] = field(default_factory=dict)
+    report: Report | None = None
+
+
+def newer(candidate: str, known: str) -> bool:
+    """Return whether a resourceVersion is later than another; they are comparable numbers (KEP-5504)."""
+    return not known or not candidate or int(candidate) > int(known)
+
+
+class Cache:
+    """The operator's memory; everything in it can be read again from the API server."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Key, _Run] = {}
+        self._nodes: dict[str, NodeFacts] = {}
+        self._node_versions: dict[str, str] = {}
+
+    def resource(self, key: Key) -> JsonObject | None:
+        """Return the raw resource, or None if it does not exist."""
+        run = self._runs.get(key)
+        return run.resource if run is not None else None
+
+    def known_keys(self) -> tuple[Key, ...]:
+        """Return all keys that are known through a resource or a child."""
+        return tuple(self._runs)
+
+    def resources(self) -> Iterator[JsonObject]:
+        """Yield all resources."""
+        yield from (run.resource for run in self._runs.values() if run.resource is not None)
+
+    def children(self, key: Key) -> Children:
+        """Return the facts of everything that belongs to a run."""
+        run = self._runs.get(key)
+        facts = list(run.children.values()) if run is not None else []
+        return Children(
+            pods=tuple(each for each in facts if isinstance(each, PodFacts)),
+            jobs=tuple(each for each in facts if isinstance(each, JobFacts)),
+            objects=tuple(each for each in facts if isinstance(each, ObjectFacts)),
+        )
+
+    def pod(self, key: Key, name: str) -> PodFacts | None:
+        """Return one pod of a run by name."""
+        run = self._runs.get(key)
+        found = run.children.get((ChildKind.POD.value, name)) if run is not None else None
+        return found if isinstance(found, PodFacts) else None
+
+    def nodes(self) -> tuple[NodeFacts, ...]:
+        """Return all nodes."""
+        return tuple(self._nodes.values())
+
+    def report(self, key: Key) -> Report | None:
+        """Return the newest progress report of a run."""
+        run = self._runs.get(key)
+        return run.report if run is not None else None
+
+    def put_report(self, key: Key, report: Report) -> None:
+        """Keep a progress report."""
+        run = self._runs.get(key)
+        if run is not None:
+            run.report = report
+
+    def put(self, raw: JsonObject) -> tuple[Key, ...]:
+        """Take an object in; return the keys whose view changed."""
+        kind = raw["kind"]
+        if kind == KIND:
+            return self._put_resource(raw)
+        if kind == "Node":
+            return self._put_node(raw)
+        fact = digest(raw)
+        return () if fact is None else self._put_fact(fact)
+
+    def _put_resource(self, raw: JsonObject) -> tuple[Key, ...]:
+        meta = raw["metadata"]
+        key = Key(meta["namespace"], meta["name"])
+        run = self._runs.setdefault(key, _Run())
+        if run.resource is not None:
+            old = run.resource["metadata"]
+            if old["uid"] == meta["uid"] and not newer(meta["resourceVersion"], old["resourceVersion"]):
+                return ()
+        slim = {name: value for name, value in meta.items() if name != "managedFields"}
+        run.resource = {**raw, "metadata": slim}
+        return (key,)
+
+    def _put_fact(self, fact: Fact) -> tuple[Key, ...]:
+        key = Key(fact.namespace, fact.finetune)
+        run = self._runs.setdefault(key, _Run())
+        child = (_kind(fact), fact.name)
+        old = run.children.get(child)
+        if old is not None and old.uid == fact.uid and not newer(fact.resource_version, old.resource_version):
+            return ()
+        run.children[child] = fact
+        return (key,)
+
+    def _put_node(self, raw: JsonObject) -> tuple[Key, ...]:
+        meta = raw["metadata"]
+        if not newer(meta["resourceVersion"], self._node_versions.get(meta["name"], "")):
+            return ()
+        self._node_versions[meta["name"]] = meta["resourceVersion"]
+        node = digest_node(raw)
+        if self._nodes.get(node.name) == node:
+            return ()
+        self._nodes[node.name] = node
+        return self._touched_by(node.name)
+
+    def _touched_by(self, node: str) -> tuple[Key, ...]:
+        """Return the runs with a pod on a node, and those that wait for one."""
+        return tuple(
+            key
+            for key, run in self._runs.items()
+            if not run.children
+            or any(isinstance(each, PodFacts) and each.node in (node, None) for each in run.children.values())
+        )
+
+    def drop(self, raw: JsonObject) -> tuple[Key, ...]:
+        """Forget a deleted object; return the keys whose view changed."""
+        kind, meta = raw["kind"], raw["metadata"]
+        if kind == "Node":
+            self._node_versions.pop(meta["name"], None)
+            self._nodes.pop(meta["name"], None)
+            return self._touched_by(meta["name"])
+        if kind == KIND:
+            key = Key(meta["namespace"], meta["name"])
+            run = self._runs.get(key)
+            if run is None or run.resource is None or run.resource["metadata"]["uid"] != meta["uid"]:
+                return ()
+            run.resource = None
+            self._forget_if_empty(key)
+            return (key,)
+        fact = digest(raw)
+        return () if fact is None else self._drop_fact(fact)
+
+    def _drop_fact(self, fact: Fact) -> tuple[Key, ...]:
+        key, child = Key(fact.namespace, fact.finetune), (_kind(fact), fact.name)
+        run = self._runs.get(key)
+        known = run.children.get(child) if run is not None else None
+        if run is None or known is None or known.uid != fact.uid:
+            return ()
+        del run.children[child]
+        self._forget_if_empty(key)
+        return (key,)
+
+    def _forget_if_empty(self, key: Key) -> None:
+        run = self._runs[key]
+        if run.resource is None and not run.children:
+            del self._runs[key]
+
+    def identities(self, kind: str) -> dict[tuple[str, str], str]:
+        """Return the uid of every known object of a kind by (namespace, name), for the sweep."""
+        if kind == KIND:
+            raws = (run.resource["metadata"] for run in self._runs.values() if run.resource is not None)
+            return {(meta["namespace"], meta["name"]): meta["uid"] for meta in raws}
+        return {
+            (fact.namespace, fact.name): fact.uid
+            for run in self._runs.values()
+            for (each, _), fact in run.children.items()
+            if each == kind
+        }
+
+    def drop_missing(
+        self, kind: str, *, before: dict[tuple[str, str], str], listed: Iterable[JsonObject]
+    ) -> tuple[Key, ...]:
+        """Forget what was known before a LIST began and is not in it; return the keys whose view changed."""
+        present = {raw["metadata"]["uid"] for raw in listed}
+        gone = {place: uid for place, uid in before.items() if uid not in present}
+        changed: list[Key] = []
+        for (namespace, name), uid in gone.items():
+            if kind == KIND:
+                raw = {"kind": kind, "metadata": {"namespace": namespace, "name": name, "uid": uid}}
+                changed += self.drop(raw)
+                continue
+            for run in list(self._runs.values()):
+                fact = run.children.get((kind, name))
+                if fact is not None and fact.namespace == namespace and fact.uid == uid:
+                    changed += self._drop_fact(fact)
+        return tuple(changed)
+
+    def drop_missing_nodes(self, *, before: set[str], listed: Iterable[JsonObject]) -> tuple[Key, ...]:
+        """The same for nodes."""
+        gone = before - {raw["metadata"]["name"] for raw in listed}
+        return tuple(key for name in gone for key in self.drop({"kind": "Node", "metadata": {"name": name}}))
+
+
+def digest(raw: JsonObject) -> Fact | None:
+    """Return the facts of a child, or None if it belongs to no run."""
+    if raw["kind"] == ChildKind.POD:
+        return digest_pod(raw)
+    if raw["kind"] == ChildKind.JOB:
+        return digest_job(raw)
+    return digest_object(raw)
+
+
+def _kind(fact: Fact) -> str:
+    if isinstance(fact, PodFacts):
+        return ChildKind.POD.value
+    return ChildKind.JOB.value if isinstance(fact, JobFacts) else fact.kind.value

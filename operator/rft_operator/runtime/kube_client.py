@@ -1,0 +1,226 @@
+"""The Kube protocol over ``kubernetes.aio``: server-side apply, time-outs, error mapping, metrics, the server's clock.
+
+Invariant: every call has a time-out, and every failure leaves as an error of :mod:`rft_operator.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from rft_operator.errors import Conflict, KubeError, NotFound, Rejected, Unavailable
+from rft_operator.metrics import Metrics
+from rft_operator.runtime.clock import ServerClock
+from rft_operator.runtime.events import EventWriter
+from rft_operator.runtime.kinds import ENDPOINTS, path_of
+from rft_operator.runtime.kube import FIELD_MANAGER, STATUS_FIELD_MANAGER, JsonObject
+
+TIMEOUT_SECONDS = 15
+LIST_TIMEOUT_SECONDS = 60
+PAGE = 500
+CONCURRENT_REQUESTS = 64
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+async def load_configuration() -> client.Configuration:
+    """Return the client's configuration: in-cluster if there is one, else the current kubeconfig."""
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        await config.load_kube_config(client_configuration=configuration)
+    configuration.connection_pool_maxsize = CONCURRENT_REQUESTS
+    configuration.retries = None
+    return configuration
+
+
+class KubeClient:
+    """Kube and ObjectStore over the real API server."""
+
+    def __init__(
+        self, configuration: client.Configuration, metrics: Metrics, *, instance: str = "rft-operator"
+    ) -> None:
+        self._api = client.ApiClient(configuration)
+        self._host: str = configuration.host
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
+        self._events = EventWriter(self, instance=instance)
+        self.clock = ServerClock()
+
+    async def __aenter__(self) -> KubeClient:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def apply(self, manifest: JsonObject) -> JsonObject:
+        """Server-side apply with force."""
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._call(
+            "PATCH", _path(manifest), kind=manifest["kind"], verb="apply", query=query, body=manifest
+        )
+
+    async def apply_status(self, *, namespace: str, name: str, status: JsonObject, resource_version: str) -> JsonObject:
+        """Apply a run's whole status, if it is still at ``resource_version``."""
+        kind = "ReasoningFinetune"
+        body = {
+            "apiVersion": ENDPOINTS[kind].api_version,
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace, "resourceVersion": resource_version},
+            "status": status,
+        }
+        query = {"fieldManager": STATUS_FIELD_MANAGER, "force": "true"}
+        path = f"{path_of(kind, namespace, name)}/status"
+        return await self._call("PATCH", path, kind=kind, verb="apply_status", query=query, body=body)
+
+    async def set_finalizers(
+        self, *, kind: str, namespace: str, name: str, finalizers: Sequence[str], resource_version: str
+    ) -> JsonObject:
+        """Replace an object's finalizers, if it is still at ``resource_version``."""
+        body = {"metadata": {"resourceVersion": resource_version, "finalizers": list(finalizers)}}
+        return await self._call(
+            "PATCH",
+            path_of(kind, namespace, name),
+            kind=kind,
+            verb="set_finalizers",
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            content_type=MERGE,
+        )
+
+    async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
+        """Delete in the background; nothing happens if it is gone or another object has its name."""
+        body: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._call("DELETE", path_of(kind, namespace, name), kind=kind, verb="delete", body=body)
+        except (NotFound, Conflict):
+            return
+
+    async def get(self, *, kind: str, namespace: str | None, name: str) -> JsonObject:
+        """Read one object; of a Secret the metadata only."""
+        accept = METADATA_ONLY if kind == "Secret" else "application/json"
+        return await self._call("GET", path_of(kind, namespace, name), kind=kind, verb="get", accept=accept)
+
+    async def list(
+        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
+    ) -> Sequence[JsonObject]:
+        """Read all objects of a kind, in pages."""
+        items: list[JsonObject] = []
+        query = {"limit": str(PAGE)}
+        if label_selector is not None:
+            query["labelSelector"] = label_selector
+        endpoint = ENDPOINTS[kind]
+        while True:
+            page = await self._call(
+                "GET",
+                path_of(kind, namespace),
+                kind=kind,
+                verb="list",
+                query=query,
+                timeout_seconds=LIST_TIMEOUT_SECONDS,
+            )
+            # Items of a list come without the two fields that every single object has.
+            head = {"apiVersion": endpoint.api_version, "kind": kind}
+            items += [{**head, **item} for item in page["items"]]
+            token = page["metadata"].get("continue")
+            if not token:
+                return items
+            query["continue"] = token
+
+    async def emit(self, *, regarding: JsonObject, type_: str, reason: str, message: str) -> None:
+        """Write a Kubernetes Event."""
+        await self._events.emit(regarding=regarding, type_=type_, reason=reason, message=message)
+
+    async def create(self, manifest: JsonObject) -> JsonObject:
+        """Create an object."""
+        namespace = (manifest.get("metadata") or {}).get("namespace")
+        kind = manifest["kind"]
+        return await self._call("POST", path_of(kind, namespace), kind=kind, verb="create", body=manifest)
+
+    async def replace(self, manifest: JsonObject) -> JsonObject:
+        """Replace an object."""
+        return await self._call("PUT", _path(manifest), kind=manifest["kind"], verb="replace", body=manifest)
+
+    async def read(self, *, kind: str, namespace: str | None, name: str) -> JsonObject:
+        """Read one whole object."""
+        return await self._call("GET", path_of(kind, namespace, name), kind=kind, verb="get")
+
+    async def _call(  # noqa: PLR0913 - one request
+        self,
+        method: str,
+        path: str,
+        *,
+        kind: str,
+        verb: str,
+        query: Mapping[str, str] | None = None,
+        body: JsonObject | None = None,
+        content_type: str | None = None,
+        accept: str = "application/json",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> dict[str, Any]:
+        url = self._host + path + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+        headers = {
+            "Accept": accept,
+            "Content-Type": content_type or (APPLY if method == "PATCH" else "application/json"),
+        }
+        code = "error"
+        async with self._slots:
+            sent = time.monotonic()
+            try:
+                await self._api.update_params_for_auth(headers, [], ["BearerToken"], None, None, None)
+                response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout_seconds)
+                raw: bytes = await response.read()
+                code = str(response.status)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                msg = f"{verb} {kind} {path}: {type(error).__name__}: {error}"
+                raise Unavailable(msg) from error
+            finally:
+                self._metrics.requests.labels(verb, kind, code).inc()
+                self._metrics.request_seconds.labels(verb).observe(time.monotonic() - sent)
+        date = response.headers.get("Date")
+        if date:
+            self.clock.observe(date, sent=sent, received=time.monotonic())
+        if response.status >= 400:
+            raise map_error(response.status, raw, what=f"{verb} {kind} {path}", headers=response.headers)
+        decoded: dict[str, Any] = json.loads(raw) if raw else {}
+        return decoded
+
+
+def _path(manifest: JsonObject) -> str:
+    meta = manifest["metadata"]
+    return path_of(manifest["kind"], meta.get("namespace"), meta["name"])
+
+
+def map_error(status: int, raw: bytes, *, what: str, headers: Mapping[str, str]) -> KubeError:
+    """Return the error of an answer with a status of 400 or more."""
+    try:
+        words = json.loads(raw).get("message", "")
+    except ValueError:
+        words = raw[:300].decode(errors="replace")
+    message = f"{what}: {status}: {words}"
+    if status == 404:
+        return NotFound(message, status=status)
+    if status == 409:
+        return Conflict(message, status=status)
+    # A field that the stored CRD does not know is a 500 of server-side apply: waiting does not help.
+    schema = status == 500 and "failed to create typed patch object" in words
+    if schema or (400 <= status < 500 and status not in (401, 408, 429)):
+        return Rejected(message, status=status)
+    after = headers.get("Retry-After", "")
+    return Unavailable(message, status=status, retry_after_seconds=float(after) if after.isdigit() else None)

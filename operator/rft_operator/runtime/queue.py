@@ -1,0 +1,97 @@
+"""The work queue: keys, never events; a key never runs twice at once, and events while it runs mean one more run.
+
+The semantics are those of client-go's workqueue (queue, dirty, processing). Delayed keys are one timer each: a sooner
+wish replaces a later one, a later one is dropped, because a reconcile says again when it wants to be woken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+BACKOFF_FIRST_SECONDS = 1.0
+BACKOFF_MOST_SECONDS = 300.0
+
+
+class WorkQueue(Generic[K]):
+    """A de-duplicating queue of keys for many workers of one event loop."""
+
+    def __init__(self) -> None:
+        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._dirty: dict[K, float] = {}
+        self._processing: set[K] = set()
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+
+    def __len__(self) -> int:
+        """Return how many keys wait."""
+        return len(self._dirty)
+
+    def add(self, key: K) -> None:
+        """Ask for a run of ``key``, once, however often it is asked for."""
+        if key in self._dirty:
+            return
+        self._dirty[key] = asyncio.get_running_loop().time()
+        if key not in self._processing:
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: K, delay_seconds: float) -> None:
+        """Ask for a run of ``key`` in ``delay_seconds``, unless a sooner one is already asked for."""
+        if delay_seconds <= 0:
+            self.add(key)
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay_seconds
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._timers[key] = loop.call_at(due, self._fire, key)
+
+    def _fire(self, key: K) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def get(self) -> tuple[K, float]:
+        """Wait for a key and take it; return it with the seconds it waited."""
+        key = await self._ready.get()
+        since = self._dirty.pop(key)
+        self._processing.add(key)
+        return key, asyncio.get_running_loop().time() - since
+
+    def done(self, key: K) -> None:
+        """Give a taken key back; if it was asked for meanwhile it is ready again."""
+        self._processing.discard(key)
+        if key in self._dirty:
+            self._ready.put_nowait(key)
+
+    def failed(self, key: K, *, at_least_seconds: float = 0.0) -> float:
+        """Ask for a repeat after a failure, later each time; return the delay in seconds."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay: float = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 16))
+        delay = max(at_least_seconds, delay * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+        self.add_after(key, delay)
+        return delay
+
+    def succeeded(self, key: K) -> None:
+        """Forget the failures of a key."""
+        self._failures.pop(key, None)
+
+    def forget(self, key: K) -> None:
+        """Drop timers and failures of a key that no longer exists."""
+        self._failures.pop(key, None)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Cancel all timers."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()

@@ -1,0 +1,188 @@
+"""One reconcile: read, plan, write status once if it changed, act, emit, say when to look again.
+
+Invariant: the status write comes first and carries the resourceVersion that was read; only when it succeeded do
+actions and Events follow. So nothing is ever done that is not on record, and a crash anywhere repeats safely.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.domain.actions import Action, Apply, Delete, Plan
+from rft_operator.domain.facts import FINALIZER, Key, Settings
+from rft_operator.domain.manifests import references
+from rft_operator.domain.observe import KIND
+from rft_operator.domain.plan import plan
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.view import View
+from rft_operator.errors import Conflict, InvalidResource, NotFound, Rejected
+from rft_operator.metrics import Metrics
+from rft_operator.runtime.cache import Cache
+from rft_operator.runtime.kube import JsonObject, Kube
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Brings runs one step on."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators
+        self,
+        *,
+        kube: Kube,
+        cache: Cache,
+        settings: Callable[[], Settings],
+        catalogue: Callable[[], PriceCatalogue],
+        now: Callable[[], int],
+        metrics: Metrics,
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._settings = settings
+        self._catalogue = catalogue
+        self._now = now
+        self._metrics = metrics
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring a run one step on; return in how many seconds to look again, or None.
+
+        Raises KubeError when the API server refuses or cannot be reached; the caller repeats with a back-off.
+        """
+        raw = self._cache.resource(key)
+        if raw is None:
+            await self._release_orphans(key)
+            return None
+        try:
+            resource = ReasoningFinetune.parse(dict(raw))
+        except ValidationError as error:
+            await self._report_unreadable(raw, str(error))
+            return None
+        try:
+            decided = plan(await self._view(key, resource), self._now())
+        except InvalidResource as error:
+            await self._kube.emit(regarding=raw, type_="Warning", reason=error.reason, message=str(error))
+            return None
+        await self._write_status(raw, resource, decided)
+        await self._execute(raw, decided)
+        return decided.requeue_after_seconds
+
+    async def _view(self, key: Key, resource: ReasoningFinetune) -> View:
+        missing: tuple[tuple[str, str], ...] = ()
+        if resource.status.start_time is None and resource.metadata.deletion_timestamp is None:
+            missing = await self._missing(resource)
+        return View(
+            resource=resource,
+            children=self._cache.children(key),
+            nodes=self._cache.nodes(),
+            report=self._cache.report(key),
+            missing=missing,
+            catalogue=self._catalogue(),
+            settings=self._settings(),
+        )
+
+    async def _missing(self, resource: ReasoningFinetune) -> tuple[tuple[str, str], ...]:
+        absent: list[tuple[str, str]] = []
+        for kind, name in references(resource.spec):
+            try:
+                await self._kube.get(kind=kind, namespace=resource.metadata.namespace, name=name)
+            except NotFound:
+                absent.append((kind, name))
+        return tuple(absent)
+
+    async def _write_status(self, raw: JsonObject, resource: ReasoningFinetune, decided: Plan) -> None:
+        if decided.status is None or decided.status == resource.status:
+            return
+        meta = resource.metadata
+        written = await self._kube.apply_status(
+            namespace=meta.namespace,
+            name=meta.name,
+            status=decided.status.to_wire(),
+            resource_version=meta.resource_version,
+        )
+        self._cache.put({**written, "kind": KIND, "apiVersion": raw["apiVersion"]})
+        self._metrics.status_writes.inc()
+
+    async def _execute(self, raw: JsonObject, decided: Plan) -> None:
+        refused: Rejected | None = None
+        for action in decided.actions:
+            try:
+                await self._act(action)
+            except Rejected as error:
+                refused = error
+                break
+        for event in decided.events:
+            fields = {"namespace": raw["metadata"]["namespace"], "finetune": raw["metadata"]["name"]}
+            log.info("%s: %s", event.reason, event.message, extra=fields)
+            await self._kube.emit(regarding=raw, type_=event.type, reason=event.reason, message=event.message)
+        if refused is not None:
+            await self._kube.emit(regarding=raw, type_="Warning", reason="Refused", message=str(refused))
+            raise refused
+
+    async def _act(self, action: Action) -> None:
+        if isinstance(action, Apply):
+            self._remember(await self._kube.apply(action.manifest), action.manifest)
+        elif isinstance(action, Delete):
+            await self._kube.delete(kind=action.kind, namespace=action.namespace, name=action.name, uid=action.uid)
+        else:
+            try:
+                changed = await self._kube.set_finalizers(
+                    kind=action.kind,
+                    namespace=action.namespace,
+                    name=action.name,
+                    finalizers=action.finalizers,
+                    resource_version=action.resource_version,
+                )
+            except NotFound:
+                return
+            self._settle(changed)
+
+    def _remember(self, written: JsonObject, manifest: JsonObject) -> None:
+        self._cache.put({**written, "kind": manifest["kind"], "apiVersion": manifest["apiVersion"]})
+
+    def _settle(self, changed: JsonObject) -> None:
+        """An object whose last finalizer went while it was being deleted is gone now."""
+        meta = changed["metadata"]
+        gone = meta.get("deletionTimestamp") and not meta.get("finalizers") and changed["kind"] == KIND
+        if gone:
+            self._cache.drop(changed)
+        else:
+            self._cache.put(changed)
+
+    async def _release_orphans(self, key: Key) -> None:
+        """Take our finalizer off pods whose resource is gone, after asking the API server once more."""
+        held = [pod for pod in self._cache.children(key).pods if pod.has_finalizer]
+        if not held:
+            return
+        try:
+            self._cache.put(await self._kube.get(kind=KIND, namespace=key.namespace, name=key.name))
+        except NotFound:
+            log.info("releasing pods of a deleted run", extra={"namespace": key.namespace, "finetune": key.name})
+        else:
+            return
+        for pod in held:
+            rest: Sequence[str] = tuple(each for each in pod.finalizers if each != FINALIZER)
+            try:
+                changed = await self._kube.set_finalizers(
+                    kind="Pod",
+                    namespace=pod.namespace,
+                    name=pod.name,
+                    finalizers=rest,
+                    resource_version=pod.resource_version,
+                )
+            except (NotFound, Conflict):
+                continue
+            self._settle(changed)
+
+    async def _report_unreadable(self, raw: JsonObject, words: str) -> None:
+        message = f"The resource does not fit this operator's schema; apply the CRD of its version. {words}"
+        await self._kube.emit(regarding=raw, type_="Warning", reason="Unreadable", message=message[:1_000])
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """Return the log fields of a failed reconcile."""
+    return {"error": f"{type(error).__name__}: {error}"}

@@ -1,0 +1,42 @@
+"""Lists everything again now and then, because a watch can lose events (kopf never reports what vanished in a gap).
+
+Invariant: after a sweep the cache holds nothing that is gone and lacks nothing that exists; every run is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rft_operator.domain.facts import LABEL_MANAGED_BY, MANAGED_BY, ChildKind, Key
+from rft_operator.domain.observe import KIND
+from rft_operator.runtime.cache import Cache
+from rft_operator.runtime.kube import JsonObject, Kube
+from rft_operator.runtime.queue import WorkQueue
+
+SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+KINDS = (KIND, *(kind.value for kind in ChildKind))
+
+
+async def sweep(kube: Kube, cache: Cache, queue: WorkQueue[Key], *, namespaces: Sequence[str]) -> None:
+    """List all kinds, repair the cache, and enqueue every run; raises KubeError when a LIST fails."""
+    before_nodes = {node.name for node in cache.nodes()}
+    nodes = await kube.list(kind="Node")
+    changed = list(cache.drop_missing_nodes(before=before_nodes, listed=nodes))
+    for node in nodes:
+        changed += cache.put(node)
+    for kind in KINDS:
+        before = cache.identities(kind)
+        listed = await _list(kube, kind, namespaces)
+        changed += cache.drop_missing(kind, before=before, listed=listed)
+        for raw in listed:
+            changed += cache.put(raw)
+    for key in {*changed, *cache.known_keys()}:
+        queue.add(key)
+
+
+async def _list(kube: Kube, kind: str, namespaces: Sequence[str]) -> list[JsonObject]:
+    selector = None if kind == KIND else SELECTOR
+    found: list[JsonObject] = []
+    for namespace in namespaces or (None,):
+        found += await kube.list(kind=kind, namespace=namespace, label_selector=selector)
+    return found
