@@ -242,8 +242,8 @@ class TrainerStatus(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     last_updated_time: str = Field(alias="lastUpdatedTime")
-    progress_percentage: Annotated[int, Field(ge=0, le=100, alias="progressPercentage")] | None = None
-    estimated_remaining_seconds: Annotated[int, Field(ge=0, alias="estimatedRemainingSeconds")] | None = None
+    progress_percentage: int | None = Field(default=None, ge=0, le=100, alias="progressPercentage")
+    estimated_remaining_seconds: int | None = Field(default=None, ge=0, alias="estimatedRemainingSeconds")
     metrics: Annotated[tuple[Metric, ...], Field(max_length=256)] = ()
 
 

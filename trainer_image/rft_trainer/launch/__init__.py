@@ -1,0 +1,1 @@
+"""``rft-launch``: process 1 of every pod of a run."""

@@ -1,0 +1,144 @@
+"""``rft-launch <stage>``: process 1 of a pod.
+
+Invariants: SIGTERM is never passed on while ranks train: it becomes the stop file, on which the ranks agree at a step
+boundary. Whatever happens, ``result.json`` and the termination message are written, and a stage counts as completed
+only if its own process said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from rft_trainer.contract import (
+    ENV_ATTEMPT,
+    ENV_NODE_RANK,
+    ENV_STAGE,
+    RENDEZVOUS_PORT,
+    ExitCode,
+    Outcome,
+    RunConfig,
+    Stage,
+    StageResult,
+)
+from rft_trainer.errors import BadInputError, DrainedError, StageError
+from rft_trainer.files import write_atomic
+from rft_trainer.launch.child import Child, become_subreaper
+from rft_trainer.launch.commands import stage_command, stage_environment
+from rft_trainer.launch.gang import Gang, assemble, read_hostfile
+from rft_trainer.launch.verdict import judge
+from rft_trainer.paths import Layout
+from rft_trainer.results import failed, write_result, write_termination_message
+
+ENV_GRACE_SECONDS = "RFT_GRACE_SECONDS"
+ENV_PORT = "RFT_RENDEZVOUS_PORT"
+_POLL_SECONDS = 0.1
+
+
+class StopRequest:
+    """Remembers the first SIGTERM or SIGINT and writes the stop file."""
+
+    def __init__(self, layout: Layout, *, grace_seconds: float) -> None:
+        self._layout = layout
+        self._grace_seconds = grace_seconds
+        self._asked_at: float | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            write_atomic(self._layout.stop_file, signal.Signals(number).name + "\n")
+
+    def asked(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._asked_at is not None
+
+    def overdue(self) -> bool:
+        """Whether the grace, less the time we need ourselves, is used up."""
+        slack_seconds = min(5.0, self._grace_seconds / 5)
+        return self._asked_at is not None and time.monotonic() > self._asked_at + self._grace_seconds - slack_seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the pod's exit code."""
+    parser = argparse.ArgumentParser(prog="rft-launch", description="Run one stage of a finetune in this pod.")
+    parser.add_argument("stage", nargs="?", choices=[stage.value for stage in Stage], default=os.environ.get(ENV_STAGE))
+    parser.add_argument("--root", type=Path, default=Path("/rft"), help="directory that stands for /rft")
+    parsed = parser.parse_args(arguments)
+    if parsed.stage not in list(Stage):
+        parser.error(f"stage is {parsed.stage!r}: give prepare, train or evaluate, or set {ENV_STAGE}")
+    stage, layout = Stage(parsed.stage), Layout(parsed.root.absolute())
+    layout.run.mkdir(parents=True, exist_ok=True)
+    for stale in (layout.stop_file, layout.result_file, *layout.errors.glob("rank-*.json")):
+        stale.unlink(missing_ok=True)
+    try:
+        result, code = run(stage, layout)
+    except StageError as error:
+        outcome = Outcome.DRAINED if isinstance(error, DrainedError) else Outcome.FAILED
+        result = failed(stage, str(error)).model_copy(update={"outcome": outcome})
+        code = error.exit_code
+    write_result(layout.result_file, result)
+    write_termination_message(layout.termination_log, result)
+    if result.error is not None:
+        sys.stderr.write(f"rft-launch: {stage.value} {result.outcome.value}: {result.error}\n")
+    return code
+
+
+def run(stage: Stage, layout: Layout) -> tuple[StageResult, int]:
+    """Start the stage's process and watch it to its end."""
+    grace_seconds = _number(ENV_GRACE_SECONDS, default=300.0)
+    stop = StopRequest(layout, grace_seconds=grace_seconds)
+    become_subreaper()
+    config = layout.load_config()
+    gang = _gang(config, layout) if stage is Stage.TRAIN else None
+    if gang is not None:
+        assemble(gang, startup_seconds=config.startup_seconds, stopping=stop.asked)
+    environment = stage_environment(dict(os.environ))
+    child = Child(stage_command(stage, root=layout.root, gang=gang), environment=environment)
+    killed = _watch(child, stop)
+    child.kill()
+    result, code = judge(stage, layout, child=child, stop_asked=stop.asked(), killed=killed)
+    return result, code
+
+
+def _watch(child: Child, stop: StopRequest) -> bool:
+    """Wait for the child; True when the grace ran out first."""
+    while not child.poll():
+        if stop.overdue():
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def _gang(config: RunConfig, layout: Layout) -> Gang:
+    hosts, slots = read_hostfile(layout.hostfile)
+    node_rank = int(_number(ENV_NODE_RANK, default=0))
+    if not 0 <= node_rank < len(hosts):
+        raise BadInputError(f"{ENV_NODE_RANK}={node_rank}: the hostfile has {len(hosts)} hosts; give 0..{len(hosts) - 1}")
+    ticket = f"{config.uid}/{os.environ.get(ENV_ATTEMPT, '')}"
+    port = int(_number(ENV_PORT, default=RENDEZVOUS_PORT))
+    return Gang(hosts=hosts, slots=slots, node_rank=node_rank, port=port, ticket=ticket)
+
+
+def _number(variable: str, *, default: float) -> float:
+    text = os.environ.get(variable)
+    if text is None or text == "":
+        return default
+    try:
+        return float(text)
+    except ValueError as error:
+        raise BadInputError(f"{variable}={text!r}: must be a number") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["ExitCode", "main"]

@@ -1,0 +1,100 @@
+"""Conversations -> tokens, with a mark on every token that is trained.
+
+Invariant: only the assistant's text and its end-of-turn mark are trained; prompt and answer are encoded apart, exactly
+as the evaluation will encode the prompt, so training and generation see the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rft_trainer.errors import BadInputError
+from rft_trainer.prepare.formats import Conversation, Message
+
+CHATML_TEMPLATE = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_PROBE = "\u2042probe\u2042"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of text and whether it is trained."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """One row's tokens; ``target`` is 1 where the token is trained."""
+
+    tokens: NDArray[np.int32]
+    target: NDArray[np.uint8]
+
+
+class ChatRenderer:
+    """Renders with the tokenizer's own chat template, or ChatML where the model has none but knows its marks."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        if not tokenizer.chat_template:
+            if "<|im_start|>" not in tokenizer.get_vocab():
+                raise BadInputError("model: its tokenizer has no chat template; use an instruction-tuned model")
+            tokenizer.chat_template = CHATML_TEMPLATE
+        self._end_of_turn = self._find_end_of_turn()
+
+    def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+
+    def _find_end_of_turn(self) -> str:
+        rendered = self._render([Message("user", "x"), Message("assistant", _PROBE)], prompt=False)
+        before, separator, after = rendered.rpartition(_PROBE)
+        if not separator or not after or not before:
+            raise BadInputError("model: its chat template does not end the assistant's turn; it cannot be trained")
+        return after
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The text that the model continues."""
+        return self._render(messages, prompt=True)
+
+    def segments(self, conversation: Conversation) -> list[Segment]:
+        """Text in order; every assistant turn is trained unless the template rewrites earlier turns."""
+        messages = conversation.messages
+        segments: list[Segment] = []
+        done = ""
+        for index, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            prompt = self.prompt(messages[:index])
+            if not prompt.startswith(done):
+                return self._last_turn_only(messages)
+            segments.append(Segment(prompt[len(done) :], trained=False))
+            segments.append(Segment(message.content + self._end_of_turn, trained=True))
+            done = prompt + message.content + self._end_of_turn
+        return segments
+
+    def _last_turn_only(self, messages: Sequence[Message]) -> list[Segment]:
+        prompt = Segment(self.prompt(messages[:-1]), trained=False)
+        return [prompt, Segment(messages[-1].content + self._end_of_turn, trained=True)]
+
+    def encode(self, conversations: Sequence[Conversation]) -> list[EncodedRow]:
+        """Encode many rows at once; the tokenizer works in parallel."""
+        rows = [self.segments(conversation) for conversation in conversations]
+        texts = [segment.text for row in rows for segment in row]
+        encoded = self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        result, position = [], 0
+        for row in rows:
+            pieces = encoded[position : position + len(row)]
+            position += len(row)
+            tokens = np.concatenate([np.asarray(piece, dtype=np.int32) for piece in pieces])
+            marks = [np.full(len(piece), seg.trained, np.uint8) for piece, seg in zip(pieces, row, strict=True)]
+            result.append(EncodedRow(tokens=tokens, target=np.concatenate(marks)))
+        return result

@@ -1,0 +1,166 @@
+"""The Prepare stage's process.
+
+Invariant: it can be killed and repeated at any point. Each product appears whole, the marker ``prepared.json`` comes
+last and names the configuration it stands for; the same configuration gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rft_trainer.benchmarks import load_questions
+from rft_trainer.contract import Outcome, PrepareSummary, RunConfig, Stage, StageResult
+from rft_trainer.errors import BadInputError, DrainedError
+from rft_trainer.files import read_json, write_json
+from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.prepare.chat import ChatRenderer, EncodedRow
+from rft_trainer.prepare.dataset import PreparedDataset, build, load, question_hash, save
+from rft_trainer.prepare.formats import Conversation
+from rft_trainer.prepare.model import count_parameters, fetch_model, load_tokenizer
+from rft_trainer.prepare.packing import pack, singles
+from rft_trainer.prepare.rows import conversations
+from rft_trainer.stage_main import parse_layout, run_stage
+from rft_trainer.steps import total_steps
+
+_BATCH_ROWS = 512
+_TOKENIZER_ROWS = 2_000
+
+
+@dataclass
+class _Counts:
+    without_answer: int = 0
+    held_out: int = 0
+    too_long: int = 0
+
+    @property
+    def dropped(self) -> int:
+        return self.without_answer + self.held_out + self.too_long
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m rft_trainer.prepare.main``."""
+    layout = parse_layout(arguments, description="Fetch the model, tokenise the rows.")
+    return run_stage(Stage.PREPARE, layout, prepare)
+
+
+def prepare(layout: Layout) -> StageResult:
+    """Do the stage; returns at once when the volume already holds its products."""
+    config = layout.load_config()
+    paths = RunPaths.of(layout, config)
+    paths.data.mkdir(parents=True, exist_ok=True)
+    fingerprint = _fingerprint(config)
+    marker = read_json(paths.prepared)
+    if isinstance(marker, dict) and marker.get("fingerprint") == fingerprint:
+        return _result(PrepareSummary.model_validate(marker["summary"]))
+    counts = _Counts()
+    kept = list(_training_rows(config, layout, paths, counts=counts))
+    _check_stop(layout)
+    if not kept:
+        raise BadInputError(f"dataset.uri {config.dataset.uri!r}: no row can be trained on ({counts.dropped} dropped)")
+    texts = [message.content for row in kept[:_TOKENIZER_ROWS] for message in row.messages]
+    fetch_model(
+        config.model,
+        layout,
+        paths.model,
+        texts=texts,
+        seed=config.training.seed,
+        max_sequence_length=config.training.max_sequence_length,
+    )
+    _check_stop(layout)
+    dataset = _tokenise(config, layout, paths, kept=kept, counts=counts)
+    save(dataset, paths.dataset)
+    summary = _summary(config, paths, counts=counts)
+    write_json(paths.prepared, {"fingerprint": fingerprint, "summary": summary.model_dump()})
+    sys.stdout.write(
+        f"prepared {summary.rows} rows, {summary.tokens} tokens, {summary.steps} steps; dropped {counts.too_long} too long, "
+        f"{counts.without_answer} without an answer, {counts.held_out} held out for the evaluation\n"
+    )
+    return _result(summary)
+
+
+def _result(summary: PrepareSummary) -> StageResult:
+    return StageResult(stage=Stage.PREPARE, outcome=Outcome.COMPLETED, prepare=summary)
+
+
+def _fingerprint(config: RunConfig) -> str:
+    """Everything that the products depend on."""
+    training = config.training
+    values = {
+        "model": config.model.model_dump(),
+        "dataset": config.dataset.model_dump(),
+        "sequence": [training.max_sequence_length, training.packing, training.seed],
+        "steps": [training.epochs, training.max_steps, training.global_batch_size],
+        "benchmarks": [b.model_dump() for b in config.evaluation.benchmarks] if config.evaluation else [],
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _training_rows(config: RunConfig, layout: Layout, paths: RunPaths, *, counts: _Counts) -> Iterator[Conversation]:
+    """Rows with an answer whose question no benchmark asks."""
+    held_out = {
+        question_hash(question.problem)
+        for benchmark in (config.evaluation.benchmarks if config.evaluation else ())
+        for question in load_questions(benchmark, layout, download_to=paths.data / "benchmarks")
+    }
+    for row in conversations(config.dataset, layout, download_to=paths.data / "source"):
+        if row is None:
+            counts.without_answer += 1
+        elif question_hash(row.question) in held_out:
+            counts.held_out += 1
+        else:
+            yield row
+
+
+def _tokenise(
+    config: RunConfig, layout: Layout, paths: RunPaths, *, kept: Sequence[Conversation], counts: _Counts
+) -> PreparedDataset:
+    renderer = ChatRenderer(load_tokenizer(paths.model))
+    limit = config.training.max_sequence_length
+    rows: list[EncodedRow] = []
+    hashes: set[str] = set()
+    for batch in _batches(kept):
+        _check_stop(layout)
+        for conversation, row in zip(batch, renderer.encode(batch), strict=True):
+            if len(row.tokens) > limit:
+                counts.too_long += 1
+            elif not row.target[1:].any():
+                counts.without_answer += 1
+            else:
+                rows.append(row)
+                hashes.add(question_hash(conversation.question))
+    if not rows:
+        raise BadInputError(f"training.maxSequenceLength={limit}: all {counts.too_long} rows are longer; raise it")
+    lengths = [len(row.tokens) for row in rows]
+    sequences = pack(lengths, capacity=limit) if config.training.packing else singles(len(rows))
+    return build(rows, sequences, question_hashes=frozenset(hashes))
+
+
+def _batches(rows: Sequence[Conversation]) -> Iterator[Sequence[Conversation]]:
+    for start in range(0, len(rows), _BATCH_ROWS):
+        yield rows[start : start + _BATCH_ROWS]
+
+
+def _summary(config: RunConfig, paths: RunPaths, *, counts: _Counts) -> PrepareSummary:
+    dataset = load(paths.dataset)
+    return PrepareSummary(
+        rows=dataset.rows,
+        dropped_rows=counts.dropped,
+        tokens=int(dataset.row_offsets[-1]),
+        target_tokens=int(dataset.sequence_targets().sum()),
+        steps=total_steps(config.training, sequences=len(dataset)),
+        parameters=count_parameters(paths.model),
+        dataset_sha256=dataset.sha256,
+    )
+
+
+def _check_stop(layout: Layout) -> None:
+    if layout.stop_file.exists():
+        raise DrainedError("stopped while preparing; the next attempt repeats what is missing")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

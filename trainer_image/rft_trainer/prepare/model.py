@@ -1,0 +1,75 @@
+"""Puts the base model on the volume.
+
+Invariant: ``<data>/model`` appears whole or not at all, in safetensors with its tokenizer; it is never written again,
+for it is also the baseline of the evaluation.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rft_trainer.contract import ModelSource
+from rft_trainer.errors import BadInputError
+from rft_trainer.files import fresh_directory, publish_directory
+from rft_trainer.hub import MODEL_FILES, download
+from rft_trainer.paths import Layout
+from rft_trainer.prepare.tiny import build_model
+from rft_trainer.uris import local_path, parse_uri
+
+
+def fetch_model(
+    source: ModelSource, layout: Layout, destination: Path, *, texts: Sequence[str], seed: int, max_sequence_length: int
+) -> None:
+    """Make ``destination`` hold the model; does nothing when it is there. ``texts`` feed ``init://``'s tokenizer."""
+    if destination.is_dir():
+        return
+    uri = parse_uri(source.uri)
+    temporary = destination.with_name(f".{destination.name}.part")
+    if uri.scheme == "hf":
+        download(uri.target, temporary, kind="model", patterns=MODEL_FILES, revision=source.revision)
+    elif uri.scheme == "init":
+        fresh_directory(temporary)
+        build_model(uri, temporary, texts=texts, seed=seed, max_sequence_length=max_sequence_length)
+    else:
+        path = local_path(uri, layout)
+        if path is None or not path.is_dir():
+            raise BadInputError(f"model.uri {source.uri!r}: must be a directory with config.json and *.safetensors")
+        fresh_directory(temporary)
+        for pattern in MODEL_FILES:
+            for file in sorted(path.glob(pattern)):
+                shutil.copyfile(file, temporary / file.name)
+    _check(temporary, source=source)
+    publish_directory(temporary, destination)
+
+
+def _check(path: Path, *, source: ModelSource) -> None:
+    if not (path / "config.json").is_file():
+        raise BadInputError(f"model.uri {source.uri!r}: has no config.json; it must be a Hugging Face model directory")
+    if not any(path.glob("*.safetensors")):
+        raise BadInputError(f"model.uri {source.uri!r}: has no *.safetensors; convert the weights first")
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer in a model directory; raises :class:`BadInputError` when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"model: its tokenizer cannot be loaded ({error})") from error
+
+
+def count_parameters(path: Path) -> int:
+    """Parameters stored in a model directory; tied weights are stored once."""
+    import math
+
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted(path.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total

@@ -1,0 +1,122 @@
+"""Reads the rows of a dataset URI.
+
+Invariant: rows come in one order, that of the files sorted by name, so the same source gives the same training.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rft_trainer.contract import DatasetSource
+from rft_trainer.errors import BadInputError
+from rft_trainer.gym import gym_questions
+from rft_trainer.hub import DATA_FILES, download
+from rft_trainer.paths import Layout
+from rft_trainer.prepare.formats import Conversation, render_s1, to_conversation
+from rft_trainer.uris import local_path, parse_uri
+
+DEFAULT_GYM_ROWS = 12_000
+TRAINING_GYM_SEED = 1_000_000
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+
+
+def conversations(source: DatasetSource, layout: Layout, *, download_to: Path) -> Iterator[Conversation | None]:
+    """The conversations of the dataset, in order; None stands for a row without an answer."""
+    uri = parse_uri(source.uri)
+    if uri.scheme == "gym":
+        for item in gym_questions(
+            uri, limit=source.max_samples, default_size=DEFAULT_GYM_ROWS, default_seed=TRAINING_GYM_SEED
+        ):
+            messages = render_s1(question=item.question, thinking=item.thinking, answer=item.answer)
+            yield Conversation(tuple(messages))
+        return
+    if uri.scheme == "hf":
+        path = download(uri.target, download_to, kind="dataset", patterns=DATA_FILES)
+    else:
+        found = local_path(uri, layout)
+        if found is None:
+            raise BadInputError(f"dataset.uri {source.uri!r}: write hf://, pvc://, file:// or gym://")
+        path = found
+    files = data_files(path, split=source.split, where=source.uri)
+    for index, (where, row) in enumerate(row for file in files for row in read_rows(file)):
+        if source.max_samples is not None and index >= source.max_samples:
+            return
+        yield to_conversation(row, format_=source.format, where=where)
+
+
+def data_files(path: Path, *, split: str, where: str) -> list[Path]:
+    """The data files at ``path``: itself, or those below it whose path names the split, or all of them."""
+    if path.is_file():
+        return [path]
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if file.name.endswith(_SUFFIXES) and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and file.name not in {"dataset_infos.json", "dataset_info.json"}
+    )
+    named = [file for file in found if split in str(file.relative_to(path))]
+    if not found:
+        raise BadInputError(f"{where}: has no {', '.join(_SUFFIXES)} file")
+    return named or found
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of one file, each with the place it stands at, for errors."""
+    if path.suffix == ".parquet":
+        yield from _parquet(path)
+    elif path.suffix == ".json":
+        yield from _json_array(path)
+    else:
+        yield from _json_lines(path)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield _object(line, where=f"{path.name}:{number}")
+
+
+def _json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        if path.read_bytes()[:1] == b"{":
+            yield from _json_lines(path)
+            return
+        raise BadInputError(f"{path.name}: is not JSON ({error})") from error
+    if not isinstance(rows, list):
+        rows = [rows]
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise BadInputError(f"{path.name}[{index}]: must be an object, found {type(row).__name__}")
+        yield f"{path.name}[{index}]", row
+
+
+def _object(line: str, *, where: str) -> tuple[str, dict[str, Any]]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadInputError(f"{where}: is not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise BadInputError(f"{where}: must be an object, found {type(row).__name__}")
+    return where, row
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise BadInputError(
+            f"{path.name}: this image cannot read parquet; add the package pyarrow to it, or convert the rows to JSONL"
+        ) from error
+    table = parquet.ParquetFile(path)
+    index = 0
+    for batch in table.iter_batches(batch_size=256):
+        for row in batch.to_pylist():
+            yield f"{path.name}[{index}]", row
+            index += 1
