@@ -1,0 +1,41 @@
+# Everything a developer runs. `make demo` and `make test` set up what they need.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Make .venv from the pinned constraints
+	@hack/setup.sh
+
+.PHONY: demo
+demo: setup ## Run the main job on the embedded local cluster
+	@hack/demo.sh
+
+.PHONY: test
+test: setup ## Run all tests (PYTEST_ARGS="-k name" for a part)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: setup ## Lint, format, types, import contracts, generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p rft_operator -p rft_trainer -p rft_local
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m rft_operator.api.crd --check
+
+.PHONY: generate
+generate: setup ## Write the generated files: CRD, API reference, rendered chart
+	@$(BIN)/python -m rft_operator.api.crd
+	@hack/render.sh
+
+.PHONY: bench
+bench: setup ## Measure the operator and print a table
+	@$(BIN)/python -m tests.bench
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches of this checkout
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

@@ -1,0 +1,152 @@
+"""Exact money and prices by node labels."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rft_operator.domain.facts import NodeFacts
+from rft_operator.domain.money import micro_usd, usd_display, usd_text
+from rft_operator.domain.prices import PriceCatalogue, rate_of_node, rate_of_pool
+from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_operator.errors import PriceCatalogueError
+
+AT = epoch("2026-06-01T00:00:00Z")
+GPU = "nvidia.com/gpu"
+
+
+@given(st.integers(min_value=0, max_value=10**15 - 1))
+def test_money_survives_text_when_it_is_written_and_read(micro: int) -> None:
+    assert micro_usd(usd_text(micro)) == micro
+
+
+@pytest.mark.parametrize("wrong", ["4.5e2", "-1", "", "1,5", "0.1234567", "$5", " 5", 10**9, -1])
+def test_money_is_refused_when_it_is_no_plain_decimal(wrong: int | str) -> None:
+    with pytest.raises(ValueError, match="amount of dollars"):
+        micro_usd(wrong)
+
+
+@pytest.mark.parametrize(
+    ("micro", "text"), [(0, "$0.00"), (1, "$0.01"), (60_960_112, "$60.97"), (450_000_000, "$450.00")]
+)
+def test_money_is_rounded_up_to_the_cent_when_it_is_displayed(micro: int, text: str) -> None:
+    assert usd_display(micro) == text
+
+
+@given(st.integers(min_value=0, max_value=4_000_000_000))
+def test_instant_survives_text_when_it_is_written_and_read(seconds: int) -> None:
+    assert epoch(rfc3339(seconds)) == seconds
+
+
+def catalogue(*rows: str) -> PriceCatalogue:
+    text = "version: 1\ncurrency: USD\nprices:\n" + "".join(f"- {row}\n" for row in rows)
+    found, problems = PriceCatalogue.parse(text)
+    assert problems == ()
+    return found
+
+
+def a_node(name: str = "n", *, gpus: int = 8, **labels: str) -> NodeFacts:
+    return NodeFacts(name=name, labels=labels, gpus={GPU: gpus}, ready=True)
+
+
+P5 = {"node.kubernetes.io/instance-type": "p5"}
+
+
+def test_entry_with_most_keys_wins_when_several_fit() -> None:
+    prices = catalogue(
+        '{name: a, match: {instanceType: p5}, usdPerHour: "6.88"}',
+        '{name: b, match: {instanceType: p5, zone: z1}, usdPerHour: "5"}',
+    )
+    entry = prices.lookup({**P5, "topology.kubernetes.io/zone": "z1"}, at=AT)
+    assert entry is not None
+    assert entry.name == "b"
+
+
+def test_newest_entry_that_holds_counts_when_prices_have_a_history() -> None:
+    prices = catalogue(
+        '{name: old, match: {instanceType: p5}, usdPerHour: "9"}',
+        '{name: now, match: {instanceType: p5}, usdPerHour: "7", effectiveFrom: 2026-01-01T00:00:00Z}',
+        '{name: later, match: {instanceType: p5}, usdPerHour: "1", effectiveFrom: 2027-01-01T00:00:00Z}',
+    )
+    entry = prices.lookup(P5, at=AT)
+    assert entry is not None
+    assert entry.name == "now"
+
+
+def test_lookup_fails_when_two_matches_fit_equally_well() -> None:
+    prices = catalogue(
+        '{name: a, match: {instanceType: p5}, usdPerHour: "6"}', '{name: b, match: {zone: z1}, usdPerHour: "5"}'
+    )
+    labels = {**P5, "topology.kubernetes.io/zone": "z1"}
+    with pytest.raises(PriceCatalogueError, match="a, b fit one node equally well"):
+        prices.lookup(labels, at=AT)
+    assert rate_of_node(a_node(**labels), gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT) is None
+
+
+def test_node_price_is_shared_by_its_gpus_when_the_basis_is_the_node() -> None:
+    prices = catalogue('{name: whole, match: {instanceType: p5}, basis: node, usdPerHour: "55.04"}')
+    rate = rate_of_node(a_node(**P5), gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT)
+    assert rate is not None
+    assert rate.micro_usd_per_gpu_hour == 6_880_000
+
+
+def test_pool_price_is_the_dearest_when_nodes_differ() -> None:
+    prices = catalogue(
+        '{name: a, match: {zone: z1}, usdPerHour: "6"}', '{name: b, match: {zone: z2}, usdPerHour: "7.5"}'
+    )
+    nodes = [a_node(zone, **{"topology.kubernetes.io/zone": zone}) for zone in ("z1", "z2")]
+    rate = rate_of_pool(nodes, node_selector={}, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT)
+    assert rate is not None
+    assert (rate.source, rate.micro_usd_per_gpu_hour) == ("b", 7_500_000)
+
+
+def test_pool_has_no_price_when_one_of_its_nodes_has_none() -> None:
+    prices = catalogue('{name: a, match: {zone: z1}, usdPerHour: "6"}')
+    nodes = [a_node("z1", **{"topology.kubernetes.io/zone": "z1"}), a_node("odd")]
+    assert rate_of_pool(nodes, node_selector={}, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT) is None
+
+
+def test_empty_pool_takes_the_dearest_entry_when_the_node_selector_matches() -> None:
+    prices = catalogue(
+        '{name: a, match: {instanceType: p5, capacityType: spot}, usdPerHour: "2"}',
+        '{name: b, match: {instanceType: p5, capacityType: on-demand}, usdPerHour: "6.88"}',
+        '{name: c, match: {instanceType: p6}, usdPerHour: "20"}',
+    )
+    rate = rate_of_pool([], node_selector=P5, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT)
+    assert rate is not None
+    assert rate.source == "b"
+
+
+def test_empty_pool_has_no_price_when_nothing_is_selected() -> None:
+    prices = catalogue('{name: a, match: {instanceType: p5}, usdPerHour: "2"}')
+    assert rate_of_pool([], node_selector={}, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('{name: a, match: {instanceType: p5}, usdPerHour: "0"}', "free: true"),
+        ('{name: a, match: {instanceType: p5}, usdPerHour: "-3"}', "amount of dollars"),
+        ("{name: a, match: {instanceType: p5}, usdPerHour: 6.88}", "usdPerHour"),
+        ('{name: a, match: {}, usdPerHour: "3"}', "match has no key"),
+        ('{name: a, match: {instanceTyp: p5}, usdPerHour: "3"}', "instanceTyp"),
+        ('{match: {instanceType: p5}, usdPerHour: "3"}', "name"),
+        ('{name: a, match: {instanceType: p5}, usdPerHour: "3", basis: rack}', "basis"),
+    ],
+)
+def test_entry_is_left_out_and_named_when_it_is_wrong(row: str, words: str) -> None:
+    good = '{name: good, match: {zone: z1}, usdPerHour: "6"}'
+    found, problems = PriceCatalogue.parse(f"version: 1\nprices:\n- {good}\n- {row}\n")
+    assert [entry.name for entry in found.entries] == ["good"]
+    assert len(problems) == 1
+    assert "prices[1]" in problems[0]
+    assert words in problems[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["prices: []", "version: 2", "{", "version: 1\nprices: 5", "version: 1\ncurrency: EUR"]
+)
+def test_catalogue_is_refused_when_it_is_unreadable_as_a_whole(text: str) -> None:
+    with pytest.raises(PriceCatalogueError):
+        PriceCatalogue.parse(text)
