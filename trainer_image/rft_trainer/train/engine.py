@@ -1,0 +1,130 @@
+"""DeepSpeed's configuration and engine.
+
+Invariant: what the recipe says (batch sizes, optimizer, precision, clipping) always comes from ``run.json``;
+``deepspeed.json`` adds how ZeRO works, and may not contradict the recipe.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rft_trainer.contract import RunConfig, TrainingConfig
+from rft_trainer.errors import BadInputError
+from rft_trainer.files import read_json
+from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.train.loss import LossModel
+from rft_trainer.train.plan import accumulation_steps
+from rft_trainer.train.weights import build_model
+
+MINIMUM_TIMEOUT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The engine and what the loop needs to know about it."""
+
+    engine: Any
+    model: LossModel
+    device: torch.device
+    rank: int
+    local_rank: int
+    world_size: int
+    accumulation: int
+    zero3: bool
+
+
+def connect(config: RunConfig, *, local_rank: int) -> torch.device:
+    """Join the process group: NCCL on GPUs, gloo on CPUs. Returns this rank's device."""
+    import deepspeed
+    import torch._dynamo  # its import inside zero.Init fails, so it must come first
+
+    timeout = datetime.timedelta(seconds=max(MINIMUM_TIMEOUT_SECONDS, config.startup_seconds))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        deepspeed.init_distributed(dist_backend="nccl", timeout=timeout, verbose=False)
+        return torch.device("cuda", local_rank)
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would compile C++ for a minute
+    deepspeed.init_distributed(dist_backend="gloo", timeout=timeout, verbose=False)
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+def deepspeed_config(config: RunConfig, base: dict[str, Any] | None, *, world_size: int, universal: bool) -> dict[str, Any]:
+    """The effective DeepSpeed configuration."""
+    training = config.training
+    base = {key: value for key, value in (base or {}).items() if key not in {"scheduler", "fp16"}}
+    zero = {**_zero_defaults(training), **base.get("zero_optimization", {})}
+    if zero["stage"] != training.zero_stage:
+        raise BadInputError(
+            f"deepspeed.json: zero_optimization.stage={zero['stage']} contradicts zeroStage={training.zero_stage}"
+        )
+    offload = training.offload != "none"
+    cpu_adam = offload and torch.cuda.is_available()
+    optimizer = {
+        "lr": training.learning_rate,
+        "betas": list(training.adam_betas),
+        "weight_decay": training.weight_decay,
+        **({} if cpu_adam else {"torch_adam": True}),
+    }
+    return {
+        **base,
+        "train_batch_size": training.global_batch_size,
+        "train_micro_batch_size_per_gpu": training.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(training, world_size=world_size),
+        "gradient_clipping": training.max_gradient_norm,
+        "bf16": {"enabled": training.precision == "bf16"},
+        "optimizer": {"type": "AdamW", "params": optimizer},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": cpu_adam,
+        "checkpoint": {**base.get("checkpoint", {}), "load_universal": universal},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _zero_defaults(training: TrainingConfig) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": training.zero_stage, "contiguous_gradients": True, "overlap_comm": True}
+    if training.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if training.offload == "all" and training.zero_stage == 3:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return zero
+
+
+def start(config: RunConfig, layout: Layout, *, device: torch.device, local_rank: int, universal: bool) -> Trainer:
+    """Load the model and build the engine; all ranks call it together."""
+    import deepspeed
+    import torch.distributed as dist
+
+    training, world_size = config.training, dist.get_world_size()
+    base = read_json(layout.deepspeed_file)
+    if layout.deepspeed_file.exists() and not isinstance(base, dict):
+        raise BadInputError(f"{layout.deepspeed_file}: is not a JSON object")
+    settings = deepspeed_config(config, base, world_size=world_size, universal=universal)
+    zero3 = training.zero_stage == 3
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    torch.manual_seed(training.seed)
+    paths = RunPaths.of(layout, config)
+    inner = build_model(paths.model, dtype=dtype, deepspeed_config=settings, zero3=zero3)
+    if training.gradient_checkpointing:
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    inner.train()
+    model = LossModel(inner)
+    engine, _, _, _ = deepspeed.initialize(model=model, config=settings, model_parameters=list(model.parameters()))
+    return Trainer(
+        engine=engine,
+        model=model,
+        device=device,
+        rank=dist.get_rank(),
+        local_rank=local_rank,
+        world_size=world_size,
+        accumulation=int(settings["gradient_accumulation_steps"]),
+        zero3=zero3,
+    )

@@ -1,0 +1,66 @@
+"""Cross-entropy that never holds all logits of a batch at once.
+
+Invariant: the sum equals the plain cross-entropy over the labelled positions. The output layer runs once a
+forward pass, whatever the number of chunks, for under ZeRO-3 every run of a layer is a collective.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from rft_trainer.errors import BadInputError
+from rft_trainer.train.batch import IGNORE, Batch
+
+CHUNK_ELEMENTS = 2**26
+"""Logits held at once; times 4 bytes in fp32, and about three copies: under 1 GiB."""
+_UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+def summed_nll(head: nn.Linear, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum of the negative log-likelihood of ``labels`` (n) given ``hidden`` (n x width), in fp32."""
+
+    def part(states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        logits = functional.linear(states, head.weight, head.bias).float()
+        return functional.cross_entropy(logits, wanted, reduction="sum")
+
+    size = max(128, CHUNK_ELEMENTS // head.out_features)
+    if len(labels) <= size:
+        return part(hidden, labels)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for start in range(0, len(labels), size):
+        states, wanted = hidden[start : start + size], labels[start : start + size]
+        total = total + checkpoint(part, states, wanted, use_reentrant=False)
+    return total
+
+
+class LossModel(nn.Module):
+    """A causal language model whose forward pass returns the summed loss of a batch."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        for name in _UNSUPPORTED:
+            if getattr(model.config, name, None) not in (None, 1, 1.0):
+                raise BadInputError(f"model: its configuration sets {name}, which this trainer does not support")
+        self.model = model
+        head = model.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            raise BadInputError(f"model: {type(model).__name__} has no linear output layer; use a decoder-only model")
+        head.forward = types.MethodType(summed_nll, head)  # type: ignore[method-assign]
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Sum of the loss over the batch's labelled positions."""
+        output = self.model.base_model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+        )
+        wanted = batch.labels != IGNORE
+        loss: torch.Tensor = self.model.get_output_embeddings()(output.last_hidden_state[wanted], batch.labels[wanted])
+        return loss

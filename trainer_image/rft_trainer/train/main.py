@@ -1,0 +1,154 @@
+"""The process of one rank.
+
+Invariant: the first rank of every node writes ``result.json`` before any rank exits, for the launcher kills the
+others as soon as one of them ends with a code that is not 0.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+
+from rft_trainer.contract import ExitCode, Outcome, RunConfig, Stage, StageResult, TrainSummary
+from rft_trainer.errors import StageError
+from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.prepare.dataset import PreparedDataset, load
+from rft_trainer.report import Reporter
+from rft_trainer.results import failed, write_result
+from rft_trainer.stage_main import install_crash_report, parse_layout
+from rft_trainer.steps import total_steps
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m rft_trainer.train.main``; DeepSpeed's launcher sets RANK and its kin."""
+    layout = parse_layout(arguments, description="Train as one rank of a gang.")
+    rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    install_crash_report(layout, rank=rank)
+    try:
+        result = train(layout, local_rank=local_rank)
+    except StageError as error:
+        if local_rank == 0:
+            write_result(layout.result_file, failed(Stage.TRAIN, str(error)))
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return finish(layout, result, local_rank=local_rank)
+
+
+def finish(layout: Layout, result: StageResult, *, local_rank: int) -> int:
+    """Write the result on every node, wait for all, and give the exit code."""
+    import torch.distributed as dist
+
+    if local_rank == 0:
+        write_result(layout.result_file, result)
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+    if result.outcome is Outcome.COMPLETED:
+        return ExitCode.DONE
+    assert result.train is not None
+    saved = result.train.checkpoint_step is not None
+    return ExitCode.DRAINED if saved else ExitCode.DRAINED_WITHOUT_CHECKPOINT
+
+
+def train(layout: Layout, *, local_rank: int) -> StageResult:
+    """Resume or start, run the loop, export."""
+    from rft_trainer.train.engine import connect
+    from rft_trainer.train.export import exported_step
+
+    config = layout.load_config()
+    paths = RunPaths.of(layout, config)
+    dataset = load(paths.dataset)
+    steps = total_steps(config.training, sequences=len(dataset))
+    device = connect(config, local_rank=local_rank)
+    if exported_step(paths.export) == steps:
+        return _already_exported(paths, dataset, steps=steps)
+    return _train(layout, config, dataset=dataset, device=device, local_rank=local_rank, steps=steps)
+
+
+def _train(
+    layout: Layout, config: RunConfig, *, dataset: PreparedDataset, device: object, local_rank: int, steps: int
+) -> StageResult:
+    import torch
+    import torch.distributed as dist
+
+    from rft_trainer.prepare.model import load_tokenizer
+    from rft_trainer.train import checkpoint as checkpoints
+    from rft_trainer.train.engine import start
+    from rft_trainer.train.export import export_engine
+    from rft_trainer.train.loop import Loop, set_checkpoint
+    from rft_trainer.train.progress import Meter, Progress
+
+    assert isinstance(device, torch.device)
+    paths, rank = RunPaths.of(layout, config), dist.get_rank()
+    meter = Meter(total_steps=steps)
+    reporter = Reporter.from_environment() if rank == 0 else None
+    progress = Progress(meter, path=layout.progress_file, active=rank == 0, reporter=reporter)
+    progress.tell("load", force=True)
+    saved = _find_checkpoint(config, paths, dataset=dataset)
+    other_size = saved is not None and saved.world_size != dist.get_world_size()
+    trainer = start(config, layout, device=device, local_rank=local_rank, universal=other_size)
+    if saved is not None:
+        path = _universal(saved) if other_size else saved.path
+        checkpoints.restore(trainer.engine, saved, path=path)
+        meter.step, meter.tokens = saved.step, saved.tokens
+        set_checkpoint(meter, saved, paths=paths)
+    pad_id = load_tokenizer(paths.model).pad_token_id or 0
+    loop = Loop(trainer, config, layout, dataset=dataset, meter=meter, progress=progress, pad_id=pad_id)
+    outcome = loop.run()
+    export_path = None
+    if outcome is Outcome.COMPLETED:
+        progress.tell("export", force=True)
+        export_engine(
+            trainer.model.model, base=paths.model, destination=paths.export, step=steps, zero3=trainer.zero3, rank=rank
+        )
+        export_path = paths.pod_path(paths.export)
+        progress.tell("done", force=True)
+    if reporter is not None:
+        reporter.close()
+    return StageResult(stage=Stage.TRAIN, outcome=outcome, train=meter.summary(export_path=export_path))
+
+
+def _find_checkpoint(config: RunConfig, paths: RunPaths, *, dataset: PreparedDataset):  # type: ignore[no-untyped-def]
+    """The checkpoint to resume from, the same on all ranks."""
+    import torch.distributed as dist
+
+    from rft_trainer.train import checkpoint as checkpoints
+
+    if config.checkpoint.resume == "never" and dist.get_rank() == 0:
+        shutil.rmtree(paths.checkpoints, ignore_errors=True)
+    dist.barrier()
+    return checkpoints.newest(paths.checkpoints, dataset_sha256=dataset.sha256)
+
+
+def _universal(saved):  # type: ignore[no-untyped-def]
+    import torch.distributed as dist
+
+    from rft_trainer.train import checkpoint as checkpoints
+
+    if dist.get_rank() == 0:
+        checkpoints.universal(saved)
+    dist.barrier()
+    return checkpoints.universal(saved)
+
+
+def _already_exported(paths: RunPaths, dataset: PreparedDataset, *, steps: int) -> StageResult:
+    """The result of a run whose process ended after the export but before it could say so."""
+    from rft_trainer.train import checkpoint as checkpoints
+
+    saved = checkpoints.newest(paths.checkpoints, dataset_sha256=dataset.sha256)
+    summary = TrainSummary(
+        step=steps,
+        total_steps=steps,
+        tokens=saved.tokens if saved else 0,
+        checkpoint_step=saved.step if saved else None,
+        checkpoint_path=paths.pod_path(saved.path) if saved else None,
+        checkpoint_seconds=saved.seconds if saved else None,
+        export_path=paths.pod_path(paths.export),
+    )
+    return StageResult(stage=Stage.TRAIN, outcome=Outcome.COMPLETED, train=summary)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
