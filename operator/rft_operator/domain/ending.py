@@ -6,7 +6,7 @@ and it always goes: a node that never answers again does not hold it up.
 
 from __future__ import annotations
 
-from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage
+from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage, Status
 from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.draft import Draft, is_true
 from rft_operator.domain.facts import FINALIZER, ChildKind, PodFacts
@@ -15,9 +15,19 @@ from rft_operator.domain.money_state import Money, show_money
 from rft_operator.domain.timestamps import epoch
 
 
+def has_failed(status: Status) -> bool:
+    """Return whether a run failed for good."""
+    return is_true(status, ConditionType.FAILED)
+
+
+def is_over(status: Status) -> bool:
+    """Return whether a run completed or failed."""
+    return is_true(status, ConditionType.COMPLETE) or has_failed(status)
+
+
 def finished(draft: Draft) -> bool:
     """Return whether the run completed or failed."""
-    return is_true(draft.status, ConditionType.COMPLETE) or is_true(draft.status, ConditionType.FAILED)
+    return is_over(draft.status)
 
 
 def revivable(draft: Draft) -> bool:

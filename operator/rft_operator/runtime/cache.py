@@ -1,7 +1,8 @@
 """What was last seen of the cluster: resources, facts of their children, nodes, progress reports.
 
 Fed by watch events, by the answers to our own writes (so a reconcile always sees what the former one wrote), and
-repaired by the sweep. Invariant: an object never goes back to an older resourceVersion of itself.
+repaired by the sweep. Invariants: an object never goes back to an older resourceVersion of itself, and one that was
+seen to be deleted never comes back (the answer to a write may arrive after the watch reported the deletion).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rft_operator.runtime.kube import JsonObject
 Fact = PodFacts | JobFacts | ObjectFacts
 ChildId = tuple[str, str]
 """(kind, name)"""
+TOMBSTONES_KEPT = 20_000
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Cache:
         self._runs: dict[Key, _Run] = {}
         self._nodes: dict[str, NodeFacts] = {}
         self._node_versions: dict[str, str] = {}
+        self._tombstones: dict[str, None] = {}
 
     def resource(self, key: Key) -> JsonObject | None:
         """Return the raw resource, or None if it does not exist."""
@@ -85,6 +88,8 @@ class Cache:
     def put(self, raw: JsonObject) -> tuple[Key, ...]:
         """Take an object in; return the keys whose view changed."""
         kind = raw["kind"]
+        if raw["metadata"]["uid"] in self._tombstones:
+            return ()
         if kind == KIND:
             return self._put_resource(raw)
         if kind == "Node":
@@ -137,6 +142,7 @@ class Cache:
     def drop(self, raw: JsonObject) -> tuple[Key, ...]:
         """Forget a deleted object; return the keys whose view changed."""
         kind, meta = raw["kind"], raw["metadata"]
+        self._bury(meta["uid"])
         if kind == "Node":
             self._node_versions.pop(meta["name"], None)
             self._nodes.pop(meta["name"], None)
@@ -151,6 +157,11 @@ class Cache:
             return (key,)
         fact = digest(raw)
         return () if fact is None else self._drop_fact(fact)
+
+    def _bury(self, uid: str) -> None:
+        self._tombstones[uid] = None
+        if len(self._tombstones) > TOMBSTONES_KEPT:
+            del self._tombstones[next(iter(self._tombstones))]
 
     def _drop_fact(self, fact: Fact) -> tuple[Key, ...]:
         key, child = Key(fact.namespace, fact.finetune), (_kind(fact), fact.name)
@@ -200,7 +211,12 @@ class Cache:
     def drop_missing_nodes(self, *, before: set[str], listed: Iterable[JsonObject]) -> tuple[Key, ...]:
         """The same for nodes."""
         gone = before - {raw["metadata"]["name"] for raw in listed}
-        return tuple(key for name in gone for key in self.drop({"kind": "Node", "metadata": {"name": name}}))
+        changed: list[Key] = []
+        for name in gone:
+            self._node_versions.pop(name, None)
+            self._nodes.pop(name, None)
+            changed += self._touched_by(name)
+        return tuple(changed)
 
 
 def digest(raw: JsonObject) -> Fact | None:

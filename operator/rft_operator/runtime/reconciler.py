@@ -139,19 +139,10 @@ class Reconciler:
                 )
             except NotFound:
                 return
-            self._settle(changed)
+            self._cache.put(changed)
 
     def _remember(self, written: JsonObject, manifest: JsonObject) -> None:
         self._cache.put({**written, "kind": manifest["kind"], "apiVersion": manifest["apiVersion"]})
-
-    def _settle(self, changed: JsonObject) -> None:
-        """An object whose last finalizer went while it was being deleted is gone now."""
-        meta = changed["metadata"]
-        gone = meta.get("deletionTimestamp") and not meta.get("finalizers") and changed["kind"] == KIND
-        if gone:
-            self._cache.drop(changed)
-        else:
-            self._cache.put(changed)
 
     async def _release_orphans(self, key: Key) -> None:
         """Take our finalizer off pods whose resource is gone, after asking the API server once more."""
@@ -176,7 +167,7 @@ class Reconciler:
                 )
             except (NotFound, Conflict):
                 continue
-            self._settle(changed)
+            self._cache.put(changed)
 
     async def _report_unreadable(self, raw: JsonObject, words: str) -> None:
         message = f"The resource does not fit this operator's schema; apply the CRD of its version. {words}"

@@ -1,0 +1,123 @@
+"""pydantic models to a structural OpenAPI schema, as the API server wants it.
+
+Invariant: the result has no ``$ref``, no ``title`` and no ``null``; each field has a description, and each string, list
+and map a bound (the cost of CEL rules is estimated from the bounds).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from pydantic import BaseModel
+
+from rft_operator.api.rules import LIST_KEYS, LIST_SETS, MONEY, RULES, Path
+
+Schema = dict[str, Any]
+
+DROPPED = ("title", "propertyNames", "discriminator")
+MONEY_MARK = "x-rft-money"
+MONEY_LENGTH = 16
+
+
+def structural(model: type[BaseModel], root: str) -> Schema:
+    """Return the structural schema of a model that stands at ``root`` (``spec`` or ``status``)."""
+    raw = model.model_json_schema(by_alias=True)
+    schema = _inline(raw, raw.get("$defs", {}))
+    _fill_defaults(schema, model)
+    return _finish(schema, (root,))
+
+
+def _inline(node: Any, definitions: Schema) -> Any:
+    """Replace references by what they refer to; what stands beside a reference wins."""
+    if isinstance(node, list):
+        return [_inline(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: value for key, value in node.items() if key != "$defs"}
+    reference = node.pop("$ref", None)
+    if reference is not None:
+        target = copy.deepcopy(definitions[reference.rsplit("/", 1)[1]])
+        return _inline({**target, **node}, definitions)
+    return {key: _inline(value, definitions) for key, value in node.items()}
+
+
+def _fill_defaults(schema: Schema, model: type[BaseModel]) -> None:
+    """Write the defaults that pydantic makes by a factory: the API server only sees what is in the schema."""
+    for name, field in model.model_fields.items():
+        prop = schema["properties"][field.alias or name]
+        if field.default_factory is not None:
+            value = field.get_default(call_default_factory=True, validated_data={})
+            if isinstance(value, BaseModel):
+                prop["default"] = {}
+                _fill_defaults(prop, type(value))
+            elif value and isinstance(value, list):
+                prop["default"] = value
+            continue
+        nested = _model_of(field.annotation)
+        if nested is not None and "properties" in _object_of(prop):
+            _fill_defaults(_object_of(prop), nested)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the model in ``Model``, ``Model | None`` or ``list[Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_of(part) for part in getattr(annotation, "__args__", ()))
+    return next((each for each in found if each is not None), None)
+
+
+def _object_of(prop: Schema) -> Schema:
+    """Return the object's schema inside an optional or a list."""
+    if "anyOf" in prop and MONEY_MARK not in prop:
+        return _object_of(next(each for each in prop["anyOf"] if each.get("type") != "null"))
+    items: Schema = prop.get("items", prop)
+    return items if items is prop else _object_of(items)
+
+
+def _finish(node: Schema, path: Path) -> Schema:
+    node = _without_null(node)
+    for key in DROPPED:
+        node.pop(key, None)
+    if node.get("additionalProperties") in (False, True):
+        del node["additionalProperties"]
+    if node.get("default", ...) is None:
+        del node["default"]
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
+    rules = [rule.to_wire() for rule in RULES.get(path, [])]
+    if node.pop(MONEY_MARK, False):
+        node["maxLength"] = MONEY_LENGTH
+        rules.insert(0, MONEY.to_wire())
+    if rules:
+        node["x-kubernetes-validations"] = rules
+    if "properties" in node:
+        node["properties"] = {name: _finish(child, (*path, name)) for name, child in node["properties"].items()}
+    if "items" in node:
+        node["items"] = _finish(node["items"], (*path, "[]"))
+        _list_type(node, path)
+    if isinstance(node.get("additionalProperties"), dict):
+        node["additionalProperties"] = _finish(node["additionalProperties"], (*path, "*"))
+    return node
+
+
+def _without_null(node: Schema) -> Schema:
+    """Collapse ``anyOf: [X, null]`` to X; an optional field is one that is not required."""
+    node = dict(node)
+    if "anyOf" not in node or MONEY_MARK in node:
+        return node
+    options = [each for each in node.pop("anyOf") if each.get("type") != "null"]
+    if len(options) != 1:
+        msg = f"a union of {len(options)} types has no structural schema: {options}"
+        raise ValueError(msg)
+    return _without_null({**options[0], **node})
+
+
+def _list_type(node: Schema, path: Path) -> None:
+    if path in LIST_KEYS:
+        node["x-kubernetes-list-type"] = "map"
+        node["x-kubernetes-list-map-keys"] = list(LIST_KEYS[path])
+    elif path in LIST_SETS:
+        node["x-kubernetes-list-type"] = "set"
+    else:
+        node["x-kubernetes-list-type"] = "atomic"

@@ -1,0 +1,1 @@
+"""The command line ``rft``, also installed as ``kubectl-rft``."""
