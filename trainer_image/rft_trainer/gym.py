@@ -42,8 +42,8 @@ def open_gym(uri: Uri, *, size: int, seed: int) -> Any:
 
 
 def gym_questions(uri: Uri, *, limit: int | None, default_size: int, default_seed: int) -> Iterator[GymQuestion]:
-    """The first ``limit`` distinct questions."""
-    size = uri.integer("size", default=limit or default_size, minimum=1)
+    """The first ``limit`` distinct questions, or as many as the generator's first ``size`` draws hold."""
+    size = uri.integer("size", default=default_size if limit is None else 2 * limit + 64, minimum=1)
     data = open_gym(uri, size=size, seed=uri.integer("seed", default=default_seed))
     trace = TRACES.get(uri.target)
     seen: set[str] = set()
