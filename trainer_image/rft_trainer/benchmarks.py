@@ -42,15 +42,15 @@ def load_questions(benchmark: Benchmark, layout: Layout, *, download_to: Path) -
         items = gym_questions(
             uri, limit=benchmark.limit, default_size=DEFAULT_GYM_QUESTIONS, default_seed=HELD_OUT_GYM_SEED
         )
-        return [
-            Question(str(index), item.question, item.answer, "gym", item.entry) for index, item in enumerate(items)
-        ]
+        return [Question(str(index), item.question, item.answer, "gym", item.entry) for index, item in enumerate(items)]
     if uri.scheme == "hf":
         path: Path | None = download(uri.target, download_to / benchmark.name, kind="dataset", patterns=DATA_FILES)
     else:
         path = local_path(uri, layout)
     if path is None:
-        raise BadInputError(f"benchmark {benchmark.name}: uri {benchmark.uri!r} must be hf://, pvc://, file:// or gym://")
+        raise BadInputError(
+            f"benchmark {benchmark.name}: uri {benchmark.uri!r} must be hf://, pvc://, file:// or gym://"
+        )
     questions: list[Question] = []
     for file in data_files(path, split="test", where=benchmark.uri):
         for where, row in read_rows(file):

@@ -90,7 +90,9 @@ class Layout:
         try:
             return RunConfig.model_validate_json(self.config_file.read_bytes())
         except OSError as error:
-            raise BadInputError(f"{self.config_file}: cannot be read ({error.strerror}); mount the run's ConfigMap") from error
+            raise BadInputError(
+                f"{self.config_file}: cannot be read ({error.strerror}); mount the run's ConfigMap"
+            ) from error
         except ValueError as error:
             raise BadInputError(f"{self.config_file}: {error}") from error
 

@@ -35,7 +35,12 @@ class Reporter:
     """Sends the newest status in the background; use :meth:`from_environment`."""
 
     def __init__(
-        self, url: str, *, token_file: Path | None, ca_file: Path | None, interval_seconds: float = MINIMUM_INTERVAL_SECONDS
+        self,
+        url: str,
+        *,
+        token_file: Path | None,
+        ca_file: Path | None,
+        interval_seconds: float = MINIMUM_INTERVAL_SECONDS,
     ) -> None:
         self._url, self._token_file, self._ca_file = url, token_file, ca_file
         self._interval_seconds = interval_seconds

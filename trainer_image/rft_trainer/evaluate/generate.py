@@ -44,7 +44,7 @@ class Generator:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         model, info = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
         if info["missing_keys"]:
-            raise BadInputError(f"model {path.name}: weights are missing, the first is {sorted(info['missing_keys'])[0]}")
+            raise BadInputError(f"model {path.name}: weights are missing, the first is {min(info['missing_keys'])}")
         self._model: Any = model.to(device).eval()
         self._device = device
         vocabulary = self._tokenizer.get_vocab()
@@ -62,8 +62,14 @@ class Generator:
         width = encoded["input_ids"].shape[1]
         room = self._model.config.max_position_embeddings - width
         if room < 1:
-            raise BadInputError(f"benchmark {benchmark.name}: a question of {width} tokens leaves no room for an answer")
-        sampling = {"do_sample": True, "temperature": benchmark.temperature} if benchmark.temperature > 0 else {"do_sample": False}
+            raise BadInputError(
+                f"benchmark {benchmark.name}: a question of {width} tokens leaves no room for an answer"
+            )
+        sampling = (
+            {"do_sample": True, "temperature": benchmark.temperature}
+            if benchmark.temperature > 0
+            else {"do_sample": False}
+        )
         torch.manual_seed(seed)
         with torch.inference_mode():
             output = self._model.generate(

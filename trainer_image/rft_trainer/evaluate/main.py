@@ -40,7 +40,9 @@ def evaluate(layout: Layout) -> StageResult:
     if evaluation is None:
         raise BadInputError("evaluation: is absent from run.json; nothing is to be measured")
     paths = RunPaths.of(layout, config)
-    questions = {b.name: load_questions(b, layout, download_to=paths.data / "benchmarks") for b in evaluation.benchmarks}
+    questions = {
+        b.name: load_questions(b, layout, download_to=paths.data / "benchmarks") for b in evaluation.benchmarks
+    }
     _check_held_out(questions, paths)
     step = _trained_model(config, paths)
     models = [(f"step-{step}", paths.export)]
@@ -55,7 +57,9 @@ def evaluate(layout: Layout) -> StageResult:
             generator = Generator(path, device=device)
             for benchmark in evaluation.benchmarks:
                 asked = questions[benchmark.name]
-                measured[name, benchmark.name] = runner.measure(generator, model=name, benchmark=benchmark, questions=asked)
+                measured[name, benchmark.name] = runner.measure(
+                    generator, model=name, benchmark=benchmark, questions=asked
+                )
             del generator
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -99,7 +103,9 @@ def _check_held_out(questions: dict[str, list[Question]], paths: RunPaths) -> No
             raise BadInputError(f"benchmark {name}: has no questions")
         shared = [question.id for question in asked if question_hash(question.problem) in trained]
         if shared:
-            raise BadInputError(f"benchmark {name}: {len(shared)} of its questions were trained on, the first is {shared[0]}")
+            raise BadInputError(
+                f"benchmark {name}: {len(shared)} of its questions were trained on, the first is {shared[0]}"
+            )
 
 
 def _trained_model(config: RunConfig, paths: RunPaths) -> int:

@@ -44,7 +44,9 @@ def read_hostfile(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     try:
         lines = path.read_text().splitlines()
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read ({error.strerror}); the operator writes it for training") from error
+        raise BadInputError(
+            f"{path}: cannot be read ({error.strerror}); the operator writes it for training"
+        ) from error
     matches = []
     for number, line in enumerate(lines, start=1):
         text = line.split("#")[0].strip()
@@ -77,7 +79,9 @@ def _check(deadline: float, stopping: Callable[[], bool], message: str) -> None:
     if stopping():
         raise DrainedError("stopped while waiting for the training gang")
     if time.monotonic() > deadline:
-        raise RendezvousError(f"{message}; check the pods' logs, DNS and network policies, or raise timeouts.startupSeconds")
+        raise RendezvousError(
+            f"{message}; check the pods' logs, DNS and network policies, or raise timeouts.startupSeconds"
+        )
 
 
 def _wait_for_name(host: str, *, deadline: float, stopping: Callable[[], bool]) -> None:
@@ -97,7 +101,9 @@ def _gather(gang: Gang, *, deadline: float, stopping: Callable[[], bool]) -> Non
         with _listen(gang, deadline=deadline, stopping=stopping) as server:
             while len(waiting) < len(gang.hosts) - 1:
                 missing = [host for rank, host in enumerate(gang.hosts) if rank > 0 and rank not in waiting]
-                _check(deadline, stopping, f"rendezvous: {', '.join(missing)} did not reach {gang.hosts[0]}:{gang.port}")
+                _check(
+                    deadline, stopping, f"rendezvous: {', '.join(missing)} did not reach {gang.hosts[0]}:{gang.port}"
+                )
                 try:
                     connection, _ = server.accept()
                 except TimeoutError:

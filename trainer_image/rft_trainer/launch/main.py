@@ -21,7 +21,6 @@ from rft_trainer.contract import (
     ENV_NODE_RANK,
     ENV_STAGE,
     RENDEZVOUS_PORT,
-    ExitCode,
     Outcome,
     RunConfig,
     Stage,
@@ -121,7 +120,9 @@ def _gang(config: RunConfig, layout: Layout) -> Gang:
     hosts, slots = read_hostfile(layout.hostfile)
     node_rank = int(_number(ENV_NODE_RANK, default=0))
     if not 0 <= node_rank < len(hosts):
-        raise BadInputError(f"{ENV_NODE_RANK}={node_rank}: the hostfile has {len(hosts)} hosts; give 0..{len(hosts) - 1}")
+        raise BadInputError(
+            f"{ENV_NODE_RANK}={node_rank}: the hostfile has {len(hosts)} hosts; give 0..{len(hosts) - 1}"
+        )
     ticket = f"{config.uid}/{os.environ.get(ENV_ATTEMPT, '')}"
     port = int(_number(ENV_PORT, default=RENDEZVOUS_PORT))
     return Gang(hosts=hosts, slots=slots, node_rank=node_rank, port=port, ticket=ticket)
@@ -139,6 +140,3 @@ def _number(variable: str, *, default: float) -> float:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-__all__ = ["ExitCode", "main"]

@@ -17,9 +17,7 @@ from rft_trainer.results import failed, read_result
 _OWN_CODES = frozenset(int(code) for code in ExitCode)
 
 
-def judge(
-    stage: Stage, layout: Layout, *, child: Child, stop_asked: bool, killed: bool
-) -> tuple[StageResult, int]:
+def judge(stage: Stage, layout: Layout, *, child: Child, stop_asked: bool, killed: bool) -> tuple[StageResult, int]:
     """The stage's result and the pod's exit code."""
     result = read_result(layout.result_file, stage=stage)
     code = child.returncode if child.returncode is not None else -signal.SIGKILL

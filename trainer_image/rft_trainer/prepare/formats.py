@@ -93,7 +93,9 @@ def _turns(turns: Any, *, role_key: str, text_key: str) -> list[Message]:
 
 
 def _s1(row: Mapping[str, Any]) -> list[Message]:
-    thinking = _first(row, "thinking_trajectories", "thinking", "deepseek_thinking_trajectory", "gemini_thinking_trajectory")
+    thinking = _first(
+        row, "thinking_trajectories", "thinking", "deepseek_thinking_trajectory", "gemini_thinking_trajectory"
+    )
     answer = _first(row, "attempt", "deepseek_attempt", "gemini_attempt", "answer", "solution")
     if isinstance(thinking, Sequence) and not isinstance(thinking, str):
         thinking = "\n".join(str(part) for part in thinking)

@@ -76,8 +76,9 @@ def prepare(layout: Layout) -> StageResult:
     summary = _summary(config, paths, counts=counts)
     write_json(paths.prepared, {"fingerprint": fingerprint, "summary": summary.model_dump()})
     sys.stdout.write(
-        f"prepared {summary.rows} rows, {summary.tokens} tokens, {summary.steps} steps; dropped {counts.too_long} too long, "
-        f"{counts.without_answer} without an answer, {counts.held_out} held out for the evaluation\n"
+        f"prepared {summary.rows} rows, {summary.tokens} tokens, {summary.steps} steps; "
+        f"dropped {counts.too_long} too long, {counts.without_answer} without an answer, "
+        f"{counts.held_out} held out for the evaluation\n"
     )
     return _result(summary)
 

@@ -6,6 +6,7 @@ Invariant: rows come in one order, that of the files sorted by name, so the same
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,8 @@ def data_files(path: Path, *, split: str, where: str) -> list[Path]:
     found = sorted(
         file
         for file in path.rglob("*")
-        if file.name.endswith(_SUFFIXES) and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        if file.name.endswith(_SUFFIXES)
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
         and file.name not in {"dataset_infos.json", "dataset_info.json"}
     )
     named = [file for file in found if split in str(file.relative_to(path))]
@@ -109,7 +111,7 @@ def _object(line: str, *, where: str) -> tuple[str, dict[str, Any]]:
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        import pyarrow.parquet as parquet
+        parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise BadInputError(
             f"{path.name}: this image cannot read parquet; add the package pyarrow to it, or convert the rows to JSONL"

@@ -27,11 +27,11 @@ def chain_sum_trace(metadata: Mapping[str, Any]) -> str:
 def _terms(expression: str) -> list[int]:
     sign, terms = 1, []
     for match in _TOKEN.finditer(expression):
-        token = match[1]
-        if token in "+-":
-            sign = -sign if token == "-" else sign
+        part = match[1]
+        if part in "+-":
+            sign = -sign if part == "-" else sign
             continue
-        terms.append(sign * int(token))
+        terms.append(sign * int(part))
         sign = 1
     if not terms or _TOKEN.sub("", expression).strip():
         raise BadInputError(f"expression {expression!r}: only sums and differences of whole numbers have a trace")

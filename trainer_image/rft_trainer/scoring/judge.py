@@ -49,7 +49,9 @@ class Judge:
     def __enter__(self) -> Judge:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def score(self, scorer: str, *, answer: str, text: str) -> Verdict:
@@ -159,13 +161,15 @@ def _gsm8k(answer: str, part: str) -> Verdict:
 
 def _letter(answer: str, part: str) -> Verdict:
     wanted = answer.strip().strip("().").upper()
-    candidates = [text for text in (extract.last_boxed(part), extract.marked(part)) if text is not None]
-    for text in candidates:
-        found = _LETTER.findall(_plain(text)) or _LETTER.findall(text)
-        if found:
-            return Verdict(found[0], correct=found[0] == wanted, reason="equal" if found[0] == wanted else "different")
-    found = [match for match in re.findall(r"\(([A-J])\)|^\s*([A-J])[).]?\s*$", part, re.MULTILINE)]
-    letters = [first or second for first, second in found]
-    if not letters:
+    found = None
+    for text in (extract.last_boxed(part), extract.marked(part)):
+        letters = _LETTER.findall(_plain(text)) or _LETTER.findall(text) if text is not None else []
+        if letters:
+            found = str(letters[0])
+            break
+    else:
+        alone = re.findall(r"\(([A-J])\)|^\s*([A-J])[).]?\s*$", part, re.MULTILINE)
+        found = (alone[-1][0] or alone[-1][1]) if alone else None
+    if found is None:
         return Verdict(None, correct=False, reason="no answer")
-    return Verdict(letters[-1], correct=letters[-1] == wanted, reason="equal" if letters[-1] == wanted else "different")
+    return Verdict(found, correct=found == wanted, reason="equal" if found == wanted else "different")

@@ -45,7 +45,9 @@ def complete_checkpoints(directory: Path) -> list[Checkpoint]:
     for marker in directory.glob(f"step-*/{MARKER}"):
         content = read_json(marker)
         if isinstance(content, dict) and _sizes_hold(marker.parent, content.get("files", {})):
-            fields = {name: content[name] for name in ("step", "tokens", "world_size", "dataset_sha256", "time", "seconds")}
+            fields = {
+                name: content[name] for name in ("step", "tokens", "world_size", "dataset_sha256", "time", "seconds")
+            }
             found.append(Checkpoint(path=marker.parent, **fields))
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
@@ -75,7 +77,9 @@ def save(engine: Any, directory: Path, *, step: int, tokens: int, dataset_sha256
         shutil.rmtree(path, ignore_errors=True)
         directory.mkdir(parents=True, exist_ok=True)
     dist.barrier()
-    engine.save_checkpoint(str(directory), tag=path.name, client_state={"step": step, "tokens": tokens}, save_latest=False)
+    engine.save_checkpoint(
+        str(directory), tag=path.name, client_state={"step": step, "tokens": tokens}, save_latest=False
+    )
     dist.barrier()
     answer: list[Checkpoint | None] = [None]
     if dist.get_rank() == 0:
@@ -107,7 +111,7 @@ def _mark_complete(checkpoint: Checkpoint) -> None:
 
 
 def prune(directory: Path, *, keep_last: int) -> None:
-    """Remove complete checkpoints beyond the newest ``keep_last`` and incomplete ones that are older than the newest."""
+    """Remove complete checkpoints beyond the newest ``keep_last``, and older incomplete ones."""
     found = complete_checkpoints(directory)
     if not found:
         return

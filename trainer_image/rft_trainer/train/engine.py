@@ -55,7 +55,9 @@ def connect(config: RunConfig, *, local_rank: int) -> torch.device:
     return torch.device("cpu")
 
 
-def deepspeed_config(config: RunConfig, base: dict[str, Any] | None, *, world_size: int, universal: bool) -> dict[str, Any]:
+def deepspeed_config(
+    config: RunConfig, base: dict[str, Any] | None, *, world_size: int, universal: bool
+) -> dict[str, Any]:
     """The effective DeepSpeed configuration."""
     training = config.training
     base = {key: value for key, value in (base or {}).items() if key not in {"scheduler", "fp16"}}

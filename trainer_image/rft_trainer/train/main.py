@@ -10,6 +10,8 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rft_trainer.contract import ExitCode, Outcome, RunConfig, Stage, StageResult, TrainSummary
 from rft_trainer.errors import StageError
@@ -19,6 +21,9 @@ from rft_trainer.report import Reporter
 from rft_trainer.results import failed, write_result
 from rft_trainer.stage_main import install_crash_report, parse_layout
 from rft_trainer.steps import total_steps
+
+if TYPE_CHECKING:
+    from rft_trainer.train.checkpoint import Checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,7 +115,7 @@ def _train(
     return StageResult(stage=Stage.TRAIN, outcome=outcome, train=meter.summary(export_path=export_path))
 
 
-def _find_checkpoint(config: RunConfig, paths: RunPaths, *, dataset: PreparedDataset):  # type: ignore[no-untyped-def]
+def _find_checkpoint(config: RunConfig, paths: RunPaths, *, dataset: PreparedDataset) -> Checkpoint | None:
     """The checkpoint to resume from, the same on all ranks."""
     import torch.distributed as dist
 
@@ -122,7 +127,8 @@ def _find_checkpoint(config: RunConfig, paths: RunPaths, *, dataset: PreparedDat
     return checkpoints.newest(paths.checkpoints, dataset_sha256=dataset.sha256)
 
 
-def _universal(saved):  # type: ignore[no-untyped-def]
+def _universal(saved: Checkpoint) -> Path:
+    """The checkpoint converted for this number of ranks; rank 0 converts."""
     import torch.distributed as dist
 
     from rft_trainer.train import checkpoint as checkpoints
