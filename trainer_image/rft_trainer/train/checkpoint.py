@@ -70,7 +70,7 @@ def newest(directory: Path, *, dataset_sha256: str) -> Checkpoint | None:
 
 
 def save(engine: Any, directory: Path, *, step: int, tokens: int, dataset_sha256: str, keep_last: int) -> Checkpoint:
-    """Save the state after ``step`` steps on all ranks; returns the complete checkpoint on every rank."""
+    """Save the state after ``step`` steps on all ranks; every rank returns once the marker is written."""
     started = time.monotonic()
     path = directory / f"step-{step:08d}"
     if dist.get_rank() == 0:
@@ -81,23 +81,23 @@ def save(engine: Any, directory: Path, *, step: int, tokens: int, dataset_sha256
         str(directory), tag=path.name, client_state={"step": step, "tokens": tokens}, save_latest=False
     )
     dist.barrier()
-    answer: list[Checkpoint | None] = [None]
+    seconds = round(time.monotonic() - started, 3)
+    facts = [datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), seconds]
+    dist.broadcast_object_list(facts, src=0)
+    checkpoint = Checkpoint(
+        path=path,
+        step=step,
+        tokens=tokens,
+        world_size=dist.get_world_size(),
+        dataset_sha256=dataset_sha256,
+        time=str(facts[0]),
+        seconds=float(facts[1]),
+    )
     if dist.get_rank() == 0:
-        checkpoint = Checkpoint(
-            path=path,
-            step=step,
-            tokens=tokens,
-            world_size=dist.get_world_size(),
-            dataset_sha256=dataset_sha256,
-            time=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            seconds=round(time.monotonic() - started, 3),
-        )
         _mark_complete(checkpoint)
         prune(directory, keep_last=keep_last)
-        answer = [checkpoint]
-    dist.broadcast_object_list(answer, src=0)
-    assert answer[0] is not None
-    return answer[0]
+    dist.barrier()
+    return checkpoint
 
 
 def _mark_complete(checkpoint: Checkpoint) -> None:
