@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from unit.trainer.factory import Pod, free_port, run_config
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
 from rft_trainer.contract import ExitCode, Outcome
 from rft_trainer.prepare.dataset import load
 from rft_trainer.train.batch import IGNORE, collate
 from rft_trainer.train.checkpoint import complete_checkpoints
 from rft_trainer.train.plan import BatchPlan
 from rft_trainer.train.schedule import learning_rate
-from safetensors.torch import load_file
-from torch.nn import functional
-from transformers import AutoModelForCausalLM
 from unit.trainer.factory import Pod, wait_until
 
 pytestmark = pytest.mark.distributed
@@ -40,9 +41,7 @@ def plain_torch(pod: Pod, *, steps: int) -> tuple[dict[str, torch.Tensor], float
         world_size=1,
     )
     model = AutoModelForCausalLM.from_pretrained(pod.paths.model, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), betas=training.adam_betas, weight_decay=training.weight_decay
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), betas=training.adam_betas, weight_decay=training.weight_decay)
     loss = torch.zeros(())
     for step in range(steps):
         for group in optimizer.param_groups:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from rft_trainer.contract import RunConfig, StageResult
 from rft_trainer.paths import Layout, RunPaths
 

@@ -59,5 +59,5 @@ def last_number(text: str) -> str | None:
 
 
 def _trimmed(text: str) -> str:
-    text = text.strip().strip("*").strip()
-    return text.removesuffix(".").strip() if not re.search(r"\d\.\d*$", text) or text.endswith(".") else text
+    """Without emphasis and the full stop of the sentence."""
+    return text.strip(" *").rstrip(".").strip(" *")

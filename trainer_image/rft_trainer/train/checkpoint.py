@@ -82,7 +82,7 @@ def save(engine: Any, directory: Path, *, step: int, tokens: int, dataset_sha256
     )
     dist.barrier()
     seconds = round(time.monotonic() - started, 3)
-    facts = [datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), seconds]
+    facts: list[Any] = [datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), seconds]
     dist.broadcast_object_list(facts, src=0)
     checkpoint = Checkpoint(
         path=path,

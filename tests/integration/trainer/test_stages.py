@@ -1,0 +1,137 @@
+"""Prepare and Evaluate through ``rft-launch``: results, exit codes, repeatability."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.evaluate.record import AnswerFile
+from rft_trainer.prepare.dataset import load
+from rft_trainer.train.export import MARKER
+from unit.trainer.factory import GYM, Pod, run_config, wait_until
+
+
+def test_prepare_gives_equal_bytes_when_it_is_killed_and_repeated(tmp_path: Path) -> None:
+    pod, other = Pod(tmp_path / "a", run_config()), Pod(tmp_path / "b", run_config())
+    pod.start("prepare")
+    wait_until(lambda: pod.paths.data.exists(), what="the run's directory")
+    pod.power_off()
+    assert pod.run("prepare") == ExitCode.DONE, pod.log("prepare")
+    assert other.run("prepare") == ExitCode.DONE, other.log("prepare")
+    first, second = pod.result().prepare, other.result().prepare
+    assert first is not None
+    assert first == second
+    assert (first.steps, first.dropped_rows) == (6, 0)
+    assert 0 < first.target_tokens < first.tokens
+    for name in ("model/model.safetensors", "model/tokenizer.json", "dataset/tokens.npy"):
+        assert (pod.paths.data / name).read_bytes() == (other.paths.data / name).read_bytes(), name
+    marked = pod.paths.prepared.stat().st_mtime_ns
+    assert pod.run("prepare") == ExitCode.DONE
+    assert pod.result().prepare == first
+    assert pod.paths.prepared.stat().st_mtime_ns == marked, "what is done is not done again"
+
+
+def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(tmp_path: Path) -> None:
+    pod = Pod(
+        tmp_path,
+        run_config(
+            dataset={"uri": "file:///rft/claims/rows/rows.jsonl", "format": "messages"},
+            evaluation__benchmarks=[{"name": "own", "uri": "pvc://rows/test.jsonl", "max_tokens": 8}],
+            training__max_sequence_length=64,
+        ),
+    )
+    claim = pod.layout.claim("rows", "")
+    claim.mkdir(parents=True)
+    turns = [("What is 2?", "two"), ("held OUT?", "yes"), ("long", "very " * 200), ("no answer", " ")]
+    rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in turns]
+    (claim / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (claim / "test.jsonl").write_text(json.dumps({"problem": "Held out?", "answer": "1"}))
+    assert pod.run("prepare") == ExitCode.DONE, pod.log("prepare")
+    summary = pod.result().prepare
+    assert summary is not None
+    assert (summary.rows, summary.dropped_rows) == (1, 3)
+    assert load(pod.paths.dataset).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"dataset": {"uri": "file:///rft/rows.jsonl", "format": "s1"}}, "rows.jsonl:2: is not JSON"),
+        ({"dataset": {"uri": "pvc://gone/x", "format": "s1"}}, "does not exist"),
+        ({"model": {"uri": "init://huge"}}, "the only preset is init://tiny-qwen2"),
+        ({"model": {"uri": "init://tiny-qwen2?width=3"}}, "unknown option 'width'"),
+        ({"training__max_sequence_length": 16}, "training.maxSequenceLength=16: all 300 rows are longer"),
+    ],
+)
+def test_prepare_ends_with_78_and_the_reason_when_the_input_is_bad(
+    tmp_path: Path, overrides: dict[str, object], reason: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "q", "attempt": "1"}\n{broken\n')
+    pod = Pod(tmp_path, run_config(**{"evaluation": None, **overrides}))
+    assert pod.run("prepare") == ExitCode.BAD_INPUT, pod.log("prepare")
+    result = pod.result()
+    assert (result.stage, result.outcome) == (Stage.PREPARE, Outcome.FAILED)
+    assert reason in str(result.error)
+
+
+def test_launch_ends_with_78_when_the_configuration_breaks_the_contract(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, run_config())
+    pod.layout.config_file.write_text('{"version": 2}')
+    assert pod.run("prepare") == ExitCode.BAD_INPUT
+    assert "version" in str(pod.result().error)
+
+
+def test_launch_ends_with_79_when_a_node_of_the_gang_never_comes(tmp_path: Path) -> None:
+    config = run_config(nodes=2, startup_seconds=1)
+    pod = Pod(tmp_path, config, hosts="127.0.0.1 slots=1\nno-such-host.invalid slots=1\n")
+    assert pod.run("train", RFT_RENDEZVOUS_PORT="0") == ExitCode.RENDEZVOUS_FAILED
+    assert "no-such-host.invalid did not reach" in str(pod.result().error)
+
+
+def test_launch_ends_with_76_when_it_is_stopped_before_the_gang_is_there(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, run_config(nodes=2), hosts="127.0.0.1 slots=1\n127.0.0.2 slots=1\n")
+    process = pod.start("train", JOB_COMPLETION_INDEX="1")
+    wait_until(lambda: pod.layout.run.exists(), what="the launcher")
+    wait_until(lambda: "SigCgt:\t0000000000004002" in Path(f"/proc/{process.pid}/status").read_text(), what="handlers")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == ExitCode.DRAINED_WITHOUT_CHECKPOINT
+    assert pod.result().outcome is Outcome.DRAINED
+
+
+def test_evaluation_fails_without_a_score_when_nothing_was_trained(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod()
+    assert pod.run("evaluate") == ExitCode.BAD_INPUT
+    assert pod.result().evaluate is None
+    assert "train first" in str(pod.result().error)
+
+
+def test_evaluation_fails_when_its_questions_were_trained_on(make_pod: Callable[..., Pod]) -> None:
+    benchmark = {"name": "sums", "uri": f"{GYM}&seed=1000000", "limit": 4, "max_tokens": 8}
+    pod = make_pod(evaluation__benchmarks=[benchmark])
+    assert pod.run("evaluate") == ExitCode.BAD_INPUT
+    assert "4 of its questions were trained on" in str(pod.result().error)
+
+
+def test_evaluation_fails_without_a_score_when_its_time_is_used_up(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(evaluation__max_seconds=0)
+    pod.paths.model.rename(pod.paths.export)
+    (pod.paths.export / MARKER).write_text('{"step": 6}')
+    assert pod.run("evaluate") == 1
+    assert pod.result().evaluate is None
+    assert "evaluation.maxSeconds is used up" in str(pod.result().error)
+
+
+def test_answers_survive_when_the_last_line_was_cut_by_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    line = {
+        "id": "0", "sample": 0, "text": "t", "tokens": 1, "finished": True, "extracted": "1", "correct": True,
+        "reason": "equal",
+    }  # fmt: skip
+    path.write_text(json.dumps(line) + "\n" + json.dumps(line)[:20])
+    assert list(AnswerFile(path).records) == [("0", 0)]
+    assert path.read_text() == json.dumps(line) + "\n"

@@ -1,0 +1,94 @@
+"""The rendezvous check, with real sockets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rft_trainer.errors import BadInputError, DrainedError, RendezvousError
+from rft_trainer.launch.gang import Gang, assemble, read_hostfile
+from unit.trainer.factory import free_port
+
+HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+
+
+def gang(rank: int, *, port: int, ticket: str = "uid/1", hosts: tuple[str, ...] = HOSTS) -> Gang:
+    return Gang(hosts=hosts, slots=(1,) * len(hosts), node_rank=rank, port=port, ticket=ticket)
+
+
+def never() -> bool:
+    return False
+
+
+def run_all(members: list[Gang], *, startup_seconds: float) -> dict[int, Exception | None]:
+    ended: dict[int, Exception | None] = {}
+
+    def one(member: Gang) -> None:
+        try:
+            assemble(member, startup_seconds=startup_seconds, stopping=never)
+            ended[member.node_rank] = None
+        except RendezvousError as error:
+            ended[member.node_rank] = error
+
+    threads = [threading.Thread(target=one, args=(member,)) for member in members]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return ended
+
+
+def test_all_nodes_go_on_when_all_are_there() -> None:
+    port = free_port()
+    assert run_all([gang(rank, port=port) for rank in (2, 1, 0)], startup_seconds=20) == {0: None, 1: None, 2: None}
+
+
+def test_every_node_fails_and_node_0_names_the_missing_when_one_is_absent() -> None:
+    port = free_port()
+    ended = run_all([gang(rank, port=port) for rank in (0, 1)], startup_seconds=1.5)
+    assert "127.0.0.3 did not reach 127.0.0.1" in str(ended[0])
+    assert isinstance(ended[1], RendezvousError)
+
+
+def test_node_fails_by_name_when_node_0_is_absent() -> None:
+    port = free_port()
+    with pytest.raises(RendezvousError, match=rf"127\.0\.0\.1:{port} cannot be reached \(Connection refused\)"):
+        assemble(gang(1, port=port), startup_seconds=0.5, stopping=never)
+
+
+def test_node_fails_by_name_when_its_name_does_not_resolve() -> None:
+    member = gang(0, port=free_port(), hosts=("no-such-host.invalid", "127.0.0.1"))
+    with pytest.raises(RendezvousError, match=r"host no-such-host\.invalid does not resolve"):
+        assemble(member, startup_seconds=0.3, stopping=never)
+
+
+def test_pod_of_another_attempt_is_turned_away_when_it_reaches_node_0() -> None:
+    port = free_port()
+    members = [gang(0, port=port, hosts=HOSTS[:2]), gang(1, port=port, hosts=HOSTS[:2], ticket="uid/2")]
+    ended = run_all(members, startup_seconds=1.5)
+    assert "127.0.0.2 did not reach" in str(ended[0])
+    assert ended[1] is not None
+
+
+def test_waiting_ends_at_once_when_a_stop_is_asked_for() -> None:
+    started = time.monotonic()
+    with pytest.raises(DrainedError):
+        assemble(gang(1, port=free_port()), startup_seconds=60, stopping=lambda: True)
+    assert time.monotonic() - started < 10
+
+
+def test_hostfile_is_read_in_rank_order_when_it_has_comments(tmp_path: Path) -> None:
+    path = tmp_path / "hostfile"
+    path.write_text("# gang\nrun-0.svc slots=8\n\nrun-1.svc slots=4\n")
+    assert read_hostfile(path) == (("run-0.svc", "run-1.svc"), (8, 4))
+
+
+@pytest.mark.parametrize("text", ["run-0.svc\n", "run-0 slots=0\n", "", "a slots=1\na slots=1\n"])
+def test_hostfile_is_refused_when_a_line_is_wrong(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "hostfile"
+    path.write_text(text)
+    with pytest.raises(BadInputError, match="hostfile"):
+        read_hostfile(path)
