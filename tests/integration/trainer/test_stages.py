@@ -19,7 +19,7 @@ from unit.trainer.factory import GYM, Pod, run_config, wait_until
 def test_prepare_gives_equal_bytes_when_it_is_killed_and_repeated(tmp_path: Path) -> None:
     pod, other = Pod(tmp_path / "a", run_config()), Pod(tmp_path / "b", run_config())
     pod.start("prepare")
-    wait_until(lambda: pod.paths.data.exists(), what="the run's directory")
+    wait_until(pod.paths.data.exists, what="the run's directory")
     pod.power_off()
     assert pod.run("prepare") == ExitCode.DONE, pod.log("prepare")
     assert other.run("prepare") == ExitCode.DONE, other.log("prepare")
@@ -65,7 +65,7 @@ def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(
         ({"dataset": {"uri": "pvc://gone/x", "format": "s1"}}, "does not exist"),
         ({"model": {"uri": "init://huge"}}, "the only preset is init://tiny-qwen2"),
         ({"model": {"uri": "init://tiny-qwen2?width=3"}}, "unknown option 'width'"),
-        ({"training__max_sequence_length": 16}, "training.maxSequenceLength=16: all 300 rows are longer"),
+        ({"training__max_sequence_length": 16}, "training.maxSequenceLength=16: all 298 rows are longer"),
     ],
 )
 def test_prepare_ends_with_78_and_the_reason_when_the_input_is_bad(
@@ -93,11 +93,17 @@ def test_launch_ends_with_79_when_a_node_of_the_gang_never_comes(tmp_path: Path)
     assert "no-such-host.invalid did not reach" in str(pod.result().error)
 
 
+def catches_sigterm(pid: int) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def test_launch_ends_with_76_when_it_is_stopped_before_the_gang_is_there(tmp_path: Path) -> None:
     pod = Pod(tmp_path, run_config(nodes=2), hosts="127.0.0.1 slots=1\n127.0.0.2 slots=1\n")
     process = pod.start("train", JOB_COMPLETION_INDEX="1")
-    wait_until(lambda: pod.layout.run.exists(), what="the launcher")
-    wait_until(lambda: "SigCgt:\t0000000000004002" in Path(f"/proc/{process.pid}/status").read_text(), what="handlers")
+    wait_until(pod.layout.run.exists, what="the launcher")
+    wait_until(lambda: catches_sigterm(process.pid), what="handlers")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == ExitCode.DRAINED_WITHOUT_CHECKPOINT
     assert pod.result().outcome is Outcome.DRAINED

@@ -45,11 +45,17 @@ def complete_checkpoints(directory: Path) -> list[Checkpoint]:
     for marker in directory.glob(f"step-*/{MARKER}"):
         content = read_json(marker)
         if isinstance(content, dict) and _sizes_hold(marker.parent, content.get("files", {})):
-            fields = {
-                name: content[name] for name in ("step", "tokens", "world_size", "dataset_sha256", "time", "seconds")
-            }
-            found.append(Checkpoint(path=marker.parent, **fields))
+            found.append(read(marker.parent))
     return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def read(path: Path) -> Checkpoint:
+    """The complete checkpoint at ``path``; raises :class:`StageError` when its marker cannot be read."""
+    content = read_json(path / MARKER)
+    if not isinstance(content, dict):
+        raise StageError(f"checkpoint {path.name}: its marker cannot be read on this node; is the volume shared?")
+    fields = ("step", "tokens", "world_size", "dataset_sha256", "time", "seconds")
+    return Checkpoint(path=path, **{name: content[name] for name in fields})
 
 
 def _sizes_hold(path: Path, files: dict[str, int]) -> bool:

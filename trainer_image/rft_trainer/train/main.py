@@ -116,15 +116,19 @@ def _train(
 
 
 def _find_checkpoint(config: RunConfig, paths: RunPaths, *, dataset: PreparedDataset) -> Checkpoint | None:
-    """The checkpoint to resume from, the same on all ranks."""
+    """The checkpoint to resume from; rank 0 looks and tells, for nodes may see a shared volume differently."""
     import torch.distributed as dist
 
     from rft_trainer.train import checkpoint as checkpoints
 
-    if config.checkpoint.resume == "never" and dist.get_rank() == 0:
-        shutil.rmtree(paths.checkpoints, ignore_errors=True)
-    dist.barrier()
-    return checkpoints.newest(paths.checkpoints, dataset_sha256=dataset.sha256)
+    found: list[str | None] = [None]
+    if dist.get_rank() == 0:
+        if config.checkpoint.resume == "never":
+            shutil.rmtree(paths.checkpoints, ignore_errors=True)
+        newest = checkpoints.newest(paths.checkpoints, dataset_sha256=dataset.sha256)
+        found = [newest.path.name if newest else None]
+    dist.broadcast_object_list(found, src=0)
+    return None if found[0] is None else checkpoints.read(paths.checkpoints / found[0])
 
 
 def _universal(saved: Checkpoint) -> Path:
