@@ -40,6 +40,7 @@ def scratch_environment(environment: dict[str, str]) -> dict[str, str]:
             continue
         if name == "HOME" or name not in environment:
             result[name] = f"{temporary}/rft-cache/{directory}"
+    result.setdefault("USER", "rft")  # the user id of a pod need not have a name
     for name in CACHE_VARIABLES:
         if result.get(name, "").startswith(f"{temporary}/rft-cache/"):
             Path(result[name]).mkdir(parents=True, exist_ok=True)
@@ -75,8 +76,12 @@ def install_crash_report(layout: Layout, *, rank: int) -> None:
     default = sys.excepthook
 
     def report(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-        text = f"{kind.__name__}: {value}".strip()
-        write_json(layout.errors / f"rank-{rank}.json", {"time": time.time(), "rank": rank, "error": text})
+        report_error(layout, rank=rank, text=f"{kind.__name__}: {value}".strip())
         default(kind, value, trace)
 
     sys.excepthook = report
+
+
+def report_error(layout: Layout, *, rank: int, text: str) -> None:
+    """Leave an error on disk for the supervisor, which may never see this rank's result."""
+    write_json(layout.errors / f"rank-{rank}.json", {"time": time.time(), "rank": rank, "error": text})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from rft_trainer.contract import ExitCode
 from unit.trainer.factory import GYM, Pod, free_port, run_config
 

@@ -194,3 +194,22 @@ def test_packed_training_in_bf16_completes_when_activations_are_recomputed(
     assert summary.loss is not None
     assert 0 < summary.loss < 7
     assert {tensor.dtype for tensor in weights(pod).values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("stage", "ranks_before", "ranks_after"), [(1, 2, 1), (2, 2, 1), (3, 1, 2)])
+def test_training_goes_on_as_if_nothing_happened_when_the_number_of_ranks_changes(
+    make_pod: Callable[..., Pod], stage: int, ranks_before: int, ranks_after: int
+) -> None:
+    settings = {"training__zero_stage": stage, "training__schedule": "constant", "training__warmup_ratio": 0.0}
+    first = make_pod(**settings, hosts=f"localhost slots={ranks_before}\n")
+    assert first.run("train") == ExitCode.DONE, first.log("train")
+    second = make_pod(**settings, training__max_steps=9, share=first, hosts=f"localhost slots={ranks_after}\n")
+    assert second.run("train") == ExitCode.DONE, second.log("train")
+    train_lines = [line["step"] for line in second.progress_lines() if line["phase"] == "train"]
+    assert train_lines[0] == 7
+    wanted, loss = plain_torch(second, steps=9)
+    summary = second.result().train
+    assert summary is not None
+    assert summary.loss == pytest.approx(loss, abs=2e-3)
+    for name, tensor in weights(second).items():
+        torch.testing.assert_close(tensor, wanted[name], atol=5e-3, rtol=1e-3)

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"stage is {parsed.stage!r}: give prepare, train or evaluate, or set {ENV_STAGE}")
     stage, layout = Stage(parsed.stage), Layout(parsed.root.absolute())
     layout.run.mkdir(parents=True, exist_ok=True)
-    for stale in (layout.stop_file, layout.result_file, *layout.errors.glob("rank-*.json")):
+    for stale in (layout.stop_file, layout.result_file, layout.progress_file, *layout.errors.glob("rank-*.json")):
         stale.unlink(missing_ok=True)
     try:
         result, code = run(stage, layout)

@@ -14,8 +14,6 @@ from rft_trainer.launch.child import Child
 from rft_trainer.paths import Layout
 from rft_trainer.results import failed, read_result
 
-_OWN_CODES = frozenset(int(code) for code in ExitCode)
-
 
 def judge(stage: Stage, layout: Layout, *, child: Child, stop_asked: bool, killed: bool) -> tuple[StageResult, int]:
     """The stage's result and the pod's exit code."""

@@ -19,7 +19,7 @@ from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import PreparedDataset, load
 from rft_trainer.report import Reporter
 from rft_trainer.results import failed, write_result
-from rft_trainer.stage_main import install_crash_report, parse_layout
+from rft_trainer.stage_main import install_crash_report, parse_layout, report_error
 from rft_trainer.steps import total_steps
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = train(layout, local_rank=local_rank)
     except StageError as error:
+        report_error(layout, rank=rank, text=str(error))
         if local_rank == 0:
             write_result(layout.result_file, failed(Stage.TRAIN, str(error)))
         sys.stderr.write(f"error: {error}\n")
