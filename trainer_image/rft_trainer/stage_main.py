@@ -39,10 +39,10 @@ def scratch_environment(environment: dict[str, str]) -> dict[str, str]:
         if name == "HOME" and os.access(home, os.W_OK) and home != "/":
             continue
         if name == "HOME" or name not in environment:
-            result[name] = f"{temporary}/rft-cache/{directory}"
+            result[name] = f"{temporary}/rft-cache-{os.getuid()}/{directory}"
     result.setdefault("USER", "rft")  # the user id of a pod need not have a name
     for name in CACHE_VARIABLES:
-        if result.get(name, "").startswith(f"{temporary}/rft-cache/"):
+        if result.get(name, "").startswith(f"{temporary}/rft-cache-{os.getuid()}/"):
             Path(result[name]).mkdir(parents=True, exist_ok=True)
     return result
 

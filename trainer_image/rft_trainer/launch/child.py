@@ -43,10 +43,11 @@ class Child:
     def _copy_output(self) -> None:
         stream = self._process.stdout
         assert stream is not None
-        for line in stream:
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
-            self._tail.append(line.decode(errors="replace").rstrip())
+        with stream:
+            for line in stream:
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
+                self._tail.append(line.decode(errors="replace").rstrip())
 
     @property
     def error_line(self) -> str | None:
