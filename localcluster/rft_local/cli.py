@@ -1,0 +1,107 @@
+"""``rft local``: the embedded cluster from the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+
+from rft_local.errors import LocalClusterError
+
+NAME = click.option("--name", default="default", show_default=True, help="Name of the cluster.")
+
+
+@click.group()
+def local() -> None:
+    """A real Kubernetes cluster on this machine, for trying and testing (Linux, root)."""
+
+
+@local.command()
+@NAME
+@click.option("--nodes", default=2, show_default=True, help="Number of nodes; 0: the control plane alone.")
+@click.option("--gpus", default=1, show_default=True, help="Fake GPUs of each node.")
+def up(name: str, nodes: int, gpus: int) -> None:
+    """Start a cluster."""
+    from rft_local.cluster import ClusterOptions, start
+
+    try:
+        cluster = start(ClusterOptions(name=name, nodes=nodes, gpus=gpus))
+    except LocalClusterError as error:
+        raise click.ClickException(str(error)) from error
+    except subprocess.CalledProcessError as error:
+        raise click.ClickException(f"{error}\n{error.stderr}") from error
+    click.echo(f"export KUBECONFIG={cluster.kubeconfig}")
+
+
+@local.command()
+@NAME
+def status(name: str) -> None:
+    """Show the cluster's parts; exit code 1 if one of them is down."""
+    from rft_local.cluster import Cluster
+
+    try:
+        cluster = Cluster.named(name)
+    except LocalClusterError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{cluster.describe()}\n")
+    rows = [("PART", "STATE", "PID"), *cluster.status()]
+    for part, state, pid in rows:
+        click.echo(f"{part:<26}{state:<10}{pid}".rstrip())
+    sys.exit(any(state == "stopped" for _, state, _ in rows))
+
+
+@local.command()
+@NAME
+def kubeconfig(name: str) -> None:
+    """Print the path of the cluster's kubeconfig."""
+    from rft_local.cluster import Cluster
+
+    try:
+        click.echo(str(Cluster.named(name).kubeconfig))
+    except LocalClusterError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@local.command()
+@NAME
+@click.argument("kind")
+@click.argument("node", required=False)
+def fault(name: str, kind: str, node: str | None) -> None:
+    """Break or mend something.
+
+    KIND is kill-node, start-node, freeze-kubelet, thaw-kubelet, partition or heal (each with a NODE), or
+    stop-apiserver or start-apiserver.
+    """
+    from rft_local.cluster import Cluster
+
+    try:
+        Cluster.named(name).fault(kind, node)
+    except LocalClusterError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@local.command()
+@NAME
+def down(name: str) -> None:
+    """End a cluster and remove every trace of it."""
+    from rft_local.cluster import Cluster
+
+    try:
+        Cluster.named(name).down()
+    except LocalClusterError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"cluster {name!r} is gone")
+
+
+@local.command()
+@click.argument("family", nargs=-1)
+def tools(family: tuple[str, ...]) -> None:
+    """Build tool families into the cache (default: what a cluster needs) and print their folders."""
+    from rft_local.tools import ensure
+
+    try:
+        for each in family or ("etcd", "kubernetes", "coredns"):
+            click.echo(str(ensure(each)))
+    except LocalClusterError as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,125 @@
+"""Names, addresses and folders of one cluster, derived from its name and its number.
+
+Invariant: two clusters with different numbers share no address, link, namespace or cgroup. All addresses lie in
+198.18.0.0/15, which RFC 2544 sets aside for test networks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rft_local.errors import StateError
+
+MOST_CLUSTERS = 16
+MOST_NODES = 9
+INSTANCE_TYPE = "rft-local"
+GPU_PRODUCT = "Fake-H100"
+GPU_RESOURCE = "nvidia.com/gpu"
+
+
+def state_home() -> Path:
+    """Return the folder of all clusters' state."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "rft"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One cluster."""
+
+    name: str
+    state: Path
+    nodes: int
+    gpus: int
+    number: int
+    """0..15; chooses addresses and names. A control plane alone uses 127.0.0.1 and no number."""
+    api_port: int
+    etcd_port: int
+    etcd_peer_port: int
+
+    @property
+    def base(self) -> int:
+        """Third octet of the cluster's first network."""
+        return self.number * 16
+
+    @property
+    def api_host(self) -> str:
+        """Address of the API server and of the cluster's DNS."""
+        return f"198.18.{self.base}.1" if self.nodes else "127.0.0.1"
+
+    @property
+    def api_url(self) -> str:
+        """URL of the API server."""
+        return f"https://{self.api_host}:{self.api_port}"
+
+    @property
+    def service_range(self) -> str:
+        """Addresses of Services."""
+        return f"198.19.{self.base}.0/20"
+
+    @property
+    def kubernetes_service(self) -> str:
+        """Address of the Service ``kubernetes``."""
+        return f"198.19.{self.base}.1"
+
+    @property
+    def bridge(self) -> str:
+        """The host's bridge."""
+        return f"rft{self.number}"
+
+    @property
+    def cgroup(self) -> str:
+        """Root cgroup of all nodes."""
+        return f"rft{self.number}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The admin's kubeconfig."""
+        return self.state / "kubeconfig"
+
+    def node_names(self) -> list[str]:
+        """Return the nodes' names."""
+        return [f"node-{index}" for index in range(1, self.nodes + 1)]
+
+    def node_address(self, index: int) -> str:
+        """Return a node's address."""
+        return f"198.18.{self.base}.{10 + index}"
+
+    def pod_range(self, index: int) -> str:
+        """Return the addresses of a node's pods."""
+        return f"198.18.{self.base + index}.0/24"
+
+    def namespace(self, index: int) -> str:
+        """Return the name of a node's network namespace."""
+        return f"rft{self.number}-node-{index}"
+
+    def link(self, index: int) -> str:
+        """Return the host's end of a node's cable."""
+        return f"rft{self.number}n{index}"
+
+    def save(self) -> None:
+        """Write the layout into the state folder."""
+        raw = {**asdict(self), "state": str(self.state)}
+        (self.state / "cluster.json").write_text(json.dumps(raw, indent=1))
+
+    @classmethod
+    def load(cls, state: Path) -> Layout:
+        """Read a layout; raises StateError if there is no cluster."""
+        try:
+            raw = json.loads((state / "cluster.json").read_text())
+        except FileNotFoundError:
+            msg = f"no cluster in {state}; start one with: rft local up"
+            raise StateError(msg) from None
+        return cls(**{**raw, "state": Path(raw["state"])})
+
+
+def index_of(node: str) -> int:
+    """Return the index in a node's name; raises StateError for no such name."""
+    head, _, tail = node.partition("-")
+    if head != "node" or not tail.isdigit():
+        msg = f"{node!r} is no node of this cluster; names are node-1, node-2, ..."
+        raise StateError(msg)
+    return int(tail)
