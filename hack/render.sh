@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Renders the chart for the local cluster into helm/rendered, so that a fresh machine need not build Helm.
+# With --check it only says whether the committed file is up to date.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=helm/rendered/rft-operator-local.yaml
+helm=${HELM:-$(.venv/bin/python -m rft_local tools helm)/helm}
+fresh=$(mktemp)
+trap 'rm -f "$fresh"' EXIT
+{
+  echo "# Rendered by hack/render.sh from helm/rft-operator with values-local.yaml. Do not edit."
+  "$helm" template rft-operator helm/rft-operator --namespace rft-system -f helm/rft-operator/values-local.yaml
+} >"$fresh"
+if cmp -s "$fresh" "$out"; then
+  exit 0
+fi
+if [ "${1:-}" = --check ]; then
+  echo "error: $out differs from the chart; run: make generate" >&2
+  exit 1
+fi
+mkdir -p "$(dirname "$out")"
+cp "$fresh" "$out"
+echo "wrote $out"
