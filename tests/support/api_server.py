@@ -1,0 +1,92 @@
+"""A real API server for tests: the embedded control plane alone, or the cluster of the current kubeconfig.
+
+Invariant: what a test session starts or installs is gone when it ends, also when a test or the set-up fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio import client, config
+
+from rft_local.cluster import ClusterOptions, start
+from rft_local.tools import binary
+from rft_operator.api import GROUP, PLURAL
+
+ROOT = Path(__file__).resolve().parents[2]
+CRDS = ROOT / "crds"
+CRD = f"{PLURAL}.{GROUP}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServer:
+    """Where the API server is and how to talk to it."""
+
+    kubeconfig: Path | None
+    """None: the current kubeconfig (KUBECONFIG, else ~/.kube/config)."""
+    program: Path
+
+    async def configuration(self) -> client.Configuration:
+        """Return a configuration for a client of ``kubernetes.aio``."""
+        configuration = client.Configuration()
+        file = None if self.kubeconfig is None else str(self.kubeconfig)
+        await config.load_kube_config(config_file=file, client_configuration=configuration)
+        configuration.retries = None
+        return configuration
+
+    def kubectl(
+        self, *arguments: str | Path, manifest: Mapping[str, Any] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as a user would; ``manifest`` goes to its standard input (``-f -``)."""
+        where = () if self.kubeconfig is None else ("--kubeconfig", self.kubeconfig)
+        done = subprocess.run(
+            [self.program, *where, *arguments],
+            input=None if manifest is None else json.dumps(manifest),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert not check or done.returncode == 0, f"kubectl {arguments}: {done.stderr}"
+        return done
+
+    def create(self, manifest: Mapping[str, Any]) -> None:
+        """Create an object."""
+        self.kubectl("create", "-f", "-", manifest=manifest)
+
+
+@contextlib.contextmanager
+def api_server(state: Path) -> Iterator[ApiServer]:
+    """Give an API server that serves this checkout's CRDs."""
+    with _existing() if os.environ.get("USE_EXISTING_CLUSTER") == "1" else _embedded(state) as server:
+        before = server.kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name").stdout.strip()
+        server.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
+        try:
+            server.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+            yield server
+        finally:
+            if not before:
+                server.kubectl("delete", "crd", CRD, "--wait=false")
+
+
+@contextlib.contextmanager
+def _embedded(state: Path) -> Iterator[ApiServer]:
+    cluster = start(ClusterOptions(name=f"test-{uuid.uuid4().hex[:8]}", nodes=0, state=state))
+    try:
+        yield ApiServer(kubeconfig=cluster.kubeconfig, program=binary("kubectl"))
+    finally:
+        cluster.down()
+
+
+@contextlib.contextmanager
+def _existing() -> Iterator[ApiServer]:
+    found = shutil.which("kubectl")
+    yield ApiServer(kubeconfig=None, program=Path(found) if found else binary("kubectl"))
