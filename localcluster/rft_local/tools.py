@@ -100,7 +100,7 @@ def ensure(family_name: str, *, say: Callable[[str], None] | None = None) -> Pat
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with _locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             _build(family, folder, say or _to_stderr)
     return folder
@@ -145,7 +145,7 @@ def _build(family: Family, folder: Path, say: Callable[[str], None]) -> None:
         out = Path(temporary) / "bin"
         out.mkdir()
         argv = [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", f"{out}/", "tool"]
-        _run_with_pulse(argv, family=family, say=say, log=folder.with_suffix(".log"))
+        _run_with_pulse(argv, family=family, say=say, log=folder.with_name(f"{folder.name}.log"))
         for built, wanted in family.built_as:
             (out / built).rename(out / wanted)
         missing = [name for name in family.binaries if not (out / name).is_file()]
