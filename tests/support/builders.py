@@ -19,7 +19,7 @@ SPEC: dict[str, Any] = {
     "evaluation": {
         "gpus": 1,
         "maxSeconds": 600,
-        "benchmarks": [{"name": "sums", "uri": "gym://chain_sum?seed=9", "maxTokens": 64}],
+        "benchmarks": [{"name": "sums", "uri": "gym://chain_sum?seed=9", "limit": 100, "maxTokens": 64}],
     },
 }
 
