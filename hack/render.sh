@@ -8,8 +8,17 @@ helm=${HELM:-$(.venv/bin/python -m rft_local tools helm)/helm}
 fresh=$(mktemp)
 trap 'rm -f "$fresh"' EXIT
 {
-  echo "# Rendered by hack/render.sh from helm/rft-operator with values-local.yaml. Do not edit."
-  "$helm" template rft-operator helm/rft-operator --namespace rft-system -f helm/rft-operator/values-local.yaml
+  cat <<'END'
+# Rendered by hack/render.sh from helm/rft-operator with values-local.yaml. Do not edit.
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: rft-system
+  labels:
+    # The local cluster's admission policy mounts folders of the host into the operator's pod.
+    pod-security.kubernetes.io/enforce: privileged
+END
+  "$helm" template rft-operator helm/rft-operator --namespace rft-system --values helm/rft-operator/values-local.yaml
 } >"$fresh"
 if cmp -s "$fresh" "$out"; then
   exit 0

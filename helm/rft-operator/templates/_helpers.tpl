@@ -1,46 +1,66 @@
+{{/* Full name of everything: at most 50 characters, so that -prices and -progress still fit into 63. */}}
 {{- define "rft.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name }}{{ end | trunc 50 | trimSuffix "-" }}
+{{- $chart := default .Chart.Name .Values.nameOverride -}}
+{{- $joined := contains $chart .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $chart) -}}
+{{- default $joined .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
+{{- define "rft.account" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "rft.name" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name is needed when serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
+{{/* A Deployment's selector cannot be changed later: nothing that an upgrade changes may be in it. */}}
 {{- define "rft.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "rft.labels" -}}
-{{ include "rft.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- $own := fromYaml (include "rft.selector" .) -}}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/part-of" "rft-operator" -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
+{{- toYaml (merge $own .Values.commonLabels) -}}
 {{- end }}
 
 {{- define "rft.image" -}}
-{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}
-{{- else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
 {{- end }}
 
 {{/* What the operator may do with runs and their children, in the namespaces it watches. */}}
 {{- define "rft.rules" -}}
 - apiGroups: [rft.dev]
-  resources: [reasoningfinetunes]
+  resources: [reasoningfinetunes]  # patch: its finalizer; delete: ttlSecondsAfterFinished
   verbs: [get, list, watch, patch, delete]
 - apiGroups: [rft.dev]
   resources: [reasoningfinetunes/status]
   verbs: [patch]
 - apiGroups: [rft.dev]
-  resources: [reasoningfinetunes/finalizers]   # blockOwnerDeletion on children
+  resources: [reasoningfinetunes/finalizers]  # blockOwnerDeletion on children, where the cluster enforces it
   verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, persistentvolumeclaims]
+  resources: [services]
+  verbs: [list, watch, create, patch]
+- apiGroups: [""]
+  resources: [configmaps, persistentvolumeclaims]  # get: does an object that a run refers to exist
   verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
-  resources: [pods]            # patch: our own finalizer, once the bill of a pod is closed
-  verbs: [get, list, watch, patch]
+  resources: [pods]  # patch: the ledger's finalizer, once the bill of a pod is closed
+  verbs: [list, watch, patch]
 - apiGroups: [""]
-  resources: [secrets]         # only the metadata of Secrets that a run names is asked for
+  resources: [secrets]  # only the metadata of Secrets that a run names is asked for
   verbs: [get]
 - apiGroups: [events.k8s.io]
   resources: [events]
