@@ -1,8 +1,9 @@
 """``python -m rft_local.agent``: what a cloud would do for a cluster: volumes and GPUs.
 
 Provisions ``rft-local`` claims as folders (any access mode: all nodes share the disk), removes them when they are
-released, and keeps the fake GPUs in the nodes' status, also after a node registered anew. Invariant: level-triggered;
-each round looks at everything, so nothing depends on an event that was missed.
+released, and keeps the fake GPUs and the disk's size in the nodes' status, also after a node registered anew (these
+kubelets do not measure disks; pods that request ephemeral storage must be scheduled all the same). Invariant:
+level-triggered; each round looks at everything, so nothing depends on an event that was missed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from rft_local.addons import PROVISIONER, STORAGE_CLASS
-from rft_local.layout import GPU_RESOURCE
+from rft_local.layout import EPHEMERAL_STORAGE, GPU_RESOURCE
 
 ROUND_SECONDS = 0.5
 TIMEOUT_SECONDS = 5
@@ -52,8 +53,9 @@ class Agent:
     def round(self) -> None:
         """Give nodes their GPUs, claims their volumes, and remove released volumes."""
         for node in self._api.list_node(_request_timeout=TIMEOUT_SECONDS).items:
-            if (node.status.capacity or {}).get(GPU_RESOURCE) != str(self._gpus):
-                self._give_gpus(node.metadata.name)
+            capacity = node.status.capacity or {}
+            if capacity.get(GPU_RESOURCE) != str(self._gpus) or EPHEMERAL_STORAGE not in capacity:
+                self._give(node.metadata.name)
         for claim in self._api.list_persistent_volume_claim_for_all_namespaces(_request_timeout=TIMEOUT_SECONDS).items:
             if claim.spec.storage_class_name == STORAGE_CLASS and not claim.spec.volume_name:
                 self._provision(claim)
@@ -63,11 +65,13 @@ class Agent:
                 shutil.rmtree(volume.spec.host_path.path, ignore_errors=True)
                 self._api.delete_persistent_volume(volume.metadata.name, _request_timeout=TIMEOUT_SECONDS)
 
-    def _give_gpus(self, node: str) -> None:
-        path = GPU_RESOURCE.replace("/", "~1")
+    def _give(self, node: str) -> None:
+        disk_gib = shutil.disk_usage(self._volumes.parent).total // 2**30
+        given = {GPU_RESOURCE.replace("/", "~1"): str(self._gpus), EPHEMERAL_STORAGE: f"{disk_gib}Gi"}
         patch = [
-            {"op": "add", "path": f"/status/{part}/{path}", "value": str(self._gpus)}
+            {"op": "add", "path": f"/status/{part}/{resource}", "value": value}
             for part in ("capacity", "allocatable")
+            for resource, value in given.items()
         ]
         self._api.patch_node_status(node, patch, _request_timeout=TIMEOUT_SECONDS)
 

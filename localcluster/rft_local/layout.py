@@ -18,6 +18,7 @@ MOST_NODES = 9
 INSTANCE_TYPE = "rft-local"
 GPU_PRODUCT = "Fake-H100"
 GPU_RESOURCE = "nvidia.com/gpu"
+EPHEMERAL_STORAGE = "ephemeral-storage"
 
 
 def state_home() -> Path:

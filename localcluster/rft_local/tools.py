@@ -36,6 +36,8 @@ class Family:
     """The module whose version is the family's."""
     built_as: tuple[tuple[str, str], ...] = ()
     """(package's last part, wanted name) where they differ."""
+    version_packages: tuple[str, ...] = ()
+    """Go packages whose version variables the linker sets; without that a program calls itself a development build."""
 
 
 FAMILIES = {
@@ -52,6 +54,7 @@ FAMILIES = {
                 "kubectl",
             ),
             module="k8s.io/kubernetes",
+            version_packages=("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"),
         ),
         Family(name="etcd", binaries=("etcd",), module="go.etcd.io/etcd/server/v3", built_as=(("server", "etcd"),)),
         Family(name="coredns", binaries=("coredns",), module="github.com/coredns/coredns"),
@@ -110,7 +113,17 @@ def _cache_name(family: Family) -> str:
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum"):
         digest.update((TOOLS / family.name / name).read_bytes())
+    digest.update(_linker_flags(family).encode())
     return f"{family.name}-{version_of(family)}-{digest.hexdigest()[:12]}"
+
+
+def _linker_flags(family: Family) -> str:
+    """Return the flags: no symbol tables, and the version where the sources do not carry it."""
+    version = version_of(family)
+    major, minor = version.removeprefix("v").split(".")[:2]
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    stamps = [f"-X {package}.{name}={value}" for package in family.version_packages for name, value in values.items()]
+    return " ".join(["-s", "-w", *stamps])
 
 
 def _fits(family: Family, folder: Path) -> bool:
@@ -144,7 +157,7 @@ def _build(family: Family, folder: Path, say: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{family.name}-") as temporary:
         out = Path(temporary) / "bin"
         out.mkdir()
-        argv = [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", f"{out}/", "tool"]
+        argv = [go, "build", "-trimpath", "-ldflags", _linker_flags(family), "-o", f"{out}/", "tool"]
         _run_with_pulse(argv, family=family, say=say, log=folder.with_name(f"{folder.name}.log"))
         for built, wanted in family.built_as:
             (out / built).rename(out / wanted)
