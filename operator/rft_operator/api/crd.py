@@ -73,7 +73,8 @@ def _root() -> Schema:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            # `name` is declared so that a rule can point at it.
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": structural(Spec, "spec"),
             "status": structural(Status, "status"),
         },
@@ -106,8 +107,22 @@ def reference() -> str:
         lines += ["", f"## {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
         lines += _rows(schema["properties"][part], part)
     lines += ["", "## Rules", "", "The API server refuses a resource that breaks one of these:", ""]
-    lines += [f"- {rule.message}" for rules in RULES.values() for rule in rules]
+    fields: dict[str, list[str]] = {}
+    for field, message in refusals(schema):
+        fields.setdefault(message, []).append(f"`{field}`")
+    lines += [f"- {', '.join(blamed)}: {message}" for message, blamed in fields.items()]
     return "\n".join(lines) + "\n"
+
+
+def refusals(schema: Schema, path: str = "") -> Iterator[tuple[str, str]]:
+    """Give (field, message) of every rule in a schema; ``[]`` stands for the items of a list, ``[*]`` for a map's."""
+    for rule in schema.get("x-kubernetes-validations", ()):
+        yield (path + rule.get("fieldPath", "")).removeprefix("."), rule["message"]
+    for name, prop in schema.get("properties", {}).items():
+        yield from refusals(prop, f"{path}.{name}")
+    for key, mark in (("items", "[]"), ("additionalProperties", "[*]")):
+        if key in schema:
+            yield from refusals(schema[key], path + mark)
 
 
 def _rows(schema: Schema, path: str) -> Iterator[str]:
@@ -127,7 +142,7 @@ def _type(prop: Schema) -> str:
     if "enum" in prop:
         return " \\| ".join(f"`{value}`" for value in prop["enum"])
     if prop.get("x-kubernetes-int-or-string"):
-        return "money"
+        return "integer or string"
     if prop["type"] == "array":
         return f"list of {_type(prop['items'])}"
     low, high = prop.get("minimum"), prop.get("maximum")

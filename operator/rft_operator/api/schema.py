@@ -1,7 +1,7 @@
 """pydantic models to a structural OpenAPI schema, as the API server wants it.
 
 Invariant: the result has no ``$ref``, no ``title`` and no ``null``; each field has a description, and each string, list
-and map a bound (the cost of CEL rules is estimated from the bounds).
+and map a bound (the cost of CEL rules is estimated from the bounds). A pattern of the spec becomes a rule with words.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rft_operator.api.rules import LIST_KEYS, LIST_SETS, MONEY, RULES, Path
+from rft_operator.api.cel import INT_OR_TEXT, Path, Rule, keys_rule, pattern_rule
+from rft_operator.api.rules import LIST_KEYS, LIST_SETS, RULES
+from rft_operator.api.texts import INT_OR_TEXT as INT_OR_TEXT_MARK
+from rft_operator.api.texts import REMEDY
 
 Schema = dict[str, Any]
 
-DROPPED = ("title", "propertyNames", "discriminator")
-MONEY_MARK = "x-rft-money"
-MONEY_LENGTH = 16
+DROPPED = ("title", "discriminator")
 
 
 def structural(model: type[BaseModel], root: str) -> Schema:
@@ -69,7 +70,7 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
 
 def _object_of(prop: Schema) -> Schema:
     """Return the object's schema inside an optional or a list."""
-    if "anyOf" in prop and MONEY_MARK not in prop:
+    if "anyOf" in prop:
         return _object_of(next(each for each in prop["anyOf"] if each.get("type") != "null"))
     items: Schema = prop.get("items", prop)
     return items if items is prop else _object_of(items)
@@ -85,12 +86,9 @@ def _finish(node: Schema, path: Path) -> Schema:
         del node["default"]
     if "const" in node:
         node["enum"] = [node.pop("const")]
-    rules = [rule.to_wire() for rule in RULES.get(path, [])]
-    if node.pop(MONEY_MARK, False):
-        node["maxLength"] = MONEY_LENGTH
-        rules.insert(0, MONEY.to_wire())
+    rules = [*_rules_of_texts(node, path), *RULES.get(path, [])]
     if rules:
-        node["x-kubernetes-validations"] = rules
+        node["x-kubernetes-validations"] = [rule.to_wire() for rule in rules]
     if "properties" in node:
         node["properties"] = {name: _finish(child, (*path, name)) for name, child in node["properties"].items()}
     if "items" in node:
@@ -101,10 +99,31 @@ def _finish(node: Schema, path: Path) -> Schema:
     return node
 
 
+def _rules_of_texts(node: Schema, path: Path) -> list[Rule]:
+    """Take the patterns out of a schema and return them as rules that speak to a user."""
+    found = []
+    kind = node.pop(INT_OR_TEXT_MARK, None)
+    if kind is not None:
+        node["maxLength"], rule = INT_OR_TEXT[kind]
+        found.append(rule)
+    keys = node.pop("propertyNames", {})
+    if REMEDY in keys:
+        # pydantic writes the pattern of the keys as a patternProperties, which no structural schema has.
+        ((pattern, node["additionalProperties"]),) = node.pop("patternProperties").items()
+        found.append(keys_rule(pattern, keys[REMEDY]))
+    remedy = node.pop(REMEDY, None)
+    if remedy is not None:
+        found.append(pattern_rule(node.pop("pattern"), remedy))
+    elif path[0] == "spec" and "pattern" in node:
+        msg = f"{'.'.join(path)}: the pattern {node['pattern']} has no words for a user"
+        raise ValueError(msg)
+    return found
+
+
 def _without_null(node: Schema) -> Schema:
     """Collapse ``anyOf: [X, null]`` to X; an optional field is one that is not required."""
     node = dict(node)
-    if "anyOf" not in node or MONEY_MARK in node:
+    if "anyOf" not in node:
         return node
     options = [each for each in node.pop("anyOf") if each.get("type") != "null"]
     if len(options) != 1:

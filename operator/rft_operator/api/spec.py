@@ -11,16 +11,23 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rft_operator.api.base import (
-    ApiModel,
-    Counter,
+from rft_operator.api.base import ApiModel, Counter, Seconds
+from rft_operator.api.overlay import PodTemplate
+from rft_operator.api.texts import (
+    BenchmarkName,
+    ControllerName,
     Decimal,
     DnsSubdomain,
+    GpuResource,
     LabelKey,
     LabelValue,
+    ModelUri,
     Money,
+    PositiveMoney,
     Quantity,
-    Seconds,
+    SecretKey,
+    SourceUri,
+    SplitName,
     text,
 )
 
@@ -84,6 +91,21 @@ class Resume(StrEnum):
     NEVER = "never"
 
 
+class TolerationOperator(StrEnum):
+    """How a toleration compares with a taint."""
+
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    """What a taint does to pods that do not tolerate it."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
 class Baseline(StrEnum):
     """Whether the base model is measured with the same protocol."""
 
@@ -96,14 +118,14 @@ class SecretReference(ApiModel):
 
     name: DnsSubdomain
     """Name of the Secret."""
-    key: Annotated[str, text(253, pattern=r"^[-._a-zA-Z0-9]+$", minimum=1)] = "token"
+    key: SecretKey = "token"
     """Key that holds the hub token."""
 
 
 class Model(ApiModel):
     """The base model."""
 
-    uri: Annotated[str, text(512, pattern=r"^(hf|pvc|file|init)://.+$", minimum=1)]
+    uri: ModelUri
     """hf://org/name, pvc://claim/path, file:///path, or init://tiny-qwen2 (random weights, for demos)."""
     revision: Annotated[str, text(128, minimum=1)] | None = None
     """Branch, tag or commit of a hub model."""
@@ -114,9 +136,9 @@ class Model(ApiModel):
 class Dataset(ApiModel):
     """The training rows."""
 
-    uri: Annotated[str, text(512, pattern=r"^(hf|pvc|file|gym)://.+$", minimum=1)]
+    uri: SourceUri
     """hf://org/name, pvc://claim/path, file:///path, or gym://task?option=value (seeded generator)."""
-    split: Annotated[str, text(64, pattern=r"^[A-Za-z0-9_.-]+$", minimum=1)] = "train"
+    split: SplitName = "train"
     """Split of a hub dataset."""
     format: DatasetFormat
     """Format of the rows; gym:// rows are rendered as s1."""
@@ -181,7 +203,7 @@ class Resources(ApiModel):
     """Machines in the gang."""
     gpus_per_node: Annotated[int, Field(ge=1, le=16)] = 8
     """GPUs on each machine; each GPU is one rank."""
-    gpu_resource: Annotated[str, text(317, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", minimum=3)] = "nvidia.com/gpu"
+    gpu_resource: GpuResource = "nvidia.com/gpu"
     """Extended resource that stands for a GPU."""
     cpu: Quantity | None = None
     """CPU of each training pod (request and limit)."""
@@ -194,13 +216,13 @@ class Resources(ApiModel):
 class Toleration(ApiModel):
     """A Kubernetes toleration."""
 
-    key: Annotated[str, text(317)] | None = None
+    key: LabelKey | None = None
     """Taint key; absent with operator Exists tolerates everything."""
-    operator: Annotated[str, text(8, pattern=r"^(Exists|Equal)$")] = "Equal"
+    operator: TolerationOperator = TolerationOperator.EQUAL
     """Exists or Equal."""
-    value: Annotated[str, text(63)] | None = None
+    value: LabelValue | None = None
     """Taint value for operator Equal."""
-    effect: Annotated[str, text(20, pattern=r"^(NoSchedule|PreferNoSchedule|NoExecute)$")] | None = None
+    effect: TaintEffect | None = None
     """NoSchedule, PreferNoSchedule or NoExecute; absent means all."""
     toleration_seconds: Seconds | None = None
     """How long a NoExecute taint is tolerated."""
@@ -233,9 +255,9 @@ class Storage(ApiModel):
 class Budget(ApiModel):
     """The money of the run: training, retries and evaluation share it."""
 
-    limit_usd: Money = Field(alias="limitUSD")
+    limit_usd: PositiveMoney = Field(alias="limitUSD")
     """Never spend more than this. A whole number or a quoted decimal, in US dollars."""
-    usd_per_gpu_hour: Money | None = Field(default=None, alias="usdPerGpuHour")
+    usd_per_gpu_hour: PositiveMoney | None = Field(default=None, alias="usdPerGpuHour")
     """Price of one GPU-hour; absent means the admin's price catalogue decides by the node's labels."""
     evaluation_reserve_usd: Money | None = Field(default=None, alias="evaluationReserveUSD")
     """Kept back for the evaluation; absent means evaluation GPUs x rate x evaluation.maxSeconds."""
@@ -285,9 +307,9 @@ class Retries(ApiModel):
 class BenchmarkSpec(ApiModel):
     """One benchmark."""
 
-    name: Annotated[str, text(40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", minimum=1)]
+    name: BenchmarkName
     """Name shown in status and metrics."""
-    uri: Annotated[str, text(512, pattern=r"^(hf|pvc|file|gym)://.+$", minimum=1)]
+    uri: SourceUri
     """JSONL rows {id, problem, answer, scorer}: hf://, pvc:// or file://; or gym://task?option=value."""
     limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Use the first so many questions."""
@@ -312,97 +334,6 @@ class Evaluation(ApiModel):
     """Questions answered at once."""
     max_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600
     """Bound of the evaluation; the reserve pays for it."""
-
-
-class SecretKeySelector(ApiModel):
-    """A key of a Secret."""
-
-    name: DnsSubdomain
-    """Name of the Secret."""
-    key: Annotated[str, text(253, pattern=r"^[-._a-zA-Z0-9]+$", minimum=1)]
-    """Key in the Secret."""
-
-
-class EnvVarSource(ApiModel):
-    """Source of an environment variable."""
-
-    secret_key_ref: SecretKeySelector
-    """A key of a Secret in the same namespace."""
-
-
-class EnvVar(ApiModel):
-    """An environment variable of the trainer's container."""
-
-    name: Annotated[str, text(128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", minimum=1)]
-    """Name; RFT_, KUBEFLOW_TRAINER_ and JOB_COMPLETION_ are reserved."""
-    value: Annotated[str, text(4_096)] | None = None
-    """Literal value."""
-    value_from: EnvVarSource | None = None
-    """Or a key of a Secret."""
-
-
-class LocalReference(ApiModel):
-    """A named object in the resource's own namespace."""
-
-    name: DnsSubdomain
-    """Name of the object."""
-
-
-class ConfigMapVolume(ApiModel):
-    """A ConfigMap as files."""
-
-    name: DnsSubdomain
-    """Name of the ConfigMap."""
-
-
-class SecretVolume(ApiModel):
-    """A Secret as files."""
-
-    secret_name: DnsSubdomain
-    """Name of the Secret."""
-
-
-class ClaimVolume(ApiModel):
-    """An existing claim."""
-
-    claim_name: DnsSubdomain
-    """Name of the PersistentVolumeClaim."""
-    read_only: bool = True
-    """Mount without write access."""
-
-
-class ExtraVolume(ApiModel):
-    """A volume mounted into the trainer's container; exactly one source."""
-
-    name: Annotated[str, text(50, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", minimum=1)]
-    """Name of the volume; names that start with rft- are reserved."""
-    mount_path: Annotated[str, text(512, pattern=r"^/[^:]*$", minimum=2)]
-    """Where it is mounted; not under /rft."""
-    config_map: ConfigMapVolume | None = None
-    """A ConfigMap."""
-    secret: SecretVolume | None = None
-    """A Secret."""
-    persistent_volume_claim: ClaimVolume | None = None
-    """A claim."""
-
-
-class PodTemplate(ApiModel):
-    """Overlay on every pod of the run; it can add, never take away or raise privileges."""
-
-    image: Annotated[str, text(512, pattern=r"^[^\s]+$", minimum=1)] | None = None
-    """Trainer image; absent means the operator's setting."""
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
-    """Extra labels; keys of rft.dev and app.kubernetes.io are reserved."""
-    annotations: Annotated[dict[LabelKey, Annotated[str, text(4_096)]], Field(max_length=32)] = Field(
-        default_factory=dict
-    )
-    """Extra annotations."""
-    env: Annotated[list[EnvVar], Field(max_length=64)] = Field(default_factory=list)
-    """Extra environment variables."""
-    volumes: Annotated[list[ExtraVolume], Field(max_length=16)] = Field(default_factory=list)
-    """Extra volumes."""
-    image_pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] = Field(default_factory=list)
-    """Secrets for pulling the image."""
 
 
 class Spec(ApiModel):
@@ -438,5 +369,5 @@ class Spec(ApiModel):
     """Stop with a checkpoint and hold no GPU until this is false again."""
     ttl_seconds_after_finished: Counter | None = None
     """Delete the resource so long after it completed or failed."""
-    managed_by: Annotated[str, text(253, pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$", minimum=3)] | None = None
+    managed_by: ControllerName | None = None
     """Another controller's name: this operator then leaves the resource alone."""

@@ -11,7 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rft_operator.api.base import BigCounter, Counter, StatusModel, Timestamp, text
+from rft_operator.api.base import BigCounter, Counter, StatusModel, Timestamp
+from rft_operator.api.texts import text
 
 MAX_ATTEMPTS_KEPT = 32
 MAX_LEDGER_ENTRIES = 1_024

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from rft_operator.api import GROUP, PLURAL, VERSION
+from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import ExtraVolume, Spec
+from rft_operator.api.spec import Spec
 from rft_operator.domain.budget import grace_seconds, stage_gpus
 from rft_operator.domain.facts import (
     FINALIZER,
