@@ -1,0 +1,87 @@
+"""What a user's manifest meets at the API server: accepted as stored, or refused with causes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from rft_operator.api import GROUP, PLURAL, VERSION
+
+UNCHECKED = "some validation rules were not checked because the object was invalid"
+"""The API server's note beside an error of the schema; it blames no field."""
+
+
+class Cause(NamedTuple):
+    """One reason of a refusal."""
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The API server's no."""
+
+    status: int
+    message: str
+    causes: tuple[Cause, ...]
+
+
+class Admission:
+    """Sends ReasoningFinetunes of one namespace to the API server as kubectl does: with strict fields."""
+
+    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+        self._objects = client.CustomObjectsApi(api)
+        self._place = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
+        self.namespace = namespace
+
+    def create(self, manifest: Mapping[str, Any], *, dry_run: bool = True) -> dict[str, Any] | Refusal:
+        """Create a resource; a dry run is validated and filled with defaults, but not stored."""
+        body = copy.deepcopy(dict(manifest))
+        body["metadata"]["namespace"] = self.namespace
+        try:
+            done: dict[str, Any] = self._objects.create_namespaced_custom_object(
+                **self._place, body=body, field_validation="Strict", **_dry(dry_run)
+            )
+        except ApiException as error:
+            return _refusal(error)
+        return done
+
+    def replace(self, obj: Mapping[str, Any]) -> dict[str, Any] | Refusal:
+        """Edit a resource, as a dry run."""
+        try:
+            done: dict[str, Any] = self._objects.replace_namespaced_custom_object(
+                **self._place, name=obj["metadata"]["name"], body=dict(obj), field_validation="Strict", **_dry(True)
+            )
+        except ApiException as error:
+            return _refusal(error)
+        return done
+
+    def patch_status(self, name: str, status: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a status as the operator does."""
+        done: dict[str, Any] = self._objects.patch_namespaced_custom_object_status(
+            **self._place, name=name, body={"status": dict(status)}
+        )
+        return done
+
+
+def _dry(wanted: bool) -> dict[str, str]:
+    return {"dry_run": "All"} if wanted else {}
+
+
+def _refusal(error: ApiException) -> Refusal:
+    body = json.loads(error.body)
+    causes = (body.get("details") or {}).get("causes") or ()
+    return Refusal(
+        status=error.status,
+        message=body["message"],
+        causes=tuple(
+            Cause(each.get("field", ""), each["message"]) for each in causes if UNCHECKED not in each["message"]
+        ),
+    )

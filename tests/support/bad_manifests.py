@@ -1,0 +1,281 @@
+"""Specs that the API server refuses, with the field it must name and the words a user must read.
+
+Each is a change to ``builders.SPEC`` that is wrong in one way, so that exactly one cause is expected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Bad = tuple[dict[str, Any], str, str]
+
+BENCHMARK = {"name": "sums", "uri": "gym://chain_sum", "limit": 10}
+VOLUME = {"name": "extra", "mountPath": "/extra", "configMap": {"name": "extra"}}
+
+
+def benchmark(**change: Any) -> dict[str, Any]:
+    return {"evaluation": {"benchmarks": [{**BENCHMARK, **change}]}}
+
+
+def volume(**change: Any) -> dict[str, Any]:
+    return {"podTemplate": {"volumes": [{**VOLUME, **change}]}}
+
+
+def toleration(**change: Any) -> dict[str, Any]:
+    return {"scheduling": {"tolerations": [change]}}
+
+
+def env(*variables: dict[str, Any]) -> dict[str, Any]:
+    return {"podTemplate": {"env": list(variables)}}
+
+
+BAD: list[Bad] = [
+    # what is missing
+    ({"model": None}, "spec.model", "Required value"),
+    ({"dataset": None}, "spec.dataset", "Required value"),
+    ({"dataset": {"format": None}}, "spec.dataset.format", "Required value"),
+    ({"budget": None}, "spec.budget", "Required value"),
+    ({"budget": {"limitUSD": None}}, "spec.budget.limitUSD", "Required value"),
+    (benchmark(name=None), "spec.evaluation.benchmarks[0].name", "Required value"),
+    # model and dataset
+    ({"model": {"uri": "s3://bucket/x"}}, "spec.model.uri", '"s3://bucket/x": must start with hf://, pvc://, file://'),
+    ({"model": {"uri": "Qwen/Qwen2.5-7B"}}, "spec.model.uri", "for example hf://Qwen/Qwen2.5-32B-Instruct"),
+    ({"model": {"uri": ""}}, "spec.model.uri", "must start with hf://"),
+    ({"model": {"uri": "gym://chain_sum"}}, "spec.model.uri", "must start with hf://, pvc://, file:// or init://"),
+    ({"model": {"uri": "hf://Qwen"}}, "spec.model.uri", "a hub address is hf://organisation/name"),
+    ({"model": {"uri": "pvc://claim"}}, "spec.model.uri", "a claim's address is pvc://claim/path"),
+    ({"model": {"uri": "file://models/x"}}, "spec.model.uri", "file:///absolute/path"),
+    ({"model": {"uri": "init://huge"}}, "spec.model.uri", "the only preset of random weights is init://tiny-qwen2"),
+    ({"model": {"uri": "hf://a/" + "b" * 512}}, "spec.model.uri", "may not be more than 512 bytes"),
+    ({"model": {"revision": "main"}}, "spec.model.revision", "init://tiny-qwen2: only a hub model (hf://) has"),
+    ({"model": {"secretRef": {"name": "hub"}}}, "spec.model.secretRef", "only a hub model (hf://) needs a token"),
+    (
+        {"model": {"uri": "hf://a/b", "secretRef": {"name": "My_Secret"}}},
+        "spec.model.secretRef.name",
+        '"My_Secret": must be the name of an object: lower-case letters',
+    ),
+    (
+        {"model": {"uri": "hf://a/b", "secretRef": {"name": "hub", "key": "a b"}}},
+        "spec.model.secretRef.key",
+        '"a b": must be a key of a Secret',
+    ),
+    ({"dataset": {"uri": "init://tiny"}}, "spec.dataset.uri", "must start with hf://, pvc://, file:// or gym://"),
+    ({"dataset": {"uri": "hf://s1K"}}, "spec.dataset.uri", '"hf://s1K": a hub address is hf://organisation/name'),
+    ({"dataset": {"uri": "pvc://Data/x"}}, "spec.dataset.uri", "a claim's address is pvc://claim/path"),
+    ({"dataset": {"uri": "file://rows.jsonl"}}, "spec.dataset.uri", "file:///absolute/path"),
+    ({"dataset": {"uri": "gym://Chain-Sum"}}, "spec.dataset.uri", "gym://task?option=value"),
+    ({"dataset": {"split": "train[:10]"}}, "spec.dataset.split", '"train[:10]": must be letters, digits'),
+    (
+        {"dataset": {"format": "alpaca"}},
+        "spec.dataset.format",
+        '"alpaca": supported values: "sky-t1", "s1"',
+    ),
+    ({"dataset": {"format": "messages"}}, "spec.dataset.format", "messages: rows of a generator (gym://) are"),
+    ({"dataset": {"maxSamples": None}}, "spec.dataset.maxSamples", "a generator (gym://) is endless; say how many"),
+    ({"dataset": {"maxSamples": 0}}, "spec.dataset.maxSamples", "greater than or equal to 1"),
+    ({"dataset": {"secretRef": {"name": "hub"}}}, "spec.dataset.secretRef", "only a hub dataset (hf://) needs"),
+    (
+        {
+            "model": {"uri": "hf://a/b", "secretRef": {"name": "one"}},
+            "dataset": {"uri": "hf://a/b", "secretRef": {"name": "two"}},
+        },
+        "spec.dataset.secretRef",
+        "two: the hub takes one token; name the same Secret and key",
+    ),
+    # training
+    ({"recipe": "s2"}, "spec.recipe", '"s2": supported values: "sky-t1", "s1"'),
+    ({"training": {"learningRate": "fast"}}, "spec.training.learningRate", '"fast": must be a decimal number in quot'),
+    ({"training": {"learningRate": "5"}}, "spec.training.learningRate", '"5": must be above 0 and at most 1'),
+    ({"training": {"learningRate": "0"}}, "spec.training.learningRate", "must be above 0 and at most 1"),
+    ({"training": {"learningRate": "-1e-5"}}, "spec.training.learningRate", "must be a decimal number in quotes"),
+    ({"training": {"warmupRatio": "1.5"}}, "spec.training.warmupRatio", "must be at least 0 and at most 1"),
+    ({"training": {"weightDecay": "2"}}, "spec.training.weightDecay", "must be at least 0 and at most 1"),
+    ({"training": {"adamBeta1": "1"}}, "spec.training.adamBeta1", "must be at least 0 and at most 0.99999"),
+    ({"training": {"adamBeta2": "1"}}, "spec.training.adamBeta2", "must be at least 0 and at most 0.99999"),
+    ({"training": {"maxGradientNorm": "0"}}, "spec.training.maxGradientNorm", "must be above 0 and at most 1000"),
+    ({"training": {"schedule": "step"}}, "spec.training.schedule", 'supported values: "cosine", "linear", "constant"'),
+    ({"training": {"globalBatchSize": 3}}, "spec.training.globalBatchSize", "must be a multiple of resources.nodes"),
+    ({"training": {"precision": "fp16"}}, "spec.training.precision", 'supported values: "bf16", "fp32"'),
+    (
+        {"training": {"deepspeed": {"zeroStage": 2, "offload": "all"}}},
+        "spec.training.deepspeed.offload",
+        "all: parameters can only be offloaded in stage 3; set zeroStage: 3 or offload: optimizer",
+    ),
+    ({"training": {"deepspeed": {"zeroStage": 4}}}, "spec.training.deepspeed.zeroStage", "less than or equal to 3"),
+    ({"training": {"learningRate": 1e-5}}, "spec.training.learningRate", 'must be of type string: "number"'),
+    # resources, scheduling, storage
+    ({"resources": {"nodes": 0}}, "spec.resources.nodes", "greater than or equal to 1"),
+    ({"resources": {"gpuResource": "gpu"}}, "spec.resources.gpuResource", '"gpu": must be the name of an extended'),
+    ({"resources": {"memory": "lots"}}, "spec.resources.memory", '"lots": must be a quantity above 0, such as'),
+    ({"resources": {"cpu": 0}}, "spec.resources.cpu", "0: must be a quantity above 0"),
+    ({"resources": {"sharedMemory": "0Gi"}}, "spec.resources.sharedMemory", '"0Gi": must be a quantity above 0'),
+    (
+        {"scheduling": {"nodeSelector": {"a b": "c"}}},
+        "spec.scheduling.nodeSelector",
+        "a b: this key must look like pool or example.com/pool",
+    ),
+    (
+        {"scheduling": {"nodeSelector": {"pool": "-"}}},
+        "spec.scheduling.nodeSelector[pool]",
+        '"-": must be empty or letters',
+    ),
+    (toleration(operator="Maybe"), "spec.scheduling.tolerations[0].operator", 'supported values: "Exists", "Equal"'),
+    (toleration(operator="Exists", value="x"), "spec.scheduling.tolerations[0].value", "x: operator Exists takes no"),
+    (toleration(value="x"), "spec.scheduling.tolerations[0].key", "operator Equal needs a key; add key or set"),
+    (
+        toleration(key="gpu", effect="NoSchedule", tolerationSeconds=5),
+        "spec.scheduling.tolerations[0].tolerationSeconds",
+        "remove it or set effect: NoExecute",
+    ),
+    (
+        toleration(key="gpu", effect="Never"),
+        "spec.scheduling.tolerations[0].effect",
+        'supported values: "NoSchedule"',
+    ),
+    (
+        {"scheduling": {"priorityClassName": "High"}},
+        "spec.scheduling.priorityClassName",
+        '"High": must be the name of an object',
+    ),
+    (
+        {"storage": {"claimName": "data", "storageClassName": "fast"}},
+        "spec.storage.storageClassName",
+        "fast: an existing claim (claimName) already has a class; remove one of the two",
+    ),
+    ({"storage": {"size": "big"}}, "spec.storage.size", '"big": must be a quantity above 0'),
+    # money; the API server itself words the answer to a wrong type
+    ({"budget": {"limitUSD": 450.5}}, "spec.budget.limitUSD", 'must be of type integer,string: "number"'),
+    ({"budget": {"limitUSD": True}}, "spec.budget.limitUSD", 'must be of type integer,string: "boolean"'),
+    ({"budget": {"usdPerGpuHour": 2.95}}, "spec.budget.usdPerGpuHour", "must be of type integer,string"),
+    ({"budget": {"limitUSD": 0}}, "spec.budget.limitUSD", "0: must be an amount above 0 in US dollars"),
+    ({"budget": {"limitUSD": -5}}, "spec.budget.limitUSD", "-5: must be an amount above 0 in US dollars"),
+    ({"budget": {"limitUSD": "$450"}}, "spec.budget.limitUSD", '"$450": must be an amount above 0 in US dollars'),
+    ({"budget": {"limitUSD": "4.5e2"}}, "spec.budget.limitUSD", 'a quoted decimal such as "450.50"'),
+    ({"budget": {"limitUSD": "1.0000001"}}, "spec.budget.limitUSD", 'a quoted decimal such as "450.50"'),
+    ({"budget": {"limitUSD": 10**9}}, "spec.budget.limitUSD", "must be an amount above 0"),
+    ({"budget": {"usdPerGpuHour": "0.00"}}, "spec.budget.usdPerGpuHour", "must be an amount above 0"),
+    ({"budget": {"evaluationReserveUSD": "x"}}, "spec.budget.evaluationReserveUSD", "must be an amount in US dollars"),
+    (
+        {"budget": {"evaluationReserveUSD": 10}},
+        "spec.budget.evaluationReserveUSD",
+        "10: must be below limitUSD, or nothing is left to train with",
+    ),
+    ({"budget": {"warnAtPercent": [50, 50]}}, "spec.budget.warnAtPercent[1]", "Duplicate value: 50"),
+    ({"budget": {"warnAtPercent": [100]}}, "spec.budget.warnAtPercent[0]", "less than or equal to 99"),
+    ({"budget": {"onExhausted": "overdraw"}}, "spec.budget.onExhausted", 'supported values: "stop", "suspend"'),
+    # life
+    ({"checkpoint": {"graceSeconds": 5}}, "spec.checkpoint.graceSeconds", "greater than or equal to 10"),
+    ({"checkpoint": {"resume": "oldest"}}, "spec.checkpoint.resume", 'supported values: "latest", "never"'),
+    ({"timeouts": {"stallSeconds": 0}}, "spec.timeouts.stallSeconds", "greater than or equal to 10"),
+    ({"timeouts": {"onStall": "wait"}}, "spec.timeouts.onStall", 'supported values: "restart", "fail"'),
+    ({"retries": {"maxRestarts": -1}}, "spec.retries.maxRestarts", "greater than or equal to 0"),
+    ({"ttlSecondsAfterFinished": -1}, "spec.ttlSecondsAfterFinished", "greater than or equal to 0"),
+    ({"managedBy": "kueue"}, "spec.managedBy", '"kueue": must be domain/controller'),
+    ({"suspend": "yes"}, "spec.suspend", "must be of type boolean"),
+    # evaluation
+    ({"evaluation": {"benchmarks": []}}, "spec.evaluation.benchmarks", "should have at least 1 items"),
+    (benchmark(name="Sums"), "spec.evaluation.benchmarks[0].name", '"Sums": must be lower-case letters, digits'),
+    (benchmark(uri="math500"), "spec.evaluation.benchmarks[0].uri", "must start with hf://, pvc://, file:// or gym://"),
+    (benchmark(uri="hf://math500"), "spec.evaluation.benchmarks[0].uri", "a hub address is hf://organisation/name"),
+    (benchmark(uri="pvc://data"), "spec.evaluation.benchmarks[0].uri", "a claim's address is pvc://claim/path"),
+    (benchmark(uri="file://x"), "spec.evaluation.benchmarks[0].uri", "file:///absolute/path"),
+    (benchmark(uri="gym://x-y"), "spec.evaluation.benchmarks[0].uri", "gym://task?option=value"),
+    (benchmark(limit=None), "spec.evaluation.benchmarks[0].limit", "say how many questions to ask"),
+    (benchmark(samples=4), "spec.evaluation.benchmarks[0].samples", "set samples: 1 or a temperature above 0"),
+    (benchmark(temperature="hot"), "spec.evaluation.benchmarks[0].temperature", "must be a decimal number in quotes"),
+    (benchmark(temperature="3"), "spec.evaluation.benchmarks[0].temperature", "must be at least 0 and at most 2"),
+    (
+        {"evaluation": {"benchmarks": [BENCHMARK, BENCHMARK]}},
+        "spec.evaluation.benchmarks[1]",
+        'Duplicate value: {"name":"sums"}',
+    ),
+    # the overlay on the pods
+    ({"podTemplate": {"image": "my image"}}, "spec.podTemplate.image", '"my image": must be an image without spaces'),
+    (
+        {"podTemplate": {"labels": {"rft.dev/stage": "x"}}},
+        "spec.podTemplate.labels",
+        "rft.dev/stage: this label is the operator's or the Job controller's; choose another key",
+    ),
+    ({"podTemplate": {"labels": {"job-name": "x"}}}, "spec.podTemplate.labels", "job-name: this label is"),
+    ({"podTemplate": {"labels": {"-": "x"}}}, "spec.podTemplate.labels", "-: this key must look like pool"),
+    ({"podTemplate": {"labels": {"a": "b c"}}}, "spec.podTemplate.labels[a]", '"b c": must be empty or letters'),
+    (
+        {"podTemplate": {"annotations": {"rft.dev/x": "y"}}},
+        "spec.podTemplate.annotations",
+        "rft.dev/x: this annotation is the operator's; choose another key",
+    ),
+    (
+        {"podTemplate": {"annotations": {"a/b/c": "y"}}},
+        "spec.podTemplate.annotations",
+        "a/b/c: this key must look like pool",
+    ),
+    (env({"name": "A"}), "spec.podTemplate.env[0]", "A: a variable needs exactly one of value and valueFrom"),
+    (env({"name": "1A", "value": ""}), "spec.podTemplate.env[0].name", '"1A": must be letters, digits and "_"'),
+    (env({"name": "RFT_X", "value": ""}), "spec.podTemplate.env[0].name", "RFT_X: names that start with RFT_"),
+    (
+        env({"name": "A", "value": "1"}, {"name": "A", "value": "2"}),
+        "spec.podTemplate.env[1]",
+        'Duplicate value: {"name":"A"}',
+    ),
+    (
+        env({"name": "HF_TOKEN", "value": "x"}) | {"model": {"uri": "hf://a/b", "secretRef": {"name": "hub"}}},
+        "spec.podTemplate.env",
+        "HF_TOKEN is set from secretRef; remove it here, or remove secretRef",
+    ),
+    (
+        volume(secret={"secretName": "s"}),
+        "spec.podTemplate.volumes[0]",
+        "extra: a volume needs exactly one of configMap, secret and persistentVolumeClaim",
+    ),
+    (volume(name="rft-data"), "spec.podTemplate.volumes[0].name", "rft-data: names that start with rft- are"),
+    (volume(mountPath="extra"), "spec.podTemplate.volumes[0].mountPath", '"extra": must be an absolute path'),
+    (volume(mountPath="/rft/data"), "spec.podTemplate.volumes[0].mountPath", "/rft/data: /rft, /tmp and /dev/shm are"),
+    (volume(mountPath="/tmp/"), "spec.podTemplate.volumes[0].mountPath", "are mounted by the operator"),
+    (volume(mountPath="/x/../rft"), "spec.podTemplate.volumes[0].mountPath", "without . and .. in it"),
+    (
+        {"podTemplate": {"volumes": [VOLUME, {**VOLUME, "name": "other"}]}},
+        "spec.podTemplate.volumes",
+        "two volumes have the same mountPath; give each its own",
+    ),
+    (
+        {"podTemplate": {"imagePullSecrets": [{"name": "Registry"}]}},
+        "spec.podTemplate.imagePullSecrets[0].name",
+        '"Registry": must be the name of an object',
+    ),
+]
+
+FIXED: list[tuple[dict[str, Any], str]] = [
+    ({"recipe": "s1"}, "spec.recipe"),
+    ({"recipe": None}, "spec.recipe"),
+    ({"model": {"revision": "v2"}}, "spec.model"),
+    ({"model": {"uri": "hf://Qwen/Qwen2.5-7B"}}, "spec.model"),
+    ({"dataset": {"maxSamples": 5}}, "spec.dataset"),
+    ({"training": {"epochs": 4}}, "spec.training"),
+    ({"training": {"packing": None}}, "spec.training"),
+    ({"training": {"deepspeed": {"zeroStage": None}}}, "spec.training"),
+    ({"resources": {"nodes": 1}}, "spec.resources"),
+    ({"scheduling": {"tolerations": None}}, "spec.scheduling"),
+    ({"scheduling": {"nodeSelector": {"pool": "a100"}}}, "spec.scheduling"),
+    ({"storage": {"size": "3Ti"}}, "spec.storage"),
+    ({"checkpoint": {"graceSeconds": 60}}, "spec.checkpoint"),
+    ({"evaluation": None}, "spec.evaluation"),
+    ({"evaluation": {"batchSize": 1}}, "spec.evaluation"),
+    ({"podTemplate": {"image": "other"}}, "spec.podTemplate"),
+    ({"managedBy": None}, "spec.managedBy"),
+    ({"budget": {"usdPerGpuHour": "3.00"}}, "spec.budget.usdPerGpuHour"),
+    ({"budget": {"usdPerGpuHour": None}}, "spec.budget.usdPerGpuHour"),
+]
+"""Edits of ``manifests.FULL`` that a started run refuses, with the field."""
+
+FREE: list[dict[str, Any]] = [
+    {"budget": {"limitUSD": 500}},
+    {"budget": {"limitUSD": "60.25"}},
+    {"budget": {"evaluationReserveUSD": None}},
+    {"budget": {"warnAtPercent": [10]}},
+    {"budget": {"onExhausted": "stop"}},
+    {"suspend": True},
+    {"timeouts": {"pendingSeconds": 60, "onStall": "restart"}},
+    {"retries": {"maxRestarts": 0}},
+    {"ttlSecondsAfterFinished": None},
+]
+"""Edits of ``manifests.FULL`` that are accepted at any time, with $60.25 spent."""
