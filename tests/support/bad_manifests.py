@@ -47,7 +47,7 @@ BAD: list[Bad] = [
     ({"model": {"uri": "file://models/x"}}, "spec.model.uri", "file:///absolute/path"),
     ({"model": {"uri": "init://huge"}}, "spec.model.uri", "the only preset of random weights is init://tiny-qwen2"),
     ({"model": {"uri": "hf://a/" + "b" * 512}}, "spec.model.uri", "may not be more than 512 bytes"),
-    ({"model": {"revision": "main"}}, "spec.model.revision", "init://tiny-qwen2: only a hub model (hf://) has"),
+    ({"model": {"revision": "main"}}, "spec.model.revision", "only a hub model (hf://) has revisions; remove it"),
     ({"model": {"secretRef": {"name": "hub"}}}, "spec.model.secretRef", "only a hub model (hf://) needs a token"),
     (
         {"model": {"uri": "hf://a/b", "secretRef": {"name": "My_Secret"}}},
@@ -120,7 +120,11 @@ BAD: list[Bad] = [
         '"-": must be empty or letters',
     ),
     (toleration(operator="Maybe"), "spec.scheduling.tolerations[0].operator", 'supported values: "Exists", "Equal"'),
-    (toleration(operator="Exists", value="x"), "spec.scheduling.tolerations[0].value", "x: operator Exists takes no"),
+    (
+        toleration(operator="Exists", value="x"),
+        "spec.scheduling.tolerations[0].value",
+        "operator Exists takes no value",
+    ),
     (toleration(value="x"), "spec.scheduling.tolerations[0].key", "operator Equal needs a key; add key or set"),
     (
         toleration(key="gpu", effect="NoSchedule", tolerationSeconds=5),
@@ -140,21 +144,33 @@ BAD: list[Bad] = [
     (
         {"storage": {"claimName": "data", "storageClassName": "fast"}},
         "spec.storage.storageClassName",
-        "fast: an existing claim (claimName) already has a class; remove one of the two",
+        "an existing claim (claimName) already has a class; remove one of the two",
     ),
     ({"storage": {"size": "big"}}, "spec.storage.size", '"big": must be a quantity above 0'),
     # money; the API server itself words the answer to a wrong type
     ({"budget": {"limitUSD": 450.5}}, "spec.budget.limitUSD", 'must be of type integer,string: "number"'),
     ({"budget": {"limitUSD": True}}, "spec.budget.limitUSD", 'must be of type integer,string: "boolean"'),
     ({"budget": {"usdPerGpuHour": 2.95}}, "spec.budget.usdPerGpuHour", "must be of type integer,string"),
-    ({"budget": {"limitUSD": 0}}, "spec.budget.limitUSD", "0: must be an amount above 0 in US dollars"),
-    ({"budget": {"limitUSD": -5}}, "spec.budget.limitUSD", "-5: must be an amount above 0 in US dollars"),
-    ({"budget": {"limitUSD": "$450"}}, "spec.budget.limitUSD", '"$450": must be an amount above 0 in US dollars'),
+    ({"budget": {"limitUSD": 0}}, "spec.budget.limitUSD", "0: must be above 0 and below a billion US dollars"),
+    ({"budget": {"limitUSD": -5}}, "spec.budget.limitUSD", "-5: must be above 0 and below a billion US dollars"),
+    (
+        {"budget": {"limitUSD": "$450"}},
+        "spec.budget.limitUSD",
+        '"$450": must be above 0 and below a billion US dollars',
+    ),
     ({"budget": {"limitUSD": "4.5e2"}}, "spec.budget.limitUSD", 'a quoted decimal such as "450.50"'),
     ({"budget": {"limitUSD": "1.0000001"}}, "spec.budget.limitUSD", 'a quoted decimal such as "450.50"'),
-    ({"budget": {"limitUSD": 10**9}}, "spec.budget.limitUSD", "must be an amount above 0"),
-    ({"budget": {"usdPerGpuHour": "0.00"}}, "spec.budget.usdPerGpuHour", "must be an amount above 0"),
-    ({"budget": {"evaluationReserveUSD": "x"}}, "spec.budget.evaluationReserveUSD", "must be an amount in US dollars"),
+    ({"budget": {"limitUSD": 10**9}}, "spec.budget.limitUSD", "must be above 0 and below a billion US dollars"),
+    (
+        {"budget": {"usdPerGpuHour": "0.00"}},
+        "spec.budget.usdPerGpuHour",
+        "must be above 0 and below a billion US dollars",
+    ),
+    (
+        {"budget": {"evaluationReserveUSD": "x"}},
+        "spec.budget.evaluationReserveUSD",
+        "must be at least 0 and below",
+    ),
     (
         {"budget": {"evaluationReserveUSD": 10}},
         "spec.budget.evaluationReserveUSD",
@@ -211,7 +227,7 @@ BAD: list[Bad] = [
     ),
     (env({"name": "A"}), "spec.podTemplate.env[0]", "A: a variable needs exactly one of value and valueFrom"),
     (env({"name": "1A", "value": ""}), "spec.podTemplate.env[0].name", '"1A": must be letters, digits and "_"'),
-    (env({"name": "RFT_X", "value": ""}), "spec.podTemplate.env[0].name", "RFT_X: names that start with RFT_"),
+    (env({"name": "RFT_X", "value": ""}), "spec.podTemplate.env[0].name", '"RFT_X": names that start with RFT_'),
     (
         env({"name": "A", "value": "1"}, {"name": "A", "value": "2"}),
         "spec.podTemplate.env[1]",
@@ -227,9 +243,13 @@ BAD: list[Bad] = [
         "spec.podTemplate.volumes[0]",
         "extra: a volume needs exactly one of configMap, secret and persistentVolumeClaim",
     ),
-    (volume(name="rft-data"), "spec.podTemplate.volumes[0].name", "rft-data: names that start with rft- are"),
+    (volume(name="rft-data"), "spec.podTemplate.volumes[0].name", '"rft-data": names that start with rft- are'),
     (volume(mountPath="extra"), "spec.podTemplate.volumes[0].mountPath", '"extra": must be an absolute path'),
-    (volume(mountPath="/rft/data"), "spec.podTemplate.volumes[0].mountPath", "/rft/data: /rft, /tmp and /dev/shm are"),
+    (
+        volume(mountPath="/rft/data"),
+        "spec.podTemplate.volumes[0].mountPath",
+        '"/rft/data": /rft, /tmp and /dev/shm',
+    ),
     (volume(mountPath="/tmp/"), "spec.podTemplate.volumes[0].mountPath", "are mounted by the operator"),
     (volume(mountPath="/x/../rft"), "spec.podTemplate.volumes[0].mountPath", "without . and .. in it"),
     (

@@ -12,6 +12,9 @@ from rft_operator.api.texts import QUANTITY_PATTERN
 
 Path = tuple[str, ...]
 
+REQUIRED = "FieldValueRequired"
+FORBIDDEN = "FieldValueForbidden"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
@@ -26,6 +29,8 @@ class Rule:
 
     No number: the length of its text has no bound, and the API server bounds the cost of a rule.
     """
+    reason: str = ""
+    """REQUIRED or FORBIDDEN, where the field is missing or must not be there; else the value is invalid."""
 
     def to_wire(self) -> dict[str, str]:
         """Return the form of ``x-kubernetes-validations``."""
@@ -34,11 +39,13 @@ class Rule:
             wire["messageExpression"] = f"{self.value} + {json.dumps(': ' + self.message)}"
         if self.field:
             wire["fieldPath"] = self.field
+        if self.reason:
+            wire["reason"] = self.reason
         return wire
 
 
 _MONEY = "'^[0-9]{1,9}([.][0-9]{1,6})?$'"
-_DOLLARS = 'in US dollars: a whole number such as 450, or a quoted decimal such as "450.50"'
+_DOLLARS = 'and below a billion US dollars: a whole number such as 450, or a quoted decimal such as "450.50"'
 
 
 def is_money(field: str) -> str:
@@ -47,12 +54,12 @@ def is_money(field: str) -> str:
 
 
 INT_OR_TEXT: dict[str, tuple[int, Rule]] = {
-    "amount": (16, Rule(expression=is_money("self"), message=f"must be an amount {_DOLLARS}")),
+    "amount": (16, Rule(expression=is_money("self"), message=f"must be at least 0 {_DOLLARS}")),
     "price": (
         16,
         Rule(
             expression=f"{is_money('self')} && double(self) > 0.0",
-            message=f"must be an amount above 0 {_DOLLARS}",
+            message=f"must be above 0 {_DOLLARS}",
         ),
     ),
     "quantity": (

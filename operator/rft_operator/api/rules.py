@@ -7,7 +7,7 @@ items of a list.
 
 from __future__ import annotations
 
-from rft_operator.api.cel import Path, Rule, between, is_money, uris
+from rft_operator.api.cel import FORBIDDEN, REQUIRED, Path, Rule, between, is_money, uris
 
 _MICRO = "(has(self.training.microBatchSize) ? self.training.microBatchSize : 1)"
 _AT_ONCE = f"(self.resources.nodes * self.resources.gpusPerNode * {_MICRO})"
@@ -27,11 +27,12 @@ def _fixed(field: str, *, optional: bool = False) -> Rule:
         expression=f"!({started}) || ({same})",
         message="cannot change once the run has started; undo the change, or apply it as a resource of another name",
         field=f".spec.{field}",
+        reason=FORBIDDEN,
     )
 
 
 def _only_hub(field: str, message: str) -> Rule:
-    return Rule(expression=f"!has(self.{field}) || {_HUB}", message=message, field=f".{field}", value="self.uri")
+    return Rule(expression=f"!has(self.{field}) || {_HUB}", message=message, field=f".{field}", reason=FORBIDDEN)
 
 
 def _no_key_of_ours(condition: str, message: str) -> Rule:
@@ -94,6 +95,7 @@ RULES: dict[Path, list[Rule]] = {
             "!self.podTemplate.env.exists(each, each.name == 'HF_TOKEN')",
             message="HF_TOKEN is set from secretRef; remove it here, or remove secretRef",
             field=".podTemplate.env",
+            reason=FORBIDDEN,
         ),
     ],
     ("spec", "model"): [
@@ -112,6 +114,7 @@ RULES: dict[Path, list[Rule]] = {
             expression="!self.uri.startsWith('gym://') || has(self.maxSamples)",
             message="a generator (gym://) is endless; say how many rows to make",
             field=".maxSamples",
+            reason=REQUIRED,
         ),
         _only_hub("secretRef", "only a hub dataset (hf://) needs a token; remove it"),
     ],
@@ -135,17 +138,19 @@ RULES: dict[Path, list[Rule]] = {
             expression="self.operator != 'Exists' || !has(self.value)",
             message="operator Exists takes no value; remove value or set operator: Equal",
             field=".value",
-            value="self.value",
+            reason=FORBIDDEN,
         ),
         Rule(
             expression="self.operator != 'Equal' || has(self.key)",
             message="operator Equal needs a key; add key or set operator: Exists",
             field=".key",
+            reason=REQUIRED,
         ),
         Rule(
             expression="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
             message="only a taint of effect NoExecute is tolerated for a time; remove it or set effect: NoExecute",
             field=".tolerationSeconds",
+            reason=FORBIDDEN,
         ),
     ],
     ("spec", "storage"): [
@@ -153,7 +158,7 @@ RULES: dict[Path, list[Rule]] = {
             expression="!has(self.claimName) || !has(self.storageClassName)",
             message="an existing claim (claimName) already has a class; remove one of the two",
             field=".storageClassName",
-            value="self.storageClassName",
+            reason=FORBIDDEN,
         ),
     ],
     ("spec", "budget"): [
@@ -175,6 +180,7 @@ RULES: dict[Path, list[Rule]] = {
             expression="!self.uri.startsWith('gym://') || has(self.limit)",
             message="a generator (gym://) is endless; say how many questions to ask",
             field=".limit",
+            reason=REQUIRED,
         ),
     ],
     ("spec", "evaluation", "benchmarks", "[]", "temperature"): between("0.0", "2.0"),
@@ -195,13 +201,13 @@ RULES: dict[Path, list[Rule]] = {
             message="a variable needs exactly one of value and valueFrom",
             value="self.name",
         ),
+    ],
+    ("spec", "podTemplate", "env", "[]", "name"): [
         Rule(
-            expression="!self.name.startsWith('RFT_') && !self.name.startsWith('KUBEFLOW_TRAINER_') "
-            "&& !self.name.startsWith('JOB_COMPLETION_')",
+            expression="!self.startsWith('RFT_') && !self.startsWith('KUBEFLOW_TRAINER_') "
+            "&& !self.startsWith('JOB_COMPLETION_')",
             message="names that start with RFT_, KUBEFLOW_TRAINER_ or JOB_COMPLETION_ are the operator's; "
             "choose another name",
-            field=".name",
-            value="self.name",
         ),
     ],
     ("spec", "podTemplate", "volumes"): [
@@ -217,17 +223,17 @@ RULES: dict[Path, list[Rule]] = {
             message="a volume needs exactly one of configMap, secret and persistentVolumeClaim",
             value="self.name",
         ),
+    ],
+    ("spec", "podTemplate", "volumes", "[]", "name"): [
         Rule(
-            expression="!self.name.startsWith('rft-')",
+            expression="!self.startsWith('rft-')",
             message="names that start with rft- are the operator's; choose another name",
-            field=".name",
-            value="self.name",
         ),
+    ],
+    ("spec", "podTemplate", "volumes", "[]", "mountPath"): [
         Rule(
-            expression="!self.mountPath.matches('^/(rft|tmp|dev/shm)/?$|^/rft/|/[.][.]?(/|$)')",
+            expression="!self.matches('^/(rft|tmp|dev/shm)/?$|^/rft/|/[.][.]?(/|$)')",
             message="/rft, /tmp and /dev/shm are mounted by the operator; mount it elsewhere, without . and .. in it",
-            field=".mountPath",
-            value="self.mountPath",
         ),
     ],
 }
