@@ -6,11 +6,13 @@ every few seconds; 404 means nobody wants reports and ends them, 403 gives up af
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import logging
 import os
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -20,6 +22,8 @@ from rft_trainer.contract import (
     ENV_PROGRESS_CA_CERT,
     ENV_PROGRESS_TOKEN,
     ENV_PROGRESS_URL,
+    Metric,
+    MetricName,
     ProgressReport,
     TrainerStatus,
 )
@@ -118,3 +122,32 @@ class Reporter:
         if not self._url.startswith("https:"):
             return None
         return ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
+
+
+class Work:
+    """Progress of a stage that counts pieces of work instead of steps (prepare, evaluate)."""
+
+    def __init__(self, reporter: Reporter | None) -> None:
+        self._reporter = reporter
+        self._started = time.monotonic()
+
+    def tell(self, *, done: int, total: int, phase: str) -> None:
+        """Report that ``done`` of ``total`` pieces are done; the rest is estimated to go on at the same speed."""
+        if self._reporter is None:
+            return
+        remaining = None
+        if done > 0:
+            remaining = int((time.monotonic() - self._started) * (total - done) / done)
+        self._reporter.update(
+            TrainerStatus(
+                last_updated_time=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                progress_percentage=100 * done // max(1, total),
+                estimated_remaining_seconds=remaining,
+                metrics=(Metric(name=MetricName.PHASE, value=phase[:64]),),
+            )
+        )
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._reporter is not None:
+            self._reporter.close()

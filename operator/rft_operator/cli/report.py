@@ -20,7 +20,7 @@ def summary_line(run: ReasoningFinetune) -> str:
         progress = status.progress
         steps = f" step {progress.step}/{progress.total_steps}" if progress.step is not None else ""
         loss = next((f" loss {each.value}" for each in progress.metrics if each.name == "loss"), "")
-        parts.append(f"{progress.stage} {progress.display}{steps}{loss}")
+        parts.append(f"{progress.display}{steps}{loss}")
     if status.pods is not None and status.pods.desired:
         parts.append(f"{status.pods.display} pods ready")
     parts.append(f"{status.usage.gpu_hours} GPU-h")

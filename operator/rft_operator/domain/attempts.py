@@ -45,6 +45,9 @@ def begin(draft: Draft, stage: Stage) -> None:
     step = _resume_step(draft) if stage is Stage.TRAIN else None
     attempt = Attempt(stage=stage.value, number=number, start_time=draft.now_text, start_step=step)
     draft.update(attempts=[*draft.status.attempts, attempt][-MAX_ATTEMPTS_KEPT:])
+    progress = draft.status.progress
+    if progress is not None and progress.stage != stage.value:
+        draft.update(progress=None)
     restarts = draft.status.restarts
     if number > 1:
         restarts = restarts.model_copy(update={"total": restarts.total + 1})

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from rft_operator.api.status import Attempt, Condition, ConditionStatus, ConditionType, PodCounts
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
-from rft_operator.domain.failure import classify_pod
+from rft_operator.domain.failure import Trouble, classify_pod
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
+
+SCHEDULING_PATIENCE_SECONDS = 10
+"""An unschedulable pod is announced after so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,11 +217,22 @@ def show_gang(draft: Draft, gang: Gang | None) -> None:
         draft.set_condition(ConditionType.RUNNING, True, "AllRanksRunning", f"{gang.desired} of {gang.desired} run.")
         return
     trouble = next((found for pod in gang.pods if (found := classify_pod(pod)) is not None), None)
-    if trouble is not None:
+    if trouble is not None and _is_news(draft, trouble):
         _announce(draft, trouble.reason, trouble.message)
         draft.set_condition(ConditionType.RUNNING, False, trouble.reason, trouble.message)
     else:
         draft.set_condition(ConditionType.RUNNING, False, "Starting", f"{gang.counts.running} of {gang.desired} run.")
+
+
+def _is_news(draft: Draft, trouble: Trouble) -> bool:
+    """A pod that is unschedulable for a few seconds only waits, for example for its new volume to be bound."""
+    if trouble.reason != "Unschedulable" or trouble.pod is None:
+        return True
+    due = trouble.pod.created_at + SCHEDULING_PATIENCE_SECONDS
+    if draft.now < due:
+        draft.wake(due)
+        return False
+    return True
 
 
 def _announce(draft: Draft, reason: str, message: str) -> None:

@@ -33,7 +33,8 @@ def take_over(draft: Draft, result: StageResult) -> None:
     if result.train is not None:
         _take_checkpoint(draft, result.train)
         if done:
-            message = f"{result.train.step} steps, {result.train.tokens} tokens."
+            loss = f", loss {result.train.loss:.4f}" if result.train.loss is not None else ""
+            message = f"{result.train.step} steps, {result.train.tokens} tokens{loss}."
             draft.set_condition(ConditionType.TRAINED, True, "Succeeded", message)
             draft.emit("Normal", "Trained", message)
     if result.evaluate is not None and done:

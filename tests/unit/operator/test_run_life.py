@@ -10,9 +10,11 @@ from support.stage import World
 async def test_run_completes_with_scores_and_cost_when_every_stage_completes() -> None:
     world = World()
     await world.to_training()
+    world.report(step=20)
     await world.after(600)
     world.complete(Stage.TRAIN)
     await world.after(1)
+    assert world.status.progress is None, "the training's progress is not the evaluation's"
     world.run_pods(Stage.EVALUATE)
     await world.after(100)
     world.complete(Stage.EVALUATE)
@@ -267,9 +269,12 @@ async def test_unschedulable_gang_times_out_when_no_node_comes() -> None:
             ),
         )
     await world.settle()
-    assert world.condition("Running").reason == "Unschedulable"
     assert "Insufficient nvidia.com/gpu" in world.condition("Scheduled").message
-    await world.after(61)
+    assert "Unschedulable" not in world.reasons()
+    await world.after(11)
+    assert world.condition("Running").reason == "Unschedulable"
+    assert world.reasons().count("Unschedulable") == 1
+    await world.after(50)
     assert world.status.attempts[-1].stop_reason == "PendingTimeout"
 
 

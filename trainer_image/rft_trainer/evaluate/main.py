@@ -17,6 +17,7 @@ from rft_trainer.errors import BadInputError
 from rft_trainer.files import write_json
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import load, question_hash
+from rft_trainer.report import Reporter, Work
 from rft_trainer.scoring import Judge
 from rft_trainer.stage_main import parse_layout, run_stage
 
@@ -50,9 +51,13 @@ def evaluate(layout: Layout) -> StageResult:
         models.append(("base", paths.model))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     measured: dict[tuple[str, str], Measured] = {}
+    work = Work(Reporter.from_environment())
+    total = len(models) * sum(len(questions[b.name]) * b.samples for b in evaluation.benchmarks)
     with Judge() as judge:
         deadline = started + evaluation.max_seconds
-        runner = Runner(config, layout, directory=paths.evaluation, judge=judge, deadline=deadline)
+        runner = Runner(
+            config, layout, directory=paths.evaluation, judge=judge, deadline=deadline, work=work, total=total
+        )
         for name, path in models:
             generator = Generator(path, device=device)
             for benchmark in evaluation.benchmarks:
@@ -63,6 +68,7 @@ def evaluate(layout: Layout) -> StageResult:
             del generator
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+    work.close()
     scores = tuple(
         _row(b, measured[models[0][0], b.name], measured.get(("base", b.name))) for b in evaluation.benchmarks
     )

@@ -22,6 +22,7 @@ from rft_trainer.evaluate.record import AnswerFile, AnswerRecord
 from rft_trainer.evaluate.statistics import mean_and_stderr
 from rft_trainer.gym import gym_verifier
 from rft_trainer.paths import Layout
+from rft_trainer.report import Work
 from rft_trainer.scoring import Judge, Verdict
 from rft_trainer.scoring.extract import final_part, last_boxed, marked
 from rft_trainer.uris import parse_uri
@@ -38,11 +39,22 @@ class Measured:
 
 
 class Runner:
-    """What all runs of one evaluation share: deadline, judge, configuration."""
+    """What all runs of one evaluation share: deadline, judge, configuration, progress over all of them."""
 
-    def __init__(self, config: RunConfig, layout: Layout, *, directory: Path, judge: Judge, deadline: float) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        layout: Layout,
+        *,
+        directory: Path,
+        judge: Judge,
+        deadline: float,
+        work: Work,
+        total: int,
+    ) -> None:
         self._config, self._layout, self._directory = config, layout, directory
         self._judge, self._deadline = judge, deadline
+        self._work, self._total, self._done = work, total, 0
 
     def measure(
         self, generator: Generator, *, model: str, benchmark: Benchmark, questions: Sequence[Question]
@@ -54,6 +66,8 @@ class Runner:
         size = self._batch_size()
         for start in range(0, len(wanted), size):
             batch = wanted[start : start + size]
+            self._work.tell(done=self._done, total=self._total, phase=f"{model} {benchmark.name}")
+            self._done += len(batch)
             if all((question.id, sample) in answers.records for question, sample in batch):
                 continue
             self._check(model, benchmark, done=start, total=len(wanted))
@@ -65,6 +79,7 @@ class Runner:
             )
             sys.stdout.write(f"{model} {benchmark.name}: {start + len(batch)} of {len(wanted)} answers\n")
             sys.stdout.flush()
+        self._work.tell(done=self._done, total=self._total, phase=f"{model} {benchmark.name}")
         return _score(answers, questions, samples=benchmark.samples)
 
     def _batch_size(self) -> int:

@@ -23,10 +23,13 @@ from rft_trainer.prepare.formats import Conversation
 from rft_trainer.prepare.model import count_parameters, fetch_model, load_tokenizer
 from rft_trainer.prepare.packing import pack, singles
 from rft_trainer.prepare.rows import conversations
+from rft_trainer.report import Reporter, Work
 from rft_trainer.stage_main import parse_layout, run_stage
 from rft_trainer.steps import total_steps
 
 _BATCH_ROWS = 512
+_READ, _FETCHED, _DONE = 10, 40, 100
+"""Percent of the stage after the rows are read, after the model is there, and at the end."""
 _TOKENIZER_ROWS = 2_000
 
 
@@ -57,10 +60,13 @@ def prepare(layout: Layout) -> StageResult:
     if isinstance(marker, dict) and marker.get("fingerprint") == fingerprint:
         return _result(PrepareSummary.model_validate(marker["summary"]))
     counts = _Counts()
+    work = Work(Reporter.from_environment())
+    work.tell(done=0, total=_DONE, phase="read")
     kept = list(_training_rows(config, layout, paths, counts=counts))
     _check_stop(layout)
     if not kept:
         raise BadInputError(f"dataset.uri {config.dataset.uri!r}: no row can be trained on ({counts.dropped} dropped)")
+    work.tell(done=_READ, total=_DONE, phase="model")
     texts = [message.content for row in kept[:_TOKENIZER_ROWS] for message in row.messages]
     fetch_model(
         config.model,
@@ -71,10 +77,12 @@ def prepare(layout: Layout) -> StageResult:
         max_sequence_length=config.training.max_sequence_length,
     )
     _check_stop(layout)
-    dataset = _tokenise(config, layout, paths, kept=kept, counts=counts)
+    dataset = _tokenise(config, layout, paths, kept=kept, counts=counts, work=work)
     save(dataset, paths.dataset)
     summary = _summary(config, paths, counts=counts)
     write_json(paths.prepared, {"fingerprint": fingerprint, "summary": summary.model_dump()})
+    work.tell(done=_DONE, total=_DONE, phase="done")
+    work.close()
     sys.stdout.write(
         f"prepared {summary.rows} rows, {summary.tokens} tokens, {summary.steps} steps; "
         f"dropped {counts.too_long} too long, {counts.without_answer} without an answer, "
@@ -117,14 +125,21 @@ def _training_rows(config: RunConfig, layout: Layout, paths: RunPaths, *, counts
 
 
 def _tokenise(
-    config: RunConfig, layout: Layout, paths: RunPaths, *, kept: Sequence[Conversation], counts: _Counts
+    config: RunConfig,
+    layout: Layout,
+    paths: RunPaths,
+    *,
+    kept: Sequence[Conversation],
+    counts: _Counts,
+    work: Work,
 ) -> PreparedDataset:
     renderer = ChatRenderer(load_tokenizer(paths.model))
     limit = config.training.max_sequence_length
     rows: list[EncodedRow] = []
     hashes: set[str] = set()
-    for batch in _batches(kept):
+    for start, batch in _batches(kept):
         _check_stop(layout)
+        work.tell(done=_FETCHED + (_DONE - _FETCHED) * start // len(kept), total=_DONE, phase="tokenise")
         for conversation, row in zip(batch, renderer.encode(batch), strict=True):
             if len(row.tokens) > limit:
                 counts.too_long += 1
@@ -140,9 +155,9 @@ def _tokenise(
     return build(rows, sequences, question_hashes=frozenset(hashes))
 
 
-def _batches(rows: Sequence[Conversation]) -> Iterator[Sequence[Conversation]]:
+def _batches(rows: Sequence[Conversation]) -> Iterator[tuple[int, Sequence[Conversation]]]:
     for start in range(0, len(rows), _BATCH_ROWS):
-        yield rows[start : start + _BATCH_ROWS]
+        yield start, rows[start : start + _BATCH_ROWS]
 
 
 def _summary(config: RunConfig, paths: RunPaths, *, counts: _Counts) -> PrepareSummary:
