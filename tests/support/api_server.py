@@ -19,6 +19,7 @@ from typing import Any
 from kubernetes.aio import client, config
 
 from rft_local.cluster import ClusterOptions, start
+from rft_local.processes import wait_until
 from rft_local.tools import binary
 from rft_operator.api import GROUP, PLURAL
 
@@ -70,11 +71,16 @@ def api_server(state: Path) -> Iterator[ApiServer]:
         before = server.kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name").stdout.strip()
         server.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
         try:
-            server.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+            # `kubectl wait` fails while the CRD has no conditions yet; that the kind is served is what tests need.
+            wait_until(lambda: _served(server), what=f"{CRD} to be served", seconds=30)
             yield server
         finally:
             if not before:
                 server.kubectl("delete", "crd", CRD, "--wait=false")
+
+
+def _served(server: ApiServer) -> bool:
+    return server.kubectl("get", PLURAL, "-n", "default", check=False).returncode == 0
 
 
 @contextlib.contextmanager
