@@ -1,21 +1,31 @@
-"""An API server in memory: resourceVersions, finalizers, owner garbage collection, conflicts, injected faults.
+"""An API server in memory: server-side apply, versions, generations, finalizers, garbage collection, injected faults.
 
 Only what the operator relies on, and no more; ``tests/integration/operator/test_kube_contract.py`` runs the same
-scenarios against this fake and against the real API server, so that the fake stays honest.
+scenarios against this fake and against the real API server, so that the fake stays honest. Simpler than the real one:
+lists are replaced whole, controllers act at once, and a deleted pod does not wait for its kubelet.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
 
+from rft_operator.api import KIND
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Conflict, NotFound
+from rft_operator.runtime.events import EventWriter
+from support import rules_of_api_server as rules
 
+Object = dict[str, Any]
+Objects = list[Object]
 Id = tuple[str, str, str]
 Subscriber = Callable[[str, str, Mapping[str, Any]], None]
+T = TypeVar("T")
+
+GENERATED = ("uid", "creationTimestamp", "deletionTimestamp", "generation")
+"""Metadata that no client can write."""
 
 
 class FakeKube:
@@ -23,38 +33,45 @@ class FakeKube:
 
     def __init__(self, now: Callable[[], int]) -> None:
         self.now = now
-        self.objects: dict[Id, dict[str, Any]] = {}
+        self.objects: dict[Id, Object] = {}
+        """Everything but Events: those outlive what they speak of."""
+        self.event_objects: dict[Id, Object] = {}
         self.events: list[tuple[str, str, str]] = []
         self.writes = 0
         self.faults: list[Exception | None] = []
         """Consumed one per write: an exception is raised after (odd) or before (even) the write took effect."""
         self.subscribers: list[Subscriber] = []
+        self._applied: dict[Id, Object] = {}
+        """What the operator applied last: what it no longer applies is removed."""
+        self._writer = EventWriter(self, instance="fake")
         self._version = itertools.count(1)
         self._uid = itertools.count(1)
         self._calls = itertools.count()
 
     # -- Kube -------------------------------------------------------------------------------------------------
 
-    async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    async def apply(self, manifest: Mapping[str, Any]) -> Object:
         return self._faulty(lambda: self._apply(manifest))
 
     async def apply_status(
         self, *, namespace: str, name: str, status: Mapping[str, Any], resource_version: str
-    ) -> dict[str, Any]:
-        def write() -> dict[str, Any]:
-            obj = self._get("ReasoningFinetune", namespace, name)
-            self._check_version(obj, resource_version)
+    ) -> Object:
+        def write() -> Object:
+            obj = self._get(KIND, namespace, name)
+            rules.check_version(obj, resource_version)
+            rules.check_schema({"status": status})
             return self._store({**obj, "status": copy.deepcopy(dict(status))})
 
         return self._faulty(write)
 
     async def set_finalizers(
         self, *, kind: str, namespace: str, name: str, finalizers: Sequence[str], resource_version: str
-    ) -> dict[str, Any]:
-        def write() -> dict[str, Any]:
+    ) -> Object:
+        def write() -> Object:
             obj = self._get(kind, namespace, name)
-            self._check_version(obj, resource_version)
-            changed = self._store({**obj, "metadata": {**obj["metadata"], "finalizers": list(finalizers)}})
+            rules.check_version(obj, resource_version)
+            rules.check_finalizers(obj, finalizers)
+            changed = self._store({**obj, "metadata": {**obj["metadata"], "finalizers": [*finalizers]}})
             self._collect(changed)
             return changed
 
@@ -66,49 +83,48 @@ class FakeKube:
             return
         self._faulty(lambda: self.remove(kind, namespace, name))
 
-    async def get(self, *, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
-        return copy.deepcopy(self._get(kind, namespace or "", name))
+    async def get(self, *, kind: str, namespace: str | None, name: str) -> Object:
+        obj = self._get(kind, namespace or "", name)
+        if kind == "Secret":
+            obj = {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": obj["metadata"]}
+        return copy.deepcopy(obj)
 
-    async def list(
-        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
-    ) -> list[dict[str, Any]]:
-        def fits(obj: dict[str, Any]) -> bool:
+    async def list(self, *, kind: str, namespace: str | None = None, label_selector: str | None = None) -> Objects:
+        def fits(obj: Object) -> bool:
             meta = obj["metadata"]
             if namespace is not None and meta["namespace"] != namespace:
                 return False
-            if label_selector is None:
-                return True
-            key, _, value = label_selector.partition("=")
-            return (meta.get("labels") or {}).get(key) == value
+            return label_selector is None or rules.selects(label_selector, meta.get("labels") or {})
 
-        return [copy.deepcopy(obj) for (each, _, _), obj in self.objects.items() if each == kind and fits(obj)]
+        return [copy.deepcopy(obj) for obj in self.find(kind) if fits(obj)]
 
     async def emit(self, *, regarding: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
         self.events.append((type_, reason, message))
+        await self._writer.emit(regarding=regarding, type_=type_, reason=reason, message=message)
 
     # -- ObjectStore ------------------------------------------------------------------------------------------
 
-    async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        if self._id(manifest) in self.objects:
+    async def create(self, manifest: Mapping[str, Any]) -> Object:
+        if self._id(manifest) in self._table(manifest["kind"]):
             raise Conflict("already exists", status=409)
-        return self._apply(manifest)
+        return self._create(manifest)
 
-    async def replace(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        kind, namespace, name = self._id(manifest)
-        old = self._get(kind, namespace, name)
-        self._check_version(old, manifest["metadata"].get("resourceVersion", ""))
-        return self._store({**copy.deepcopy(dict(manifest)), "metadata": {**old["metadata"], **manifest["metadata"]}})
+    async def replace(self, manifest: Mapping[str, Any]) -> Object:
+        old = self._get(*self._id(manifest))
+        rules.check_version(old, manifest["metadata"].get("resourceVersion", ""))
+        return self._replace(old, manifest)
 
-    async def read(self, *, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
+    async def read(self, *, kind: str, namespace: str | None, name: str) -> Object:
         return copy.deepcopy(self._get(kind, namespace or "", name))
 
     # -- what tests do to the cluster -----------------------------------------------------------------------
 
-    def put(self, obj: Mapping[str, Any]) -> dict[str, Any]:
-        """Create or replace an object as some other client would."""
-        return self._apply(obj)
+    def put(self, obj: Mapping[str, Any]) -> Object:
+        """Create or replace an object, status and all, as the cluster's own parts do."""
+        old = self._table(obj["kind"]).get(self._id(obj))
+        return self._create(obj) if old is None else self._replace(old, obj)
 
-    def patch(self, kind: str, namespace: str, name: str, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def patch(self, kind: str, namespace: str, name: str, change: Callable[[Object], None]) -> Object:
         obj = copy.deepcopy(self._get(kind, namespace, name))
         change(obj)
         stored = self._store(obj)
@@ -119,16 +135,16 @@ class FakeKube:
         """DELETE: at once without finalizers, else only marked."""
         obj = self._get(kind, namespace, name)
         if not obj["metadata"].get("deletionTimestamp"):
-            stamped = {**obj["metadata"], "deletionTimestamp": rfc3339(self.now())}
-            obj = self._store({**obj, "metadata": stamped})
+            at = rfc3339(self.now() + rules.grace_seconds(obj))
+            obj = self._store({**obj, "metadata": {**obj["metadata"], "deletionTimestamp": at}})
         self._collect(obj)
 
-    def find(self, kind: str) -> list[dict[str, Any]]:
-        return [obj for (each, _, _), obj in self.objects.items() if each == kind]
+    def find(self, kind: str) -> Objects:
+        return [obj for (each, _, _), obj in self._table(kind).items() if each == kind]
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _faulty(self, write: Callable[[], Any]) -> Any:
+    def _faulty(self, write: Callable[[], T]) -> T:
         self.writes += 1
         fault = self.faults.pop(0) if self.faults else None
         after = next(self._calls) % 2 == 1
@@ -139,57 +155,83 @@ class FakeKube:
             raise fault
         return result
 
+    def _table(self, kind: str) -> MutableMapping[Id, Object]:
+        return self.event_objects if kind == "Event" else self.objects
+
     @staticmethod
     def _id(obj: Mapping[str, Any]) -> Id:
         meta = obj["metadata"]
         return obj["kind"], meta.get("namespace", ""), meta["name"]
 
-    def _get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+    def _get(self, kind: str, namespace: str, name: str) -> Object:
         try:
-            return self.objects[kind, namespace, name]
+            return self._table(kind)[kind, namespace, name]
         except KeyError:
             raise NotFound(f"{kind} {namespace}/{name} not found", status=404) from None
 
-    @staticmethod
-    def _check_version(obj: Mapping[str, Any], version: str) -> None:
-        if version and obj["metadata"]["resourceVersion"] != version:
-            raise Conflict("the object has been modified", status=409)
+    def _apply(self, manifest: Mapping[str, Any]) -> Object:
+        """Server-side apply by the operator: others' fields stay, its own are set, those it dropped are removed."""
+        new = rules.without_status(manifest)
+        if new["kind"] == KIND:
+            rules.check_schema(new)
+        place = self._id(new)
+        old = self.objects.get(place)
+        last, self._applied[place] = self._applied.get(place, {}), new
+        if old is None:
+            return self._create(new)
+        merged = rules.merged(rules.dropped(old, last, new), new)
+        rules.check_immutable(old, merged)
+        return self._store(merged)
 
-    def _apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    def _create(self, manifest: Mapping[str, Any]) -> Object:
         new = copy.deepcopy(dict(manifest))
-        old = self.objects.get(self._id(new))
-        if old is not None:
-            merged = {**old, **new, "metadata": {**old["metadata"], **new["metadata"]}}
-            if merged == old:
-                return copy.deepcopy(old)
-            return self._store(merged)
+        self._applied.setdefault(self._id(new), {})
         meta = new["metadata"]
         meta.setdefault("uid", f"uid-{next(self._uid):06d}")
         meta.setdefault("creationTimestamp", rfc3339(self.now()))
-        meta.setdefault("generation", 1)
-        return self._store(new)
+        stored = self._store(new)
+        self._collect_orphan(self._id(stored))
+        return stored
 
-    def _store(self, obj: dict[str, Any]) -> dict[str, Any]:
-        stored = copy.deepcopy(obj)
+    def _replace(self, old: Object, manifest: Mapping[str, Any]) -> Object:
+        kept = {key: old["metadata"][key] for key in GENERATED if key in old["metadata"]}
+        new = {**manifest, "metadata": {**manifest["metadata"], **kept}}
+        rules.check_immutable(old, new)
+        stored = self._store(new)
+        self._collect(stored)
+        return stored
+
+    def _store(self, obj: Mapping[str, Any]) -> Object:
+        stored = copy.deepcopy(dict(obj))
+        place, table = self._id(stored), self._table(stored["kind"])
+        old = table.get(place)
+        rules.set_generation(old, stored)
+        if old is not None and rules.same(old, stored):
+            return copy.deepcopy(old)
         stored["metadata"]["resourceVersion"] = str(next(self._version))
-        place = self._id(stored)
-        type_ = "MODIFIED" if place in self.objects else "ADDED"
-        self.objects[place] = stored
-        self._tell(type_, stored)
+        table[place] = stored
+        self._tell("ADDED" if old is None else "MODIFIED", stored)
         return copy.deepcopy(stored)
 
     def _collect(self, obj: Mapping[str, Any]) -> None:
+        """Remove what is marked and held by no finalizer, and then what it owned."""
         meta = obj["metadata"]
         place = self._id(obj)
         if not meta.get("deletionTimestamp") or meta.get("finalizers") or place not in self.objects:
             return
         gone = self.objects.pop(place)
+        self._applied.pop(place, None)
         self._tell("DELETED", gone)
-        for kind, namespace, name in list(self.objects):
-            child = self.objects.get((kind, namespace, name))
-            owners = (child or {}).get("metadata", {}).get("ownerReferences") or ()
-            if any(owner["uid"] == meta["uid"] for owner in owners):
-                self.remove(kind, namespace, name)
+        for child in list(self.objects):
+            self._collect_orphan(child)
+
+    def _collect_orphan(self, place: Id) -> None:
+        """The garbage collector: an object goes when the last of its owners is gone."""
+        obj = self.objects.get(place, {})
+        owners = obj.get("metadata", {}).get("ownerReferences") or ()
+        living = {each["metadata"]["uid"] for each in self.objects.values()}
+        if owners and not any(owner["uid"] in living for owner in owners):
+            self.remove(*place)
 
     def _tell(self, type_: str, obj: Mapping[str, Any]) -> None:
         for subscriber in self.subscribers:
