@@ -1,0 +1,76 @@
+"""The chart's schema: a typing error or a wrong type is refused before anything is installed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from rft_operator.domain.prices import Entry, Match
+from support.helm import CHART, Helm
+
+PRICE = {"name": "a", "match": {"zone": "z"}, "usdPerHour": "1.50"}
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown value": ({"replicas": 2}, "replicas"),
+    "unknown nested value": ({"image": {"tags": "1"}}, "tags"),
+    "misplaced value": ({"crds": {"install": True}}, "install"),
+    "unknown operator setting": ({"operator": {"worker": 4}}, "worker"),
+    "text for a number": ({"replicaCount": "2"}, "/replicaCount"),
+    "no replicas": ({"replicaCount": 0}, "/replicaCount"),
+    "text for a switch": ({"networkPolicy": {"enabled": "yes"}}, "/networkPolicy/enabled"),
+    "text for a list": ({"watchNamespaces": "team-a"}, "/watchNamespaces"),
+    "namespace twice": ({"watchNamespaces": ["team-a", "team-a"]}, "/watchNamespaces"),
+    "no namespace name": ({"watchNamespaces": ["Team_A"]}, "/watchNamespaces/0"),
+    "short digest": ({"image": {"digest": "sha256:abc"}}, "/image/digest"),
+    "no repository": ({"image": {"repository": ""}}, "/image/repository"),
+    "no trainer image": ({"trainer": {"image": ""}}, "/trainer/image"),
+    "unknown pull policy": ({"trainer": {"pullPolicy": "Sometimes"}}, "/trainer/pullPolicy"),
+    "pull secret as text": ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
+    "unknown log format": ({"operator": {"logFormat": "xml"}}, "/operator/logFormat"),
+    "too many workers": ({"operator": {"workers": 257}}, "/operator/workers"),
+    "number as an environment value": ({"extraEnv": [{"name": "A", "value": 1}]}, "/extraEnv/0/value"),
+    "number as a label": ({"podLabels": {"a": 1}}, "/podLabels/a"),
+    "unknown resource list": ({"resources": {"request": {"cpu": 1}}}, "request"),
+    "unknown toleration effect": ({"tolerations": [{"effect": "Never"}]}, "/tolerations/0/effect"),
+    "no interval": ({"podMonitor": {"interval": "often"}}, "/podMonitor/interval"),
+    "unknown price key": ({"prices": [{**PRICE, "usd": 1}]}, "usd"),
+    "unknown match key": ({"prices": [{**PRICE, "match": {"instance": "p5"}}]}, "instance"),
+    "price that fits every node": ({"prices": [{**PRICE, "match": {}}]}, "/prices/0/match"),
+    "price in words": ({"prices": [{**PRICE, "usdPerHour": "$1.50"}]}, "/prices/0/usdPerHour"),
+    "price as a float": ({"prices": [{**PRICE, "usdPerHour": 1.5}]}, "/prices/0/usdPerHour"),
+    "negative price": ({"prices": [{**PRICE, "usdPerHour": -1}]}, "/prices/0/usdPerHour"),
+    "free by accident": ({"prices": [{**PRICE, "usdPerHour": "0.00"}]}, "free"),
+    "price without a name": ({"prices": [{"match": {"zone": "z"}, "usdPerHour": 1}]}, "name"),
+    "start without a time zone": ({"prices": [{**PRICE, "effectiveFrom": "2026-01-01T00:00:00"}]}, "effectiveFrom"),
+}
+
+
+@pytest.mark.parametrize(("values", "words"), BAD.values(), ids=BAD.keys())
+def test_schema_refuses_and_names_the_value_when_it_is_wrong(helm: Helm, values: dict[str, Any], words: str) -> None:
+    done = helm.template(more=values, check=False)
+    assert done.returncode != 0
+    assert "values don't meet the specifications of the schema" in done.stderr
+    assert words in done.stderr
+
+
+def test_schema_knows_every_value_and_no_other() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    schema = _schema()
+    assert set(schema["properties"]) - {"global"} == set(values)
+    for name, part in schema["properties"].items():
+        if "properties" in part and name != "affinity":
+            assert set(part["properties"]) == set(values[name]), name
+            assert part["additionalProperties"] is False
+
+
+def test_schema_knows_every_key_of_a_price_that_the_operator_knows() -> None:
+    row = _schema()["properties"]["prices"]["items"]
+    assert set(row["properties"]) == {field.alias for field in Entry.model_fields.values()}
+    assert set(row["properties"]["match"]["properties"]) == {field.alias for field in Match.model_fields.values()}
+
+
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    return schema

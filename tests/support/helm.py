@@ -1,0 +1,73 @@
+"""Helm as a user runs it, without a trace in the user's own folders."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "helm" / "rft-operator"
+RELEASE = "rft-operator"
+NAMESPACE = "rft-system"
+POD_MONITOR_API = "monitoring.coreos.com/v1/PodMonitor"
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Helm:
+    """The program, with a folder for its files and the cluster it works on (None: no cluster at all)."""
+
+    program: Path
+    home: Path
+    kubeconfig: Path | None = None
+
+    def run(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run Helm in the chart's namespace."""
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "KUBE"))},
+            **{f"HELM_{kind}_HOME": str(self.home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")},
+            "KUBECONFIG": str(self.kubeconfig or self.home / "no-cluster"),
+            "HELM_NAMESPACE": NAMESPACE,
+        }
+        done = subprocess.run([self.program, *arguments], env=environment, capture_output=True, text=True, timeout=180)
+        assert not check or done.returncode == 0, f"helm {arguments}: {done.stderr}"
+        return done
+
+    def template(
+        self, *values: Path, more: Manifest | None = None, apis: Sequence[str] = (), check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Render the chart with values files and with further values."""
+        arguments: list[str | Path] = ["template", RELEASE, CHART]
+        for file in values:
+            arguments += ["--values", file]
+        if more is not None:
+            written = self.home / "values.yaml"
+            written.write_text(yaml.safe_dump(more), encoding="utf-8")
+            arguments += ["--values", written]
+        for api in apis:
+            arguments += ["--api-versions", api]
+        return self.run(*arguments, check=check)
+
+    def objects(self, *values: Path, more: Manifest | None = None) -> list[Manifest]:
+        """Return the rendered objects, in a cluster that knows the Prometheus operator."""
+        done = self.template(*values, more=more, apis=[POD_MONITOR_API])
+        return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def the(objects: Sequence[Manifest], kind: str, name: str | None = None) -> Manifest:
+    """Return the only object of a kind (and name)."""
+    found = [each for each in objects if each["kind"] == kind and name in (None, each["metadata"]["name"])]
+    assert len(found) == 1, f"{kind} {name or ''}: {[each['metadata']['name'] for each in found]}"
+    return found[0]
+
+
+def kinds(objects: Sequence[Manifest]) -> list[str]:
+    """Return the kinds of all objects, sorted."""
+    return sorted(each["kind"] for each in objects)
