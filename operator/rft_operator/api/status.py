@@ -71,7 +71,7 @@ class Condition(StatusModel):
     """Type of the condition."""
     status: ConditionStatus
     """True, False or Unknown."""
-    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    observed_generation: BigCounter | None = None
     """Generation of the spec that the condition speaks of."""
     last_transition_time: Timestamp
     """When the status last changed."""
@@ -347,7 +347,7 @@ class Ledger(StatusModel):
 class Status(StatusModel):
     """What happened, what it cost, what it is worth."""
 
-    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    observed_generation: BigCounter | None = None
     """Generation of the spec this status speaks of."""
     stage: DisplayStage | None = None
     """Where the run stands, for people."""

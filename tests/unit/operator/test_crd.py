@@ -1,0 +1,164 @@
+"""The generated CRD: up to date, bounded, described, and free of floats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from rft_operator.api.base import ApiModel
+from rft_operator.api.crd import custom_resource_definition, main, outputs, refusals
+from rft_operator.api.rules import LIST_KEYS, LIST_SETS, RULES
+from rft_operator.api.schema import Schema, structural
+from rft_operator.api.spec import Spec
+from rft_operator.api.texts import text
+
+ROOT = Path(__file__).resolve().parents[3]
+FILE = "rft.dev_reasoningfinetunes.yaml"
+VERSION = custom_resource_definition()["spec"]["versions"][0]
+TOP = VERSION["schema"]["openAPIV3Schema"]
+
+
+def nodes(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
+    """Give every schema at and below ``path``."""
+    yield path, schema
+    for name, prop in schema.get("properties", {}).items():
+        yield from nodes(prop, f"{path}.{name}")
+    for key, mark in (("items", "[]"), ("additionalProperties", "[*]")):
+        if key in schema:
+            yield from nodes(schema[key], path + mark)
+
+
+NODES = [pair for part in ("spec", "status") for pair in nodes(TOP["properties"][part], part)]
+
+
+def is_text(schema: Schema) -> bool:
+    return schema.get("type") == "string" or "x-kubernetes-int-or-string" in schema
+
+
+def unbounded(schema: Schema) -> bool:
+    if is_text(schema):
+        return not ({"maxLength", "enum"} & schema.keys()) and schema.get("format") != "date-time"
+    if schema["type"] == "integer":
+        return not {"minimum", "maximum"} <= schema.keys()
+    if schema["type"] == "array":
+        return "maxItems" not in schema
+    return "additionalProperties" in schema and "maxProperties" not in schema
+
+
+@pytest.mark.parametrize("path", outputs(ROOT), ids=lambda path: path.name)
+def test_generated_file_is_what_the_models_say_when_it_is_committed(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == outputs(ROOT)[path]
+
+
+def test_crd_of_the_chart_is_the_crd_to_the_byte() -> None:
+    chart = ROOT / "helm" / "rft-operator" / "files" / FILE
+    assert chart.read_bytes() == (ROOT / "crds" / FILE).read_bytes()
+
+
+def test_check_names_the_stale_file_when_one_is_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+    capsys.readouterr()
+    edited = tmp_path / "crds" / FILE
+    edited.write_text(edited.read_text() + "# by hand\n")
+    assert main(["--check"]) == 1
+    assert f"crds/{FILE} differ from the models; run: make generate" in capsys.readouterr().err
+    assert edited.read_text().endswith("# by hand\n")
+
+
+def test_field_is_bounded_when_it_is_in_the_schema() -> None:
+    assert [path for path, schema in NODES if unbounded(schema)] == []
+
+
+def test_field_is_described_when_it_is_in_the_schema() -> None:
+    fields = [(path, schema) for path, schema in NODES if not path.endswith(("[]", "[*]"))]
+    assert len(fields) > 200
+    assert [path for path, schema in fields if not schema.get("description", "").strip()] == []
+
+
+def test_no_field_is_a_float() -> None:
+    kinds = {schema.get("type") for _, schema in NODES}
+    assert kinds == {"array", "boolean", "integer", "object", "string", None}
+    assert all("x-kubernetes-int-or-string" in schema for _, schema in NODES if schema.get("type") is None)
+
+
+def test_schema_is_structural_when_it_is_generated() -> None:
+    forbidden = {"$ref", "$defs", "title", "nullable", "anyOf", "allOf", "oneOf", "const", "patternProperties"}
+    assert [path for path, schema in NODES if forbidden & schema.keys()] == []
+    assert [path for path, schema in NODES if any(key.startswith("x-rft") for key in schema)] == []
+
+
+def test_list_says_how_its_items_merge_when_it_is_in_the_schema() -> None:
+    lists = {path: schema for path, schema in NODES if schema.get("type") == "array"}
+    found = {kind: set[str]() for kind in ("atomic", "map", "set")}
+    for path, schema in lists.items():
+        found[schema["x-kubernetes-list-type"]].add(path)
+    assert found["map"] == {".".join(path) for path in LIST_KEYS}
+    assert found["set"] == {".".join(path) for path in LIST_SETS}
+    for path in found["map"]:
+        items = lists[path]["items"]
+        for key in lists[path]["x-kubernetes-list-map-keys"]:
+            assert key in items["required"] or "default" in items["properties"][key], path
+
+
+def test_rule_is_in_the_schema_when_it_is_written() -> None:
+    """A rule at a path that does not exist would be dropped without a word."""
+    messages = [message for _, message in refusals(TOP)]
+    for path, rules in RULES.items():
+        for rule in rules:
+            where = ".".join(path).replace(".[]", "[]") + rule.field
+            assert (where.removeprefix("."), rule.message) in set(refusals(TOP))
+    assert len(messages) > sum(len(rules) for rules in RULES.values())
+
+
+def test_text_of_the_spec_has_no_bare_pattern() -> None:
+    assert [path for path, schema in NODES if path.startswith("spec") and "pattern" in schema] == []
+
+
+def test_generator_refuses_a_pattern_when_it_has_no_words_for_a_user() -> None:
+    class Part(ApiModel):
+        name: Annotated[str, text(8, pattern="^a$")]
+        """Name."""
+
+    with pytest.raises(ValueError, match=r"spec\.name: the pattern \^a\$ has no words"):
+        structural(Part, "spec")
+
+
+def test_generator_refuses_a_union_of_types_when_no_structural_schema_has_it() -> None:
+    class Part(ApiModel):
+        either: Annotated[str, text(8)] | bool
+        """Either."""
+
+    with pytest.raises(ValueError, match="union of 2 types"):
+        structural(Part, "spec")
+
+
+def test_default_of_the_schema_is_the_default_of_the_model_when_a_field_has_one() -> None:
+    defaults = {path: schema["default"] for path, schema in NODES if "default" in schema and path.startswith("spec")}
+    assert defaults["spec.budget.warnAtPercent"] == [50, 80]
+    assert defaults["spec.resources"] == {}
+    training = {path for path in defaults if path.startswith("spec.training.")}
+    assert training == {"spec.training.seed", "spec.training.deepspeed"}, "a recipe could not know what the user wrote"
+
+
+def test_quantity_is_read_as_text_when_it_is_a_whole_number() -> None:
+    spec = Spec.model_validate(
+        {
+            "model": {"uri": "init://tiny-qwen2"},
+            "dataset": {"uri": "hf://a/b", "format": "s1"},
+            "budget": {"limitUSD": 1},
+            "resources": {"cpu": 8},
+        }
+    )
+    assert spec.resources.cpu == "8"
+
+
+def test_column_points_at_a_field_when_it_is_printed() -> None:
+    paths = {f".{path}" for path, _ in NODES} | {".metadata.creationTimestamp"}
+    assert {column["jsonPath"] for column in VERSION["additionalPrinterColumns"]} <= paths
