@@ -94,8 +94,11 @@ class Processes:
 
     def kill(self, name: str) -> None:
         """SIGKILL a recorded process, wait until it is gone, forget it."""
+        pid = self.pid(name)
         if self.signal(name, signal.SIGKILL):
             wait_until(lambda: not self.alive(name), what=f"{name} to end", seconds=10)
+            # A program's first thread is a zombie before the others have ended; only then can it be collected.
+            wait_until(lambda: _reaped(pid), what=f"{name} to be collected", seconds=10)
         self._save({other: record for other, record in self.records().items() if other != name})
 
     def tail(self, name: str, lines: int = 8) -> str:
@@ -115,8 +118,19 @@ _children: list[subprocess.Popen[bytes]] = []
 
 def _reap_later(process: subprocess.Popen[bytes]) -> None:
     """Keep the handle so that a child that ends while this process lives leaves no zombie behind."""
-    _children[:] = [each for each in _children if each.poll() is None]
+    _reap()
     _children.append(process)
+
+
+def _reap() -> None:
+    """Collect the children that have ended; what is forgotten here is a warning when this process exits."""
+    _children[:] = [each for each in _children if each.poll() is None]
+
+
+def _reaped(pid: int | None) -> bool:
+    """Return whether a process, if it was a child of this one, has been collected."""
+    _reap()
+    return all(each.pid != pid for each in _children)
 
 
 def wait_until(
@@ -133,5 +147,5 @@ def wait_until(
         if time.monotonic() > deadline:
             msg = f"waited {seconds:.0f} s for {what}. {hint()}"
             raise StartError(msg)
-        _children[:] = [each for each in _children if each.poll() is None]
+        _reap()
         time.sleep(every_seconds)
