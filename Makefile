@@ -33,8 +33,8 @@ generate: setup ## Write the generated files: CRD, API reference, rendered chart
 	@hack/render.sh
 
 .PHONY: bench
-bench: setup ## Measure the operator and print a table
-	@$(BIN)/python -m tests.bench
+bench: setup ## Measure the operator and print a table (BENCH_ARGS="--count 100" for a part)
+	@PYTHONPATH=tests $(BIN)/python -m bench $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of this checkout
