@@ -1,0 +1,129 @@
+"""Independent graders of the chart and of the images: kubeconform, kube-score, checkov, hadolint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rft_local.tools import binary
+from support.api_schemas import LOCATION, write_schemas
+from support.checkov import checkov_python, failed_checks
+from support.helm import CHART, POD_MONITOR_API, ROOT, Helm
+
+HERE = Path(__file__).parent
+VERSIONS = ("1.30.0", "1.37.0")
+"""The oldest that the chart admits, and the newest with schemas."""
+WEAKENED = {
+    "openports-values.yaml": "The pod does not have a matching NetworkPolicy",
+    "scheduling-values.yaml": "The container is running with a low user ID",
+}
+"""Features that give up a protection on purpose, and what kube-score must say to that."""
+DOCKERFILES = ("operator/Dockerfile", "trainer_image/Dockerfile")
+
+
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Offline schemas for kubeconform."""
+    folder = tmp_path_factory.mktemp("schemas")
+    for version in VERSIONS:
+        write_schemas(folder, version=version)
+    return folder
+
+
+def rendered(helm: Helm, folder: Path, *values: Path) -> Path:
+    file = folder / "rendered.yaml"
+    file.write_text(helm.template(*values, apis=[POD_MONITOR_API]).stdout, encoding="utf-8")
+    return file
+
+
+def kubeconform(file: Path, schemas: Path, version: str) -> subprocess.CompletedProcess[str]:
+    # The Prometheus operator's kind is in no schema of Kubernetes.
+    argv = [str(binary("kubeconform")), "-strict", "-summary", "-output", "json", "-skip", "PodMonitor"]
+    argv += ["-kubernetes-version", version, "-schema-location", f"{schemas}/{LOCATION}", str(file)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120)
+
+
+def critical_findings(file: Path) -> list[str]:
+    argv = [str(binary("kube-score")), "score", "--output-format", "ci", str(file)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert "[OK]" in done.stdout, done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith("[CRITICAL]")]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_fits_the_schemas_with_the_values_of_each_feature(
+    helm: Helm, schemas: Path, values_file: Path, version: str, tmp_path: Path
+) -> None:
+    done = kubeconform(rendered(helm, tmp_path, values_file), schemas, version)
+    summary = json.loads(done.stdout)["summary"]
+    assert done.returncode == 0, done.stdout
+    assert summary["valid"] >= 4
+    assert summary["skipped"] == (1 if values_file.name.startswith("podmonitor") else 0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_committed_rendering_fits_the_schemas(schemas: Path, version: str) -> None:
+    done = kubeconform(ROOT / "helm" / "rendered" / "rft-operator-local.yaml", schemas, version)
+    assert done.returncode == 0, done.stdout
+
+
+def test_kubeconform_sees_a_misspelt_field(helm: Helm, schemas: Path, tmp_path: Path) -> None:
+    file = rendered(helm, tmp_path)
+    file.write_text(file.read_text(encoding="utf-8").replace("readinessProbe:", "readynessProbe:"), encoding="utf-8")
+    done = kubeconform(file, schemas, VERSIONS[-1])
+    assert done.returncode != 0
+    assert "readynessProbe" in done.stdout
+
+
+def test_kube_score_finds_nothing_critical_with_default_values(helm: Helm, tmp_path: Path) -> None:
+    assert critical_findings(rendered(helm, tmp_path)) == []
+
+
+def test_kube_score_finds_nothing_critical_unless_a_feature_gives_up_a_protection(
+    helm: Helm, values_file: Path, tmp_path: Path
+) -> None:
+    findings = critical_findings(rendered(helm, tmp_path, values_file))
+    expected = WEAKENED.get(values_file.name)
+    assert bool(findings) == (expected is not None), findings
+    assert expected is None or any(expected in finding for finding in findings)
+
+
+@pytest.mark.slow
+def test_checkov_finds_only_what_is_accepted_with_a_reason(helm: Helm, tmp_path: Path) -> None:
+    accepted = yaml.safe_load((HERE / "accepted-findings.yaml").read_text(encoding="utf-8"))
+    assert len(accepted) <= 3
+    assert all(len(reason.split()) >= 10 for reason in accepted.values())
+    python = checkov_python(HERE / "checkov-requirements.txt")
+    found = failed_checks(python, rendered(helm, tmp_path))
+    assert set(found) == set(accepted), found
+
+
+@pytest.mark.slow
+def test_checkov_misses_the_digest_only_until_there_is_one(helm: Helm, tmp_path: Path) -> None:
+    python = checkov_python(HERE / "checkov-requirements.txt")
+    found = failed_checks(python, rendered(helm, tmp_path, CHART / "ci" / "digest-values.yaml"))
+    assert set(found) == {"CKV_K8S_38"}, found
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_hadolint_finds_nothing(dockerfile: str) -> None:
+    done = subprocess.run([_hadolint(), ROOT / dockerfile], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_hadolint_sees_an_unpinned_base(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM debian\n", encoding="utf-8")
+    done = subprocess.run([_hadolint(), tmp_path / "Dockerfile"], capture_output=True, text=True, timeout=60)
+    assert "DL3006" in done.stdout
+
+
+def _hadolint() -> Path:
+    found = shutil.which("hadolint", path=Path(sys.executable).parent) or shutil.which("hadolint")
+    assert found is not None, "hadolint is missing: make setup"
+    return Path(found)
