@@ -6,6 +6,7 @@ An object that is not ours (its labels do not name a run) digests to None.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ LABEL_RANK = "batch.kubernetes.io/job-completion-index"
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 TRAINER_CONTAINER = "trainer"
 KIND = "ReasoningFinetune"
+_QUANTITY = re.compile(r"([0-9]+)(k|M|G|Ki|Mi|Gi)?")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def _at(value: str | None) -> int | None:
@@ -45,6 +48,16 @@ def _stage_and_attempt(labels: Mapping[str, str]) -> tuple[Stage, int] | None:
         return Stage(labels[LABEL_STAGE]), int(labels[LABEL_ATTEMPT])
     except (KeyError, ValueError):
         return None
+
+
+def _digits(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
+
+
+def _count(quantity: object) -> int:
+    """Return a quantity of a countable resource; the API server writes 1000 as ``1k``."""
+    match = _QUANTITY.fullmatch(str(quantity))
+    return int(match[1]) * _UNITS[match[2] or ""] if match is not None else 0
 
 
 def _owner_uid(metadata: Raw) -> str:
@@ -75,7 +88,7 @@ def digest_pod(raw: Raw) -> PodFacts | None:
     statuses: Sequence[Raw] = status.get("containerStatuses") or ()
     created_at = _at(meta.get("creationTimestamp")) or 0
     node = spec.get("nodeName")
-    scheduled_at = _at(scheduled["lastTransitionTime"]) if bound and scheduled else None
+    scheduled_at = _at(scheduled.get("lastTransitionTime")) if bound and scheduled else None
     disruption = _holds(status, "DisruptionTarget")
     return PodFacts(
         uid=meta["uid"],
@@ -84,7 +97,7 @@ def digest_pod(raw: Raw) -> PodFacts | None:
         finetune=labels[LABEL_FINETUNE],
         stage=where[0],
         attempt=where[1],
-        rank=int(labels.get(LABEL_RANK, "0")),
+        rank=_digits(labels.get(LABEL_RANK)),
         resource_version=meta.get("resourceVersion", ""),
         phase=phase,
         created_at=created_at,
@@ -136,8 +149,7 @@ def _gpus(spec: Raw, resource: str) -> int:
 
     def of(container: Raw) -> int:
         wanted = container.get("resources") or {}
-        value = (wanted.get("requests") or {}).get(resource, (wanted.get("limits") or {}).get(resource, 0))
-        return int(value)
+        return _count((wanted.get("requests") or {}).get(resource, (wanted.get("limits") or {}).get(resource)))
 
     sidecars = peak = 0
     for container in spec.get("initContainers") or ():
@@ -201,11 +213,7 @@ def digest_node(raw: Raw) -> NodeFacts:
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     ready = _condition(status, "Ready")
     is_ready = ready is not None and ready.get("status") == "True"
-    gpus = {
-        name: int(value)
-        for name, value in (status.get("allocatable") or {}).items()
-        if "/" in name and str(value).isdigit()
-    }
+    gpus = {name: _count(value) for name, value in (status.get("allocatable") or {}).items() if "/" in name}
     return NodeFacts(
         name=meta["name"],
         labels=dict(meta.get("labels") or {}),

@@ -1,8 +1,9 @@
 """What was last seen of the cluster: resources, facts of their children, nodes, progress reports.
 
 Fed by watch events, by the answers to our own writes (so a reconcile always sees what the former one wrote), and
-repaired by the sweep. Invariants: an object never goes back to an older resourceVersion of itself, and one that was
-seen to be deleted never comes back (the answer to a write may arrive after the watch reported the deletion).
+repaired by the sweep. Invariants: an object never goes back to an older resourceVersion of itself or of a namesake
+before it, and one that was seen to be deleted never comes back (the answer to a write may arrive after the watch
+reported the deletion).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class _Run:
 
 
 def newer(candidate: str, known: str) -> bool:
-    """Return whether a resourceVersion is later than another; they are comparable numbers (KEP-5504)."""
+    """Return whether a resourceVersion is later than another of its kind; they are comparable numbers (KEP-5504)."""
     return not known or not candidate or int(candidate) > int(known)
 
 
@@ -103,8 +104,10 @@ class Cache:
         run = self._runs.setdefault(key, _Run())
         if run.resource is not None:
             old = run.resource["metadata"]
-            if old["uid"] == meta["uid"] and not newer(meta["resourceVersion"], old["resourceVersion"]):
+            if not newer(meta["resourceVersion"], old["resourceVersion"]):
                 return ()
+            if old["uid"] != meta["uid"]:
+                run.report = None
         slim = {name: value for name, value in meta.items() if name != "managedFields"}
         run.resource = {**raw, "metadata": slim}
         return (key,)
@@ -114,7 +117,7 @@ class Cache:
         run = self._runs.setdefault(key, _Run())
         child = (_kind(fact), fact.name)
         old = run.children.get(child)
-        if old is not None and old.uid == fact.uid and not newer(fact.resource_version, old.resource_version):
+        if old is not None and not newer(fact.resource_version, old.resource_version):
             return ()
         run.children[child] = fact
         return (key,)
@@ -152,7 +155,8 @@ class Cache:
             run = self._runs.get(key)
             if run is None or run.resource is None or run.resource["metadata"]["uid"] != meta["uid"]:
                 return ()
-            run.resource = None
+            # A retained claim keeps the entry alive: a namesake must not find its forerunner's progress.
+            run.resource = run.report = None
             self._forget_if_empty(key)
             return (key,)
         fact = digest(raw)

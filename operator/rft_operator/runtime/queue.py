@@ -1,7 +1,8 @@
 """The work queue: keys, never events; a key never runs twice at once, and events while it runs mean one more run.
 
 The semantics are those of client-go's workqueue (queue, dirty, processing). Delayed keys are one timer each: a sooner
-wish replaces a later one, a later one is dropped, because a reconcile says again when it wants to be woken.
+wish replaces a later one, a later one is dropped; a run that succeeded says anew when it wants to be woken, so its old
+timer goes. Invariant: no key sleeps longer than it asked for, and nothing is kept of a key that asks for nothing.
 """
 
 from __future__ import annotations
@@ -71,20 +72,20 @@ class WorkQueue(Generic[K]):
             self._ready.put_nowait(key)
 
     def failed(self, key: K, *, at_least_seconds: float = 0.0) -> float:
-        """Ask for a repeat after a failure, later each time; return the delay in seconds."""
+        """Ask for a repeat after a failure, later each time; return the delay in seconds.
+
+        However long a server asks to be left alone, a key never sleeps much longer than BACKOFF_MOST_SECONDS.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay: float = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 16))
-        delay = max(at_least_seconds, delay * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+        delay *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        delay = max(delay, min(BACKOFF_MOST_SECONDS, at_least_seconds))
         self.add_after(key, delay)
         return delay
 
     def succeeded(self, key: K) -> None:
-        """Forget the failures of a key."""
-        self._failures.pop(key, None)
-
-    def forget(self, key: K) -> None:
-        """Drop timers and failures of a key that no longer exists."""
+        """Forget the failures of a key and its timer."""
         self._failures.pop(key, None)
         timer = self._timers.pop(key, None)
         if timer is not None:
