@@ -15,7 +15,7 @@ from rft_operator.runtime.kinds import ENDPOINTS
 from rft_operator.runtime.kube import JsonObject, ObjectStore
 
 CONTROLLER = "rft.dev/operator"
-NOTE_LIMIT = 1_024
+NOTE_LIMIT_BYTES = 1_024
 
 
 class EventWriter:
@@ -27,7 +27,8 @@ class EventWriter:
 
     async def emit(self, *, regarding: JsonObject, type_: str, reason: str, message: str) -> None:
         """Create the Event, or raise the count of the one that says the same."""
-        event = self._event(regarding, type_=type_, reason=reason, message=message[:NOTE_LIMIT])
+        note = message.encode()[:NOTE_LIMIT_BYTES].decode(errors="ignore")
+        event = self._event(regarding, type_=type_, reason=reason, message=note)
         try:
             await self._store.create(event)
         except Conflict:

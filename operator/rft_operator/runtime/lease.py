@@ -2,13 +2,15 @@
 
 Why our own: the client library's elector keeps a lease whose work has crashed, ends on a network error without
 ending the work, and does not release on exit. Invariants: the holder stops working before its lease can expire for
-others (renew deadline < lease duration); a clean exit releases the lease, so a successor need not wait.
+others (renew deadline < lease duration, counted from before a renewal is sent, and an answer that does not come is not
+waited for); a clean exit releases the lease, so a successor need not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,7 +33,7 @@ class LeaseElector:
         name: str,
         identity: str,
         lease_seconds: int = 15,
-        renew_deadline_seconds: int = 10,
+        renew_deadline_seconds: float = 10,
         retry_seconds: float = 2.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -44,23 +46,37 @@ class LeaseElector:
         self._retry_seconds = retry_seconds
         self._monotonic = monotonic
         self._seen: tuple[str, float] = ("", 0.0)
+        self._renewed_at = -math.inf
 
     async def acquire(self) -> None:
         """Return once this replica holds the lease."""
-        acquired = await self._try()
+        acquired = await self._renew(within_seconds=self._renew_deadline_seconds)
         while not acquired:
             await asyncio.sleep(self._retry_seconds)
-            acquired = await self._try()
+            acquired = await self._renew(within_seconds=self._renew_deadline_seconds)
         log.info("became the leader", extra={"identity": self._identity})
 
     async def hold(self) -> None:
         """Renew until the lease is lost, then return: the caller must stop all work at once."""
-        renewed = self._monotonic()
-        while self._monotonic() - renewed < self._renew_deadline_seconds:
-            await asyncio.sleep(self._retry_seconds)
-            if await self._try():
-                renewed = self._monotonic()
+        while (left := self._left()) > 0:
+            await asyncio.sleep(min(self._retry_seconds, left))
+            await self._renew(within_seconds=self._left())
         log.error("lost the lease", extra={"identity": self._identity})
+
+    def _left(self) -> float:
+        return self._renewed_at + self._renew_deadline_seconds - self._monotonic()
+
+    async def _renew(self, *, within_seconds: float) -> bool:
+        sent = self._monotonic()
+        try:
+            async with asyncio.timeout(within_seconds):
+                renewed = await self._try()
+        except TimeoutError:
+            log.warning("no answer about the lease in time", extra={"identity": self._identity})
+            return False
+        if renewed:
+            self._renewed_at = sent
+        return renewed
 
     async def release(self) -> None:
         """Give the lease up so that a successor can take it at once."""
@@ -85,6 +101,7 @@ class LeaseElector:
         spec = dict(lease["spec"])
         holder = spec.get("holderIdentity") or ""
         if holder and holder != self._identity and not self._expired(lease):
+            self._renewed_at = -math.inf  # never mine until won anew: hold() must not wait for its deadline
             return False
         return await self._write(self._store.replace, self._manifest(dict(lease["metadata"]), spec))
 
