@@ -139,6 +139,8 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     result = _result_of(gang)
     if result is not None:
         take_over(draft, result)
+        if result.train is not None:
+            attempt = attempt.model_copy(update={"end_step": result.train.step})
     if result is not None and result.outcome is Outcome.COMPLETED and result.stage is gang.stage:
         _close(draft, attempt, outcome=AttemptOutcome.SUCCEEDED, reason="Succeeded", message="", counted=False)
         return

@@ -57,6 +57,18 @@ async def test_waiting_run_causes_no_write_when_time_passes() -> None:
     assert await world.settle() == 0
 
 
+async def test_attempt_ends_at_the_step_of_its_result_when_the_last_report_is_older() -> None:
+    world = World()
+    await world.to_training()
+    world.report(step=18)
+    await world.after(10)
+    world.edit(suspend=True)
+    await world.settle()
+    world.drain(Stage.TRAIN, step=20)
+    await world.settle()
+    assert world.status.attempts[-1].end_step == 20
+
+
 async def test_training_resumes_from_the_checkpoint_when_a_rank_fails() -> None:
     world = World()
     await world.to_training()
