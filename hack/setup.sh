@@ -34,7 +34,8 @@ fi
 export UV_SYSTEM_CERTS=1 UV_HTTP_TIMEOUT=300 UV_CACHE_DIR="${UV_CACHE_DIR:-$cache/uv-cache}"
 echo "setup: making .venv (the first time downloads about 4 GB: torch and its libraries)"
 "$uv_home/bin/uv" venv --quiet --clear --python "$python" .venv
-"$uv_home/bin/uv" pip install --quiet --python .venv/bin/python --constraints constraints.txt \
+# Compiled once here: the local cluster's pods mount .venv read-only and would compile torch at every start.
+"$uv_home/bin/uv" pip install --quiet --compile-bytecode --python .venv/bin/python --constraints constraints.txt \
   --editable '.[operator,trainer,local,dev]'
 echo "$wanted" >"$stamp"
 echo "setup: done, $(.venv/bin/python --version) in .venv"
