@@ -9,14 +9,16 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import yaml
 from kubernetes.aio import client, config
 
-from rft_operator.errors import Conflict, KubeError, NotFound, Rejected, Unavailable
+from rft_operator.errors import ConfigError, Conflict, KubeError, NotFound, Rejected, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.clock import ServerClock
 from rft_operator.runtime.events import EventWriter
@@ -33,15 +35,26 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 async def load_configuration() -> client.Configuration:
-    """Return the client's configuration: in-cluster if there is one, else the current kubeconfig."""
+    """Return the configuration: in-cluster if there is one, else the current kubeconfig; raises ConfigError."""
     configuration = client.Configuration()
     try:
         config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException:
-        await config.load_kube_config(client_configuration=configuration)
+        await read_kubeconfig(configuration)
     configuration.connection_pool_maxsize = CONCURRENT_REQUESTS
     configuration.retries = None
     return configuration
+
+
+async def read_kubeconfig(configuration: client.Configuration, file: Path | None = None) -> None:
+    """Take a kubeconfig into a configuration (the current one if ``file`` is None); raises ConfigError."""
+    try:
+        await config.load_kube_config(
+            config_file=str(file) if file is not None else None, client_configuration=configuration
+        )
+    except (config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:  # TypeError: an empty file
+        msg = f"no usable kubeconfig: {error}. Set KUBECONFIG to a file that `kubectl` can use."
+        raise ConfigError(msg) from error
 
 
 class KubeClient:
@@ -187,7 +200,7 @@ class KubeClient:
                 response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout_seconds)
                 raw: bytes = await response.read()
                 code = str(response.status)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, config.ConfigException, TimeoutError, OSError) as error:
                 msg = f"{verb} {kind} {path}: {type(error).__name__}: {error}"
                 raise Unavailable(msg) from error
             finally:
@@ -196,9 +209,13 @@ class KubeClient:
         date = response.headers.get("Date")
         if date:
             self.clock.observe(date, sent=sent, received=time.monotonic())
+        what = f"{verb} {kind} {path}"
         if response.status >= 400:
-            raise map_error(response.status, raw, what=f"{verb} {kind} {path}", headers=response.headers)
-        decoded: dict[str, Any] = json.loads(raw) if raw else {}
+            raise map_error(response.status, raw, what=what, headers=response.headers)
+        decoded = _object(raw)
+        if decoded is None:
+            msg = f"{what}: {response.status}: the answer is no JSON object: {_words(raw)}"
+            raise Unavailable(msg, status=response.status)
         return decoded
 
 
@@ -207,12 +224,23 @@ def _path(manifest: JsonObject) -> str:
     return path_of(manifest["kind"], meta.get("namespace"), meta["name"])
 
 
+def _object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        decoded = json.loads(raw) if raw else {}
+    except ValueError:
+        return None
+    return decoded if isinstance(decoded, dict) else None
+
+
+def _words(raw: bytes) -> str:
+    """Return what an answer says: the message of a Status, or what a proxy in between wrote."""
+    status = _object(raw)
+    return str(status.get("message") or "") if status is not None else raw[:300].decode(errors="replace")
+
+
 def map_error(status: int, raw: bytes, *, what: str, headers: Mapping[str, str]) -> KubeError:
     """Return the error of an answer with a status of 400 or more."""
-    try:
-        words = json.loads(raw).get("message", "")
-    except ValueError:
-        words = raw[:300].decode(errors="replace")
+    words = _words(raw)
     message = f"{what}: {status}: {words}"
     if status == 404:
         return NotFound(message, status=status)
