@@ -1,0 +1,209 @@
+"""Helm installs, upgrades, rolls back and uninstalls the chart on a real API server; runs survive all of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.api_server import CRD, ApiServer
+from support.builders import resource
+from support.helm import CHART, NAMESPACE, RELEASE, ROOT, Helm
+from support.polling import eventually
+
+TEAM = "charts-team"
+KINDS = "deployment,service,configmap,serviceaccount,networkpolicy,role,rolebinding,clusterrole,clusterrolebinding"
+OURS = f"app.kubernetes.io/instance={RELEASE}"
+RENDERED = ROOT / "helm" / "rendered" / "rft-operator-local.yaml"
+
+
+@pytest.fixture
+def cluster(bare_server: ApiServer) -> Iterator[ApiServer]:
+    """The API server as it was before, also when the test fails: no CRD, no runs, no namespace of ours."""
+    bare_server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM}})
+    try:
+        yield bare_server
+    finally:
+        if bare_server.kubectl("get", "crd", CRD, check=False).returncode == 0:
+            bare_server.kubectl("delete", "rft", "--all", "-n", TEAM, "--timeout=30s")
+        for kinds, where in ((KINDS, ("-A",)), ("crd", ())):
+            bare_server.kubectl("delete", kinds, *where, "-l", OURS, "--ignore-not-found", "--wait=false")
+        bare_server.kubectl("delete", "ns", TEAM, NAMESPACE, "--ignore-not-found", "--timeout=60s")
+        bare_server.kubectl("wait", "--for=delete", "--timeout=30s", f"crd/{CRD}", check=False)
+
+
+@pytest.fixture
+def helm(helm_program: Path, tmp_path: Path, cluster: ApiServer) -> Helm:
+    """Helm on that API server."""
+    return Helm(program=helm_program, home=tmp_path, kubeconfig=cluster.kubeconfig)
+
+
+def read(cluster: ApiServer, *what: str) -> Any:
+    return json.loads(cluster.kubectl("get", *what, "-o", "json").stdout)
+
+
+def names(cluster: ApiServer) -> set[str]:
+    """Return kind/name of everything the release made, wherever it is."""
+    items = read(cluster, f"{KINDS},crd", "-A", "-l", OURS)["items"]
+    return {f"{item['kind']}/{item['metadata']['name']}" for item in items}
+
+
+def operator(cluster: ApiServer) -> Any:
+    return read(cluster, "deployment", RELEASE, "-n", NAMESPACE)
+
+
+def crd_columns(cluster: ApiServer) -> list[str]:
+    columns = read(cluster, "crd", CRD)["spec"]["versions"][0]["additionalPrinterColumns"]
+    return [column["name"] for column in columns]
+
+
+def older_chart(folder: Path) -> Path:
+    """Return a copy of the chart as if of an older version: its CRD lacks a column."""
+    chart = folder / "older"
+    shutil.copytree(CHART, chart)
+    file = chart / "files" / "rft.dev_reasoningfinetunes.yaml"
+    crd = yaml.safe_load(file.read_text(encoding="utf-8"))
+    del crd["spec"]["versions"][0]["additionalPrinterColumns"][1]
+    file.write_text(yaml.safe_dump(crd), encoding="utf-8")
+    about = yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))
+    (chart / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "0.0.9", "appVersion": "0.0.9"}))
+    return chart
+
+
+def apply_run(cluster: ApiServer) -> str:
+    """Apply a run; return its uid."""
+    cluster.kubectl("wait", "--for=create", "--timeout=30s", f"crd/{CRD}")
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+    cluster.create(resource("kept", namespace=TEAM))
+    return run_uid(cluster)
+
+
+def run_uid(cluster: ApiServer) -> str:
+    return str(read(cluster, "rft", "kept", "-n", TEAM)["metadata"]["uid"])
+
+
+def test_install_makes_everything_and_says_what_comes_next(helm: Helm, cluster: ApiServer) -> None:
+    done = helm.run("install", RELEASE, CHART, "--create-namespace")
+    assert f"kubectl --namespace {NAMESPACE} rollout status deployment/{RELEASE}" in done.stdout
+    assert "No prices are set" in done.stdout
+    assert "the CRD and the runs stay" in done.stdout
+    found = names(cluster)
+    assert found == {
+        *(f"{kind}/{RELEASE}" for kind in ("Deployment", "Service", "ServiceAccount", "NetworkPolicy")),
+        *(f"{kind}/{RELEASE}" for kind in ("Role", "RoleBinding")),
+        f"ConfigMap/{RELEASE}-prices",
+        f"CustomResourceDefinition/{CRD}",
+        *(f"{kind}/{NAMESPACE}-{RELEASE}" for kind in ("ClusterRole", "ClusterRoleBinding")),
+        *(f"ClusterRole/{NAMESPACE}-{RELEASE}-{part}" for part in ("view", "edit")),
+    }
+    apply_run(cluster)
+    assert "kept" in cluster.kubectl("get", "rft", "-A").stdout
+
+
+async def test_operator_pod_is_admitted_when_its_namespace_enforces_restricted(helm: Helm, cluster: ApiServer) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    helm.run("install", RELEASE, CHART)
+
+    async def admitted() -> list[Any]:
+        return list(read(cluster, "pods", "-n", NAMESPACE, "-l", OURS)["items"])
+
+    pods = await eventually(admitted, what="the operator's pod to be admitted", every_seconds=0.5)
+    assert pods[0]["spec"]["securityContext"]["runAsUser"] == 65_532
+
+
+def test_upgrade_leaves_the_pods_alone_when_only_prices_change(helm: Helm, cluster: ApiServer) -> None:
+    helm.run("install", RELEASE, CHART, "--create-namespace")
+    before = operator(cluster)["metadata"]["generation"]
+    helm.run("upgrade", RELEASE, CHART, "--values", CHART / "ci" / "prices-values.yaml")
+    data = read(cluster, "configmap", f"{RELEASE}-prices", "-n", NAMESPACE)["data"]
+    assert "p5-on-demand" in data["prices.yaml"]
+    assert operator(cluster)["metadata"]["generation"] == before
+
+
+def test_rollback_brings_the_former_operator_back(helm: Helm, cluster: ApiServer) -> None:
+    helm.run("install", RELEASE, CHART, "--create-namespace")
+    helm.run("upgrade", RELEASE, CHART, "--set", "image.tag=9.9.9", "--set", "replicaCount=2")
+    assert operator(cluster)["spec"]["template"]["spec"]["containers"][0]["image"] == "rft-operator:9.9.9"
+    assert read(cluster, "pdb", "-n", NAMESPACE)["items"]
+    helm.run("rollback", RELEASE, "1")
+    assert operator(cluster)["spec"]["template"]["spec"]["containers"][0]["image"] == "rft-operator:0.1.0"
+    assert operator(cluster)["spec"]["replicas"] == 1
+    assert not read(cluster, "pdb", "-n", NAMESPACE)["items"]
+    history = json.loads(helm.run("history", RELEASE, "-o", "json").stdout)
+    assert [entry["status"] for entry in history] == ["superseded", "superseded", "deployed"]
+
+
+def test_upgrade_and_rollback_change_the_crd_and_keep_the_runs(helm: Helm, cluster: ApiServer, tmp_path: Path) -> None:
+    helm.run("install", RELEASE, older_chart(tmp_path), "--create-namespace")
+    uid = apply_run(cluster)
+    old = crd_columns(cluster)
+    assert "Progress" not in old
+    helm.run("upgrade", RELEASE, CHART)
+    assert "Progress" in crd_columns(cluster)
+    assert run_uid(cluster) == uid
+    helm.run("rollback", RELEASE, "1")
+    assert crd_columns(cluster) == old
+    assert run_uid(cluster) == uid
+
+
+def test_uninstall_leaves_the_crd_and_the_runs_and_nothing_else(helm: Helm, cluster: ApiServer) -> None:
+    helm.run("install", RELEASE, CHART, "--create-namespace")
+    uid = apply_run(cluster)
+    helm.run("uninstall", RELEASE, "--wait")
+    assert names(cluster) == {f"CustomResourceDefinition/{CRD}"}
+    assert run_uid(cluster) == uid
+
+
+def test_install_takes_kept_runs_over_when_it_is_repeated(helm: Helm, cluster: ApiServer) -> None:
+    helm.run("install", RELEASE, CHART, "--create-namespace")
+    uid = apply_run(cluster)
+    helm.run("uninstall", RELEASE, "--wait")
+    helm.run("install", RELEASE, CHART)
+    assert f"Deployment/{RELEASE}" in names(cluster)
+    assert run_uid(cluster) == uid
+
+
+def test_uninstall_removes_the_crd_when_the_admin_asks_for_it(helm: Helm, cluster: ApiServer) -> None:
+    helm.run("install", RELEASE, CHART, "--create-namespace", "--set", "crds.keep=false")
+    helm.run("uninstall", RELEASE, "--wait")
+    assert names(cluster) == set()
+
+
+def test_install_fails_and_names_the_namespace_when_a_watched_one_is_missing(helm: Helm, cluster: ApiServer) -> None:
+    values = ("--create-namespace", "--set", f"watchNamespaces={{{TEAM},nowhere}}")
+    done = helm.run("install", RELEASE, CHART, *values, check=False)
+    assert done.returncode != 0
+    assert 'namespaces "nowhere" not found' in done.stderr
+
+
+def test_committed_rendering_can_be_applied_to_a_fresh_cluster_and_again(cluster: ApiServer) -> None:
+    wanted = sum(1 for each in yaml.safe_load_all(RENDERED.read_text(encoding="utf-8")) if each)
+    for _ in range(2):
+        done = cluster.kubectl("apply", "--server-side", "-f", RENDERED)
+        assert done.stdout.count("serverside-applied") == wanted
+    apply_run(cluster)
+    assert operator(cluster)["spec"]["template"]["spec"]["containers"][0]["image"] == "rft.local/operator:dev"
+
+
+async def test_view_and_edit_of_a_namespace_reach_its_runs(helm: Helm, cluster: ApiServer) -> None:
+    helm.run("install", RELEASE, CHART, "--create-namespace")
+    users = {"reader": "view", "writer": "edit"}
+    for user, role in users.items():
+        cluster.kubectl("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", "-n", TEAM)
+
+    async def may(user: str, verb: str) -> bool:
+        asked = ("auth", "can-i", verb, "reasoningfinetunes.rft.dev", "-n", TEAM, f"--as={user}")
+        return cluster.kubectl(*asked, check=False).stdout.strip() == "yes"
+
+    # A controller of the cluster merges our rules into its roles.
+    await eventually(lambda: may("writer", "delete"), what="the roles to be merged", every_seconds=0.5)
+    assert [await may("reader", verb) for verb in ("get", "list", "watch", "create", "delete")] == [True] * 3 + [
+        False
+    ] * 2
+    assert [await may("writer", verb) for verb in ("get", "create", "patch")] == [True] * 3
