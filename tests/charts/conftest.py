@@ -11,9 +11,7 @@ import pytest
 from rft_local.cluster import ClusterOptions, start
 from rft_local.tools import binary
 from support.api_server import ApiServer
-from support.helm import CHART, Helm
-
-VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
+from support.helm import VALUES, Helm
 
 
 @pytest.hookimpl(tryfirst=True)

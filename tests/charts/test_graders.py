@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 from rft_local.tools import binary
 from support.api_schemas import LOCATION, write_schemas
 from support.checkov import checkov_python, failed_checks
-from support.helm import CHART, POD_MONITOR_API, ROOT, Helm
+from support.helm import POD_MONITOR_API, ROOT, VALUES, Helm
 
 HERE = Path(__file__).parent
 VERSIONS = ("1.30.0", "1.37.0")
@@ -24,6 +25,7 @@ WEAKENED = {
     "scheduling-values.yaml": "The container is running with a low user ID",
 }
 """Features that give up a protection on purpose, and what kube-score must say to that."""
+DEFAULT = "default.yaml"
 DOCKERFILES = ("operator/Dockerfile", "trainer_image/Dockerfile")
 
 
@@ -36,16 +38,22 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rendered(helm: Helm, folder: Path, *values: Path) -> Path:
-    file = folder / "rendered.yaml"
-    file.write_text(helm.template(*values, apis=[POD_MONITOR_API]).stdout, encoding="utf-8")
-    return file
+@pytest.fixture(scope="session")
+def renderings(helm_program: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The chart rendered once with the values of each feature, and once with none."""
+    folder = tmp_path_factory.mktemp("renderings")
+    helm = Helm(program=helm_program, home=folder)
+    made = {}
+    for name, values in {DEFAULT: (), **{file.name: (file,) for file in VALUES}}.items():
+        made[name] = folder / name
+        made[name].write_text(helm.template(*values, apis=[POD_MONITOR_API]).stdout, encoding="utf-8")
+    return made
 
 
-def kubeconform(file: Path, schemas: Path, version: str) -> subprocess.CompletedProcess[str]:
+def kubeconform(files: Iterable[Path], schemas: Path, version: str) -> subprocess.CompletedProcess[str]:
     # The Prometheus operator's kind is in no schema of Kubernetes.
     argv = [str(binary("kubeconform")), "-strict", "-summary", "-output", "json", "-skip", "PodMonitor"]
-    argv += ["-kubernetes-version", version, "-schema-location", f"{schemas}/{LOCATION}", str(file)]
+    argv += ["-kubernetes-version", version, "-schema-location", f"{schemas}/{LOCATION}", *map(str, files)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120)
 
 
@@ -58,56 +66,46 @@ def critical_findings(file: Path) -> list[str]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_fits_the_schemas_with_the_values_of_each_feature(
-    helm: Helm, schemas: Path, values_file: Path, version: str, tmp_path: Path
+    renderings: dict[str, Path], schemas: Path, version: str
 ) -> None:
-    done = kubeconform(rendered(helm, tmp_path, values_file), schemas, version)
+    files = [*renderings.values(), ROOT / "helm" / "rendered" / "rft-operator-local.yaml"]
+    objects = sum(1 for file in files for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if each)
+    done = kubeconform(files, schemas, version)
+    assert done.returncode == 0, done.stdout
     summary = json.loads(done.stdout)["summary"]
-    assert done.returncode == 0, done.stdout
-    assert summary["valid"] >= 4
-    assert summary["skipped"] == (1 if values_file.name.startswith("podmonitor") else 0)
+    assert summary == {"valid": objects - 1, "skipped": 1, "invalid": 0, "errors": 0}
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_committed_rendering_fits_the_schemas(schemas: Path, version: str) -> None:
-    done = kubeconform(ROOT / "helm" / "rendered" / "rft-operator-local.yaml", schemas, version)
-    assert done.returncode == 0, done.stdout
-
-
-def test_kubeconform_sees_a_misspelt_field(helm: Helm, schemas: Path, tmp_path: Path) -> None:
-    file = rendered(helm, tmp_path)
-    file.write_text(file.read_text(encoding="utf-8").replace("readinessProbe:", "readynessProbe:"), encoding="utf-8")
-    done = kubeconform(file, schemas, VERSIONS[-1])
+def test_kubeconform_sees_a_misspelt_field(renderings: dict[str, Path], schemas: Path, tmp_path: Path) -> None:
+    text = renderings[DEFAULT].read_text(encoding="utf-8")
+    file = tmp_path / "misspelt.yaml"
+    file.write_text(text.replace("readinessProbe:", "readynessProbe:"), encoding="utf-8")
+    done = kubeconform([file], schemas, VERSIONS[-1])
     assert done.returncode != 0
     assert "readynessProbe" in done.stdout
 
 
-def test_kube_score_finds_nothing_critical_with_default_values(helm: Helm, tmp_path: Path) -> None:
-    assert critical_findings(rendered(helm, tmp_path)) == []
-
-
-def test_kube_score_finds_nothing_critical_unless_a_feature_gives_up_a_protection(
-    helm: Helm, values_file: Path, tmp_path: Path
-) -> None:
-    findings = critical_findings(rendered(helm, tmp_path, values_file))
-    expected = WEAKENED.get(values_file.name)
-    assert bool(findings) == (expected is not None), findings
-    assert expected is None or any(expected in finding for finding in findings)
+def test_kube_score_finds_nothing_critical_unless_a_feature_gives_up_a_protection(renderings: dict[str, Path]) -> None:
+    found = {name: critical_findings(file) for name, file in renderings.items()}
+    assert {name for name, findings in found.items() if findings} == set(WEAKENED), found
+    for name, words in WEAKENED.items():
+        assert any(words in finding for finding in found[name]), found[name]
 
 
 @pytest.mark.slow
-def test_checkov_finds_only_what_is_accepted_with_a_reason(helm: Helm, tmp_path: Path) -> None:
+def test_checkov_finds_only_what_is_accepted_with_a_reason(renderings: dict[str, Path]) -> None:
     accepted = yaml.safe_load((HERE / "accepted-findings.yaml").read_text(encoding="utf-8"))
     assert len(accepted) <= 3
     assert all(len(reason.split()) >= 10 for reason in accepted.values())
     python = checkov_python(HERE / "checkov-requirements.txt")
-    found = failed_checks(python, rendered(helm, tmp_path))
+    found = failed_checks(python, renderings[DEFAULT])
     assert set(found) == set(accepted), found
 
 
 @pytest.mark.slow
-def test_checkov_misses_the_digest_only_until_there_is_one(helm: Helm, tmp_path: Path) -> None:
+def test_checkov_misses_the_digest_only_until_there_is_one(renderings: dict[str, Path]) -> None:
     python = checkov_python(HERE / "checkov-requirements.txt")
-    found = failed_checks(python, rendered(helm, tmp_path, CHART / "ci" / "digest-values.yaml"))
+    found = failed_checks(python, renderings["digest-values.yaml"])
     assert set(found) == {"CKV_K8S_38"}, found
 
 

@@ -13,6 +13,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "rft-operator"
+VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
+"""A values file for each feature."""
 RELEASE = "rft-operator"
 NAMESPACE = "rft-system"
 POD_MONITOR_API = "monitoring.coreos.com/v1/PodMonitor"
