@@ -158,6 +158,12 @@ class RunConfig(_Contract):
 ShortText = Annotated[str, StringConstraints(max_length=1_024)]
 
 
+# Bounds of the resource's status: what a pod says outside of them is no result, and must not stop the operator.
+Whole = Annotated[int, Field(ge=0, le=2_147_483_647)]
+Label = Annotated[str, StringConstraints(max_length=40)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class StageResult(_Contract):
     """``result.json`` and the termination message: what a stage says of itself when it ends.
 
@@ -190,13 +196,13 @@ class PrepareSummary(_Contract):
 class TrainSummary(_Contract):
     """Where training stands when its process ends."""
 
-    step: int
-    total_steps: int
+    step: Whole
+    total_steps: Whole
     tokens: int
     loss: float | None = None
-    checkpoint_step: int | None = None
-    checkpoint_path: str | None = None
-    checkpoint_seconds: float | None = None
+    checkpoint_step: Whole | None = None
+    checkpoint_path: ShortText | None = None
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=2_147_483_647)] | None = None
     """Measured duration of the last save: the budget's bound for a stop."""
     checkpoint_count: int = 0
     export_path: str | None = None
@@ -205,23 +211,23 @@ class TrainSummary(_Contract):
 class Score(_Contract):
     """One benchmark's score: ``value`` and ``stderr`` in 0..1; the standard error is over questions."""
 
-    benchmark: str
-    metric: str
-    value: float
-    stderr: float
-    questions: int
-    samples: int
-    no_answer: int = 0
+    benchmark: Label
+    metric: Label
+    value: Share
+    stderr: Share
+    questions: Whole
+    samples: Whole
+    no_answer: Whole = 0
     """Answers that could not be extracted or were cut by the token limit."""
-    baseline: float | None = None
-    baseline_stderr: float | None = None
+    baseline: Share | None = None
+    baseline_stderr: Share | None = None
 
 
 class EvaluateSummary(_Contract):
     """Scores in the order of the benchmarks asked for."""
 
-    scores: tuple[Score, ...]
-    artifacts: str | None = None
+    scores: Annotated[tuple[Score, ...], Field(max_length=16)]
+    artifacts: ShortText | None = None
 
 
 StageResult.model_rebuild()
@@ -243,7 +249,7 @@ class TrainerStatus(BaseModel):
 
     last_updated_time: str = Field(alias="lastUpdatedTime")
     progress_percentage: int | None = Field(default=None, ge=0, le=100, alias="progressPercentage")
-    estimated_remaining_seconds: int | None = Field(default=None, ge=0, alias="estimatedRemainingSeconds")
+    estimated_remaining_seconds: Whole | None = Field(default=None, alias="estimatedRemainingSeconds")
     metrics: Annotated[tuple[Metric, ...], Field(max_length=256)] = ()
 
 

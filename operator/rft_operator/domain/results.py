@@ -21,6 +21,8 @@ from rft_operator.domain.facts import Report
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import EvaluateSummary, MetricName, Outcome, Score, StageResult, TrainSummary
 
+LARGEST = 2_147_483_647
+
 
 def take_over(draft: Draft, result: StageResult) -> None:
     """Write a stage's summaries and, when it completed, the stage's condition."""
@@ -161,18 +163,23 @@ def _take_reported_checkpoint(draft: Draft, report: Report) -> None:
     _mark_checkpoint(draft)
 
 
-def _whole(text: str | None) -> int | None:
+def _number(text: str | None) -> float | None:
+    """Return a reported number, if status can hold it: reports are the trainer's words, not to be trusted."""
     try:
-        return max(0, int(float(text))) if text is not None else None
-    except (ValueError, OverflowError):
+        number = float(text) if text is not None else None
+    except ValueError:
         return None
+    return number if number is not None and 0 <= number <= LARGEST else None
+
+
+def _whole(text: str | None) -> int | None:
+    number = _number(text)
+    return int(number) if number is not None else None
 
 
 def _seconds(text: str | None) -> str | None:
-    try:
-        return f"{max(0.0, float(text)):.2f}" if text is not None else None
-    except (ValueError, OverflowError):
-        return None
+    number = _number(text)
+    return f"{number:.2f}" if number is not None else None
 
 
 def _instant(text: str | None, *, default: str) -> str:
