@@ -5,11 +5,13 @@ Invariant: a wrong setting stops the operator at once with a message that names 
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
 from rft_operator.errors import ConfigError
 
@@ -24,6 +26,7 @@ class Config:
     namespace: str = "rft-system"
     """Where the operator itself lives: its Lease and its TLS Secret."""
     pod_name: str = ""
+    """The identity in the Lease: two operators on one machine outside a cluster must not share it."""
     watch_namespaces: tuple[str, ...] = ()
     """Empty: the whole cluster."""
     progress_url: str | None = None
@@ -55,9 +58,9 @@ class Config:
         return cls(
             trainer_image=read.required("TRAINER_IMAGE", "the trainer's image, for example registry/rft-trainer:0.1.0"),
             namespace=read("NAMESPACE", str, "rft-system"),
-            pod_name=read("POD_NAME", str, socket.gethostname()),
+            pod_name=read("POD_NAME", str, f"{socket.gethostname()}-{secrets.token_hex(4)}"),
             watch_namespaces=namespaces,
-            progress_url=read("PROGRESS_URL", str, None),
+            progress_url=read("PROGRESS_URL", _https_url, None),
             progress_port=read("PROGRESS_PORT", _whole(0, 65_535), 8_443),
             progress_secret=read("PROGRESS_SECRET", str, "rft-operator-progress"),
             metrics_port=read("METRICS_PORT", _whole(0, 65_535), 8_080),
@@ -98,7 +101,19 @@ class _Reader:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        msg = "names no namespace; leave it out to watch all of them"
+        raise ValueError(msg)
+    return names
+
+
+def _https_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname:
+        msg = "must be an https URL with a host, for example https://rft-operator.rft-system.svc:8443"
+        raise ValueError(msg)
+    return text
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:

@@ -112,7 +112,7 @@ class PriceCatalogue:
         """
         try:
             raw = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
             msg = f"prices.yaml is no YAML: {error}"
             raise PriceCatalogueError(msg) from error
         if not isinstance(raw, dict) or raw.get("version") != 1:

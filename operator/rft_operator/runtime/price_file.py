@@ -30,7 +30,7 @@ class PriceFile:
             return False
         try:
             text = self._path.read_text(encoding="utf-8")
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             log.warning("cannot read the price catalogue", extra={"path": str(self._path), "error": str(error)})
             return False
         if text == self._text:

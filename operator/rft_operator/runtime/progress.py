@@ -1,7 +1,8 @@
 """The progress server: Kubeflow Trainer's wire contract, so that any `transformers` script reports by itself.
 
 ``POST /apis/rft.dev/v1alpha1/namespaces/{ns}/reasoningfinetunes/{name}/status`` with a projected service-account
-token whose audience is that path: 200, 403 (token, audience or pod do not fit), 404 (no such run), 422 (bad body).
+token whose audience is that path: 200, 403 (token, audience or pod do not fit), 404 (no such run), 422 (bad body), 413
+(a body beyond the limit), 503 (ask another replica, or later).
 Invariant: only a pod of the run itself can report on it, and a report never writes to the API server: the reconcile
 decides when it is worth a write.
 """
@@ -56,6 +57,7 @@ class ProgressServer:
         now: Callable[[], int],
         leading: Callable[[], bool],
         metrics: Metrics,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._cache = cache
@@ -63,6 +65,7 @@ class ProgressServer:
         self._now = now
         self._leading = leading
         self._metrics = metrics
+        self._monotonic = monotonic
         self._reviews: dict[str, _Reviewed] = {}
 
     def application(self) -> web.Application:
@@ -96,6 +99,8 @@ class ProgressServer:
             return refusal(403, "Forbidden", "the token does not belong to a pod of this run")
         try:
             report = ProgressReport.model_validate_json(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            return refusal(413, "RequestEntityTooLarge", f"a report has at most {BODY_LIMIT_BYTES} bytes")
         except ValidationError as error:
             return refusal(422, "Invalid", _first_problem(error))
         if report.trainer_status is not None:
@@ -119,7 +124,7 @@ class ProgressServer:
             return None
         digest = hashlib.sha256(f"{key}\0{token}".encode()).hexdigest()
         known = self._reviews.get(digest)
-        if known is None or known.until < time.monotonic():
+        if known is None or known.until < self._monotonic():
             known = await self._ask(token, audience=token_audience(key.namespace, key.name))
             if len(self._reviews) >= REVIEWS_KEPT:
                 self._reviews.clear()
@@ -135,7 +140,7 @@ class ProgressServer:
             }
         )
         status: dict[str, Any] = answer.get("status") or {}
-        until = time.monotonic() + REVIEW_SECONDS
+        until = self._monotonic() + REVIEW_SECONDS
         if not status.get("authenticated") or audience not in (status.get("audiences") or ()):
             return _Reviewed(None, None, None, until)
         user = status.get("user") or {}

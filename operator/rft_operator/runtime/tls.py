@@ -7,6 +7,7 @@ anew at each start and never leaves the process.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import ssl
 import tempfile
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from rft_operator.errors import Conflict, NotFound
+from rft_operator.errors import ConfigError, Conflict, NotFound
 from rft_operator.runtime.kube import JsonObject, ObjectStore
 
 AUTHORITY_DAYS = 3_650
@@ -34,7 +35,10 @@ class Authority:
 
 
 async def load_authority(store: ObjectStore, *, namespace: str, name: str) -> Authority:
-    """Read the authority from its Secret; make it first if there is none. Of two that make it, the first wins."""
+    """Read the authority from its Secret; make it first if there is none. Of two that make it, the first wins.
+
+    Raises ConfigError for a Secret that holds none.
+    """
     try:
         return _decode(await store.read(kind="Secret", namespace=namespace, name=name))
     except NotFound:
@@ -47,10 +51,16 @@ async def load_authority(store: ObjectStore, *, namespace: str, name: str) -> Au
 
 
 def _decode(secret: JsonObject) -> Authority:
-    data = secret["data"]
-    return Authority(
-        certificate=base64.b64decode(data["tls.crt"]).decode(), key=base64.b64decode(data["tls.key"]).decode()
-    )
+    try:
+        crt, key = (base64.b64decode(secret["data"][entry]).decode() for entry in ("tls.crt", "tls.key"))
+    except (KeyError, ValueError) as error:
+        meta = secret["metadata"]
+        msg = (
+            f"Secret {meta['namespace']}/{meta['name']} (RFT_PROGRESS_SECRET) holds no certificate and key of the "
+            f"operator ({error!r}); delete it, and the next start makes a new one"
+        )
+        raise ConfigError(msg) from error
+    return Authority(certificate=crt, key=key)
 
 
 def _secret(authority: Authority, *, namespace: str, name: str) -> JsonObject:
@@ -84,7 +94,7 @@ def server_context(authority: Authority, *, hostnames: tuple[str, ...]) -> ssl.S
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostnames[0][:64])])
-    names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hostnames])
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hostnames])
     certificate = (
         _builder(subject, ca.subject, key.public_key(), days=SERVING_DAYS)
         .add_extension(names, critical=False)
@@ -102,6 +112,13 @@ def server_context(authority: Authority, *, hostnames: tuple[str, ...]) -> ssl.S
         file.flush()
         context.load_cert_chain(Path(file.name))
     return context
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _builder(

@@ -1,0 +1,105 @@
+"""The progress server's certificate: trusted by those who hold the authority, for its own names alone."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from rft_operator.errors import ConfigError, Conflict
+from rft_operator.runtime.tls import Authority, load_authority, make_authority, server_context
+from support.fake_kube import FakeKube
+
+HOSTS = ("rft.rft-system.svc", "rft.rft-system.svc.cluster.local")
+PLACE = {"namespace": "rft-system", "name": "progress"}
+
+
+class SecretKube(FakeKube):
+    """As the real API server, it hands ``stringData`` out as ``data``."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0)
+
+    async def create(self, manifest: Any) -> dict[str, Any]:
+        data = {name: base64.b64encode(text.encode()).decode() for name, text in manifest["stringData"].items()}
+        return await super().create({**manifest, "data": data, "stringData": None})
+
+
+async def shake_hands(authority: Authority, trusted: Authority, host: str) -> None:
+    """Connect over TLS to a server with ``authority``, trusting ``trusted`` alone; raises ssl.SSLError."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(
+        serve, "127.0.0.1", 0, ssl=server_context(authority, hostnames=(*HOSTS, "10.1.2.3"))
+    )
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        trust = ssl.create_default_context(cadata=trusted.certificate)
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname=host)
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("host", [*HOSTS, "10.1.2.3"])
+async def test_server_is_trusted_by_its_names_and_addresses(host: str) -> None:
+    authority = make_authority()
+    await shake_hands(authority, authority, host)
+
+
+async def test_server_is_not_trusted_under_another_name() -> None:
+    authority = make_authority()
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"not valid for|mismatch"):
+        await shake_hands(authority, authority, "evil.example.com")
+
+
+async def test_server_of_another_authority_is_not_trusted() -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await shake_hands(make_authority(), make_authority(), HOSTS[0])
+
+
+def test_authority_signs_certificates_and_no_further_authorities() -> None:
+    certificate = x509.load_pem_x509_certificate(make_authority().certificate.encode())
+    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
+    assert certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+
+
+async def test_authority_outlives_a_restart() -> None:
+    kube = SecretKube()
+    made = await load_authority(kube, **PLACE)
+    assert await load_authority(kube, **PLACE) == made
+    assert len(kube.find("Secret")) == 1
+    assert kube.find("Secret")[0]["type"] == "kubernetes.io/tls"
+
+
+async def test_first_authority_wins_when_two_replicas_make_one() -> None:
+    kube = SecretKube()
+    first, second = await asyncio.gather(load_authority(kube, **PLACE), load_authority(kube, **PLACE))
+    assert first == second
+
+
+async def test_authority_of_the_other_replica_is_read_when_it_was_quicker() -> None:
+    kube, theirs = SecretKube(), SecretKube()
+    made = await load_authority(theirs, **PLACE)
+
+    async def too_late(_: Any) -> dict[str, Any]:
+        kube.objects.update(theirs.objects)
+        raise Conflict("already exists", status=409)
+
+    kube.create = too_late  # type: ignore[method-assign, assignment]
+    assert await load_authority(kube, **PLACE) == made
+
+
+@pytest.mark.parametrize("data", [None, {}, {"tls.crt": "eA=="}, {"tls.crt": "eA==", "tls.key": "/w=="}])
+async def test_secret_without_an_authority_is_named_with_the_remedy(data: dict[str, str] | None) -> None:
+    kube = SecretKube()
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {**PLACE}}
+    kube.put(secret if data is None else {**secret, "data": data})
+    with pytest.raises(ConfigError, match=r"rft-system/progress.*delete it"):
+        await load_authority(kube, **PLACE)
