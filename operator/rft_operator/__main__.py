@@ -34,8 +34,8 @@ log = logging.getLogger("rft_operator")
 STOP_SECONDS = 20.0
 
 
-async def serve(config: Config, stop: asyncio.Event) -> int:
-    """Run the operator until ``stop`` is set; return the exit code."""
+async def serve(config: Config, stop: asyncio.Event, watching: asyncio.Event | None = None) -> int:
+    """Run the operator until ``stop`` is set; return the exit code. ``watching`` is set once kopf has started."""
     metrics = Metrics()
     async with KubeClient(await load_configuration(), metrics, instance=config.pod_name) as kube:
         runtime = Runtime(config, kube, metrics)
@@ -45,7 +45,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             await _listen(stack, Probes(runtime).application(), port=config.metrics_port)
             if config.progress_url is not None:
                 await _serve_progress(stack, runtime)
-            return await _run(runtime, stop)
+            return await _run(runtime, stop, watching or asyncio.Event())
 
 
 async def _check_crd(kube: KubeClient, config: Config) -> None:
@@ -82,7 +82,7 @@ async def _serve_progress(stack: contextlib.AsyncExitStack, runtime: Runtime) ->
     runtime.progress_ca = authority.certificate
 
 
-async def _run(runtime: Runtime, stop: asyncio.Event) -> int:
+async def _run(runtime: Runtime, stop: asyncio.Event, watching: asyncio.Event) -> int:
     config = runtime.config
     watches_stop = asyncio.Event()
     watches = kopf.operator(
@@ -92,6 +92,7 @@ async def _run(runtime: Runtime, stop: asyncio.Event) -> int:
         namespaces=config.watch_namespaces,
         standalone=True,
         stop_flag=watches_stop,
+        ready_flag=watching,
     )
     elector = LeaseElector(runtime.kube, namespace=config.namespace, name=config.lease_name, identity=config.pod_name)
     parts = {
@@ -104,7 +105,7 @@ async def _run(runtime: Runtime, stop: asyncio.Event) -> int:
     failed = [task for task in done if task is not stopping]
     for task in failed:
         error = task.exception() if not task.cancelled() else None
-        log.error("a part of the operator ended", extra={"part": task.get_name(), "error": repr(error)})
+        log.error("a part of the operator ended", extra={"part": task.get_name()}, exc_info=error)
     await _stop(parts, watches_stop)
     stopping.cancel()
     if config.leader_election:
@@ -145,11 +146,23 @@ async def amain() -> int:
     config = Config.from_environment(os.environ)
     configure_logging(log_format=config.log_format, level=config.log_level)
     log.info("starting", extra={"namespace": config.namespace, "trainer_image": config.trainer_image})
-    stop = asyncio.Event()
+    stop, watching = asyncio.Event(), asyncio.Event()
+    signals = asyncio.create_task(_handle_signals(stop, watching))
+    try:
+        return await serve(config, stop, watching)
+    finally:
+        signals.cancel()
+
+
+async def _handle_signals(stop: asyncio.Event, watching: asyncio.Event) -> None:
+    """Stop at a signal. kopf takes the signals for itself when it starts, and would end its own part only."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return await serve(config, stop)
+    while True:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        if watching.is_set():
+            return
+        await watching.wait()
 
 
 def main() -> int:

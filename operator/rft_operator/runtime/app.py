@@ -1,7 +1,8 @@
 """All parts of a running operator, and the order in which they start and stop.
 
 Start: price file, authority, probes; then watches; then, as the leader, a first sweep, and only then the workers: no
-run is judged before everything of it was seen. Stop: workers finish what they do, the lease is released, watches end.
+run is judged before everything of it was seen. Stop: workers end where they are (every step can be repeated), watches
+end, the lease is released.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,9 +45,10 @@ class Runtime:
         self.queue: WorkQueue[Key] = WorkQueue()
         self.prices = PriceFile(config.prices_file, metrics)
         self.progress_ca: str | None = None
+        self.elected = False
+        """This replica holds the lease; it leads once its first sweep is done."""
         self.leading = False
-        self.synced = False
-        self.alive_at = 0.0
+        self.alive_at = time.monotonic()
         self.reconciler = Reconciler(
             kube=kube,
             cache=self.cache,
@@ -87,22 +90,24 @@ class Runtime:
             self.wake(key)
 
     def wake(self, key: Key) -> None:
-        """Ask for a reconcile."""
-        self.queue.add(key)
+        """Ask for a reconcile; a standby needs none: its first sweep as the leader looks at every run."""
+        if self.leading:
+            self.queue.add(key)
 
     async def lead(self) -> None:
         """Reconcile until cancelled: the first sweep, then workers, ticker and sweeps."""
-        await self._first_sweep()
-        self.leading = self.synced = True
-        self.metrics.leader.set(1)
+        self.elected = True
         try:
+            await self._first_sweep()
+            self.leading = True
+            self.metrics.leader.set(1)
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.config.workers):
                     group.create_task(self._work())
                 group.create_task(self._sweep_again())
                 group.create_task(self._tick())
         finally:
-            self.leading = False
+            self.elected = self.leading = False
             self.metrics.leader.set(0)
             self.queue.close()
 
@@ -161,6 +166,11 @@ class Runtime:
                 delay = self.queue.failed(key, at_least_seconds=after or 0.0)
                 fields = {"namespace": key.namespace, "finetune": key.name, "again_in_seconds": round(delay, 1)}
                 log.warning("reconcile failed", extra={**fields, **describe(error)})
+            except Exception:
+                # A run that meets a bug must not take the operator down, and every other run with it.
+                result = "crash"
+                self.queue.failed(key)
+                log.exception("reconcile crashed", extra={"namespace": key.namespace, "finetune": key.name})
             else:
                 result = "ok"
                 self.queue.succeeded(key)

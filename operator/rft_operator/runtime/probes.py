@@ -49,6 +49,6 @@ class Probes:
 
     async def _ready(self, _: web.Request) -> web.Response:
         runtime = self._runtime
-        if runtime.leading and not runtime.synced:
+        if runtime.elected and not runtime.leading:
             return web.Response(status=503, text="the first sweep is not done\n")
         return web.Response(text="leading\n" if runtime.leading else "standing by\n")
