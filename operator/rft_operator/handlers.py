@@ -13,6 +13,11 @@ from rft_operator.api import GROUP, KIND, PLURAL, VERSION
 from rft_operator.domain.facts import LABEL_MANAGED_BY, MANAGED_BY
 from rft_operator.runtime.app import Runtime
 
+WORKER_IDLE_SECONDS = 0.2
+"""kopf keeps the last event of an object, whole, as long as its worker waits for another one."""
+LIST_PAGE = 100
+"""A page is decoded as a whole; smaller pages keep the peak of memory low."""
+
 WATCHED = {
     "Pod": ("", "v1", "pods"),
     "Job": ("batch", "v1", "jobs"),
@@ -20,6 +25,40 @@ WATCHED = {
     "ConfigMap": ("", "v1", "configmaps"),
     "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
 }
+
+
+class NoDiffs(kopf.DiffBaseStorage):
+    """kopf would copy every object of every event to compare it with its former self, for handlers we do not have."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return nothing to compare."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        """Return that nothing was kept."""
+
+    def store(self, **_: Any) -> None:
+        """Keep nothing."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """The same for the progress of handlers that are retried."""
+
+    def fetch(self, **_: Any) -> None:
+        """Return that nothing was kept."""
+
+    def store(self, **_: Any) -> None:
+        """Keep nothing."""
+
+    def purge(self, **_: Any) -> None:
+        """Keep nothing."""
+
+    def touch(self, **_: Any) -> None:
+        """Keep nothing."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        """Return the essence: there is no progress in it."""
+        return essence
 
 
 def build_registry(runtime: Runtime) -> kopf.OperatorRegistry:
@@ -48,7 +87,10 @@ def build_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.posting.enabled = False
-    settings.watching.chunk_size = 500
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
+    settings.queueing.idle_timeout = WORKER_IDLE_SECONDS
+    settings.watching.chunk_size = LIST_PAGE
     settings.watching.server_timeout = 600
     settings.networking.request_timeout = 30
     settings.process.ultimate_exiting_timeout = 40

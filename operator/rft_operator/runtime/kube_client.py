@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yaml
@@ -27,7 +28,7 @@ from rft_operator.runtime.kube import FIELD_MANAGER, STATUS_FIELD_MANAGER, JsonO
 
 TIMEOUT_SECONDS = 15
 LIST_TIMEOUT_SECONDS = 60
-PAGE = 500
+PAGE = 100
 CONCURRENT_REQUESTS = 64
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -43,7 +44,16 @@ async def load_configuration() -> client.Configuration:
         await read_kubeconfig(configuration)
     configuration.connection_pool_maxsize = CONCURRENT_REQUESTS
     configuration.retries = None
+    settle_proxy(configuration)
     return configuration
+
+
+def settle_proxy(configuration: client.Configuration) -> None:
+    """Look the environment's proxy up once: the session would read it, and ~/.netrc in a thread, for every request."""
+    server = urlsplit(configuration.host)
+    if configuration.proxy is None and not proxy_bypass(server.netloc):
+        configuration.proxy = getproxies().get(server.scheme)
+    configuration.client_session_kwargs = {"trust_env": False}
 
 
 async def read_kubeconfig(configuration: client.Configuration, file: Path | None = None) -> None:

@@ -15,7 +15,7 @@ from kubernetes.aio import config
 from rft_operator.errors import ConfigError, Conflict, KubeError, NotFound, Rejected, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.runtime import kube_client
-from rft_operator.runtime.kube_client import KubeClient, load_configuration, map_error
+from rft_operator.runtime.kube_client import PAGE, KubeClient, load_configuration, map_error
 from support.web_api import Request, WebApi, answer, client_of, failure, serve
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "demo-train-1", "namespace": "team"}}
@@ -231,8 +231,8 @@ async def test_list_reads_all_pages_and_names_the_kind_of_every_item() -> None:
     ]
     first, second = api.requests
     assert first.path == "/apis/batch/v1/namespaces/team/jobs"
-    assert first.query == {"limit": "500", "labelSelector": "x=y"}
-    assert second.query == {"limit": "500", "labelSelector": "x=y", "continue": "t 1&2"}
+    assert first.query == {"limit": str(PAGE), "labelSelector": "x=y"}
+    assert second.query == {"limit": str(PAGE), "labelSelector": "x=y", "continue": "t 1&2"}
 
 
 async def test_list_of_all_namespaces_has_no_namespace_in_its_path() -> None:
