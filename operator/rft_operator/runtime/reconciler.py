@@ -2,6 +2,7 @@
 
 Invariant: the status write comes first and carries the resourceVersion that was read; only when it succeeded do
 actions and Events follow. So nothing is ever done that is not on record, and a crash anywhere repeats safely.
+An action that fails ends the actions of this look; the Events are written all the same.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rft_operator.domain.observe import KIND
 from rft_operator.domain.plan import plan
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.view import View
-from rft_operator.errors import Conflict, InvalidResource, NotFound, Rejected
+from rft_operator.errors import Conflict, InvalidResource, KubeError, NotFound, Rejected
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.kube import JsonObject, Kube
@@ -108,20 +109,22 @@ class Reconciler:
         self._metrics.status_writes.inc()
 
     async def _execute(self, raw: JsonObject, decided: Plan) -> None:
-        refused: Rejected | None = None
+        failed: KubeError | None = None
         for action in decided.actions:
             try:
                 await self._act(action)
-            except Rejected as error:
-                refused = error
+            except KubeError as error:
+                failed = error
                 break
+        # Events also follow a failed action: what they tell is on record, and no later plan tells it again.
         for event in decided.events:
             fields = {"namespace": raw["metadata"]["namespace"], "finetune": raw["metadata"]["name"]}
             log.info("%s: %s", event.reason, event.message, extra=fields)
             await self._kube.emit(regarding=raw, type_=event.type, reason=event.reason, message=event.message)
-        if refused is not None:
-            await self._kube.emit(regarding=raw, type_="Warning", reason="Refused", message=str(refused))
-            raise refused
+        if isinstance(failed, Rejected):
+            await self._kube.emit(regarding=raw, type_="Warning", reason="Refused", message=str(failed))
+        if failed is not None:
+            raise failed
 
     async def _act(self, action: Action) -> None:
         if isinstance(action, Apply):

@@ -1,0 +1,248 @@
+"""One reconcile at its edges: refused, interrupted, unreadable, orphaned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from rft_operator.api.status import DisplayStage
+from rft_operator.domain.actions import Apply, Emit, Plan
+from rft_operator.domain.facts import FINALIZER, Key
+from rft_operator.domain.view import View
+from rft_operator.errors import Conflict, KubeError, NotFound, Rejected, Unavailable
+from rft_operator.runtime import reconciler
+from rft_operator.runtime.cache import Cache
+from rft_trainer.contract import Stage
+from support.builders import NAME, NAMESPACE
+from support.fake_kube import FakeKube
+from support.objects import stored_child, stored_run
+from support.stage import World
+
+RUN = ("ReasoningFinetune", NAMESPACE, NAME)
+
+
+def refuse_jobs(kube: FakeKube, error: KubeError) -> Callable[[], None]:
+    """Let the API server refuse to apply Jobs; return what ends it."""
+    apply = kube.apply
+
+    async def refuse(manifest: Mapping[str, Any]) -> dict[str, Any]:
+        if manifest["kind"] == "Job":
+            raise error
+        return await apply(manifest)
+
+    kube.apply = refuse  # type: ignore[method-assign]
+
+    def end() -> None:
+        kube.apply = apply  # type: ignore[method-assign]
+
+    return end
+
+
+async def until(world: World, error: type[KubeError]) -> None:
+    """Reconcile until that error comes."""
+    for _ in range(10):
+        try:
+            await world.reconciler.reconcile(world.key)
+        except error:
+            return
+    pytest.fail(f"no {error.__name__} came")
+
+
+async def test_unknown_run_is_nothing_to_do() -> None:
+    world = World()
+    assert await world.reconciler.reconcile(Key(NAMESPACE, "nobody")) is None
+    assert world.kube.writes == 0
+
+
+async def test_unreadable_resource_is_announced_and_left_alone() -> None:
+    world = World()
+    raw = stored_run(version=10**6)
+    world.cache.put({**raw, "spec": {**raw["spec"], "colour": "red"}})
+    assert await world.reconciler.reconcile(world.key) is None
+    ((type_, reason, message),) = world.kube.events
+    assert (type_, reason) == ("Warning", "Unreadable")
+    assert "CRD" in message
+    assert "colour" in message
+    assert world.kube.writes == 0
+
+
+async def test_run_with_a_spoilt_snapshot_is_announced_and_does_not_stop_the_operator() -> None:
+    world = World()
+    await world.settle()
+    name = f"{NAME}-run"
+    spoilt = {**world.kube.objects["ConfigMap", NAMESPACE, name], "data": {"run.json": "{"}}
+    world.cache.put({**spoilt, "metadata": {**spoilt["metadata"], "resourceVersion": str(10**6)}})
+    assert await world.reconciler.reconcile(world.key) is None
+    assert world.kube.events[-1][:2] == ("Warning", "SnapshotUnreadable")
+
+
+async def test_refused_action_is_announced_in_the_words_of_the_api_server_and_repeated_later() -> None:
+    world = World()
+    allow = refuse_jobs(world.kube, Rejected("jobs is forbidden: exceeded quota: gpus", status=403))
+    await until(world, Rejected)
+    assert world.reasons().count("Refused") == 1
+    assert ("Warning", "Refused", "jobs is forbidden: exceeded quota: gpus") in world.kube.events
+    assert not world.kube.find("Job")
+    allow()
+    await world.settle()
+    assert world.kube.find("Job")
+
+
+@pytest.mark.parametrize("error", [Unavailable("down"), Conflict("late"), NotFound("no namespace"), Rejected("no")])
+async def test_what_is_on_record_is_announced_although_an_action_failed(
+    error: KubeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    done: list[str] = []
+
+    def decide(view: View, now: int) -> Plan:
+        actions = [Apply(manifest={"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": n}}) for n in "abc"]
+        return Plan(
+            status=view.resource.status.model_copy(update={"stage": DisplayStage.PENDING}),
+            actions=tuple(actions),
+            events=(Emit(type="Normal", reason="AttemptStarted", message="Attempt 1."),),
+        )
+
+    async def fail_at_the_second(manifest: Mapping[str, Any]) -> dict[str, Any]:
+        done.append(manifest["metadata"]["name"])
+        if len(done) == 2:
+            raise error
+        return stored_child("ConfigMap", manifest["metadata"]["name"], uid=manifest["metadata"]["name"])
+
+    monkeypatch.setattr(reconciler, "plan", decide)
+    world.kube.apply = fail_at_the_second  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        await world.reconciler.reconcile(world.key)
+    assert done == ["a", "b"]
+    assert world.status.stage == DisplayStage.PENDING
+    assert world.reasons()[0] == "AttemptStarted"
+
+
+async def test_nothing_is_done_and_nothing_announced_when_the_status_cannot_be_written() -> None:
+    world = World()
+
+    async def conflict(**_: Any) -> dict[str, Any]:
+        raise Conflict("late", status=409)
+
+    world.kube.apply_status = conflict  # type: ignore[method-assign]
+    await until(world, Conflict)
+    assert world.kube.writes == 0
+    assert world.kube.events == []
+    assert not world.kube.find("ConfigMap")
+
+
+async def test_status_is_written_at_the_version_that_was_read() -> None:
+    world = World()
+    stale = dict(world.kube.objects[RUN])
+    world.kube.subscribers.clear()
+    world.edit(suspend=True)
+    assert world.cache.resource(world.key) != world.kube.objects[RUN]
+    await until(world, Conflict)
+    assert world.kube.objects[RUN].get("status") == stale.get("status")
+
+
+async def test_pod_that_vanished_meanwhile_is_no_error() -> None:
+    world = World()
+    await world.to_training()
+    world.complete(Stage.TRAIN)
+    world.kube.subscribers.clear()
+
+    async def gone(**_: Any) -> dict[str, Any]:
+        raise NotFound("pods not found", status=404)
+
+    world.kube.set_finalizers = gone  # type: ignore[method-assign]
+    for _ in range(6):
+        await world.reconciler.reconcile(world.key)
+    assert world.condition("Trained").status == "True"
+
+
+class Orphans:
+    """Pods with our finalizer whose run is gone."""
+
+    def __init__(self, *pods: str) -> None:
+        self.world = World()
+        self.world.kube.objects.clear()
+        self.kube = self.world.kube
+        self.world.cache.drop(stored_run(uid=self._uid_of_the_run()))
+        for name in pods:
+            self.kube.put(
+                stored_child("Pod", name, uid=f"uid-{name}", metadata={"finalizers": ["example.com/other", FINALIZER]})
+            )
+
+    def _uid_of_the_run(self) -> str:
+        raw = self.world.cache.resource(self.world.key)
+        assert raw is not None
+        uid: str = raw["metadata"]["uid"]
+        return uid
+
+    async def reconcile(self) -> float | None:
+        return await self.world.reconciler.reconcile(self.world.key)
+
+    def finalizers(self, name: str) -> list[str]:
+        found: list[str] = self.kube.objects["Pod", NAMESPACE, name]["metadata"]["finalizers"]
+        return found
+
+
+async def test_our_finalizer_comes_off_pods_whose_run_is_gone_and_others_stay() -> None:
+    it = Orphans("a", "b")
+    assert await it.reconcile() is None
+    assert it.finalizers("a") == it.finalizers("b") == ["example.com/other"]
+    writes = it.kube.writes
+    await it.reconcile()
+    assert it.kube.writes == writes
+
+
+async def test_deleted_pod_of_a_run_that_is_gone_disappears() -> None:
+    it = Orphans()
+    raw = stored_child("Pod", "a", uid="u", metadata={"finalizers": [FINALIZER]})
+    it.kube.put(raw)
+    it.kube.remove("Pod", NAMESPACE, "a")
+    await it.reconcile()
+    assert not it.kube.find("Pod")
+    assert it.world.cache.known_keys() == ()
+
+
+async def test_finalizer_stays_when_the_run_exists_after_all() -> None:
+    it = Orphans("a")
+    it.kube.subscribers.clear()
+    it.kube.put(stored_run(uid="missed by the watch"))
+    await it.reconcile()
+    assert FINALIZER in it.finalizers("a")
+    found = it.world.cache.resource(it.world.key)
+    assert found is not None
+    assert found["metadata"]["uid"] == "missed by the watch"
+
+
+async def test_other_orphans_are_released_when_one_changed_meanwhile() -> None:
+    it = Orphans("a", "b")
+    it.kube.subscribers.clear()
+    it.kube.patch("Pod", NAMESPACE, "a", lambda obj: obj.update(status={"phase": "Failed"}))
+    await it.reconcile()
+    assert FINALIZER in it.finalizers("a")
+    assert it.finalizers("b") == ["example.com/other"]
+
+
+async def test_orphans_are_released_later_when_the_api_server_does_not_answer() -> None:
+    it = Orphans("a")
+    get = it.kube.get
+
+    async def down(**_: Any) -> dict[str, Any]:
+        raise Unavailable("down")
+
+    it.kube.get = down  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await it.reconcile()
+    assert FINALIZER in it.finalizers("a")
+    it.kube.get = get  # type: ignore[method-assign]
+    await it.reconcile()
+    assert it.finalizers("a") == ["example.com/other"]
+
+
+async def test_stray_pods_without_our_finalizer_cost_no_call() -> None:
+    it = Orphans()
+    it.world.cache = Cache()
+    it.kube.put(stored_child("Pod", "a", uid="u"))
+    await it.reconcile()
+    assert it.kube.writes == 0
