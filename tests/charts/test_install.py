@@ -22,19 +22,27 @@ OURS = f"app.kubernetes.io/instance={RELEASE}"
 RENDERED = ROOT / "helm" / "rendered" / "rft-operator-local.yaml"
 
 
-@pytest.fixture
-def cluster(bare_server: ApiServer) -> Iterator[ApiServer]:
-    """The API server as it was before, also when the test fails: no CRD, no runs, no namespace of ours."""
+@pytest.fixture(scope="module")
+def team(bare_server: ApiServer) -> Iterator[str]:
+    """A user's namespace."""
     bare_server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM}})
+    try:
+        yield TEAM
+    finally:
+        bare_server.kubectl("delete", "ns", TEAM, NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+
+@pytest.fixture
+def cluster(bare_server: ApiServer, team: str) -> Iterator[ApiServer]:
+    """The API server, which holds nothing of ours after the test, also when that fails; its namespaces stay."""
     try:
         yield bare_server
     finally:
         if bare_server.kubectl("get", "crd", CRD, check=False).returncode == 0:
-            bare_server.kubectl("delete", "rft", "--all", "-n", TEAM, "--timeout=30s")
-        for kinds, where in ((KINDS, ("-A",)), ("crd", ())):
-            bare_server.kubectl("delete", kinds, *where, "-l", OURS, "--ignore-not-found", "--wait=false")
-        bare_server.kubectl("delete", "ns", TEAM, NAMESPACE, "--ignore-not-found", "--timeout=60s")
-        bare_server.kubectl("wait", "--for=delete", "--timeout=30s", f"crd/{CRD}", check=False)
+            bare_server.kubectl("delete", "rft", "--all", "-n", team, "--timeout=30s")
+        bare_server.kubectl("delete", f"{KINDS},pdb", "-A", "-l", OURS, "--ignore-not-found")
+        bare_server.kubectl("delete", "secrets", "-n", NAMESPACE, "-l", "owner=helm", "--ignore-not-found")
+        bare_server.kubectl("delete", "crd", "-l", OURS, "--ignore-not-found", "--timeout=30s")
 
 
 @pytest.fixture
@@ -106,15 +114,21 @@ def test_install_makes_everything_and_says_what_comes_next(helm: Helm, cluster: 
 
 
 async def test_operator_pod_is_admitted_when_its_namespace_enforces_restricted(helm: Helm, cluster: ApiServer) -> None:
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
-    helm.run("install", RELEASE, CHART)
+    helm.run("install", RELEASE, CHART, "--create-namespace", "--set", "replicaCount=0", "--skip-schema-validation")
+    level = "pod-security.kubernetes.io/enforce"
+    cluster.kubectl("label", "--overwrite", "ns", NAMESPACE, f"{level}=restricted")
+    try:
+        helm.run("upgrade", RELEASE, CHART, "--reset-values")
 
-    async def admitted() -> list[Any]:
-        return list(read(cluster, "pods", "-n", NAMESPACE, "-l", OURS)["items"])
+        async def admitted() -> list[Any]:
+            return list(read(cluster, "pods", "-n", NAMESPACE, "-l", OURS)["items"])
 
-    pods = await eventually(admitted, what="the operator's pod to be admitted", every_seconds=0.5)
-    assert pods[0]["spec"]["securityContext"]["runAsUser"] == 65_532
+        pods = await eventually(admitted, what="the operator's pod to be admitted", every_seconds=0.5)
+        assert pods[0]["spec"]["securityContext"]["runAsUser"] == 65_532
+        refused = cluster.kubectl("run", "root", "--image=none", "-n", NAMESPACE, "--dry-run=server", check=False)
+        assert "violates PodSecurity" in refused.stderr
+    finally:
+        cluster.kubectl("label", "ns", NAMESPACE, f"{level}-")
 
 
 def test_upgrade_leaves_the_pods_alone_when_only_prices_change(helm: Helm, cluster: ApiServer) -> None:

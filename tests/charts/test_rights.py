@@ -1,0 +1,380 @@
+"""The chart grants exactly what the operator uses: its whole repertoire is run under the chart's own ServiceAccount."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from kubernetes.aio import client
+
+from rft_operator.api import GROUP, PLURAL
+from rft_operator.domain.pods import status_path
+from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
+from support.api_recorder import Recorder, Use, recording
+from support.api_server import CRD, ApiServer
+from support.builders import resource
+from support.helm import CHART, NAMESPACE, RELEASE, Helm, Manifest, the
+from support.polling import eventually
+from support.stage import SUMMARIES
+
+EVERYWHERE = "*"
+UNSEEN = {("rft.dev", "reasoningfinetunes/finalizers", "update")}
+"""Needed only where the cluster enforces the rights of blockOwnerDeletion; the API server here does not."""
+GROUPS = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
+SECONDS = 90.0
+RBAC = "rbac.authorization.k8s.io"
+WRITE = ("create", "update", "patch", "delete", "deletecollection")
+FORBIDDEN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("", "secrets", ("list", "watch", *WRITE)),
+    ("", "pods", ("create", "update", "delete", "deletecollection")),
+    *(("", f"pods/{part}", ("get", *WRITE)) for part in ("exec", "attach", "portforward", "log", "status", "binding")),
+    *(("", f"pods/{part}", WRITE) for part in ("eviction", "ephemeralcontainers", "resize")),
+    *(("", resource, WRITE) for resource in ("nodes", "nodes/status", "nodes/proxy", "namespaces", "serviceaccounts")),
+    *(("", resource, ("update", "delete")) for resource in ("services", "configmaps", "persistentvolumeclaims")),
+    ("", "serviceaccounts/token", ("create",)),
+    *((RBAC, f"{part}s", (*WRITE, "bind", "escalate")) for part in ("role", "clusterrole")),
+    *((RBAC, f"{part}bindings", WRITE) for part in ("role", "clusterrole")),
+    ("apiextensions.k8s.io", "customresourcedefinitions", ("get", "list", *WRITE)),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", WRITE),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", WRITE),
+    *(("", resource, ("impersonate",)) for resource in ("users", "groups", "serviceaccounts")),
+    *(("apps", resource, ("get", *WRITE)) for resource in ("deployments", "daemonsets", "statefulsets")),
+    ("batch", "jobs", ("update", "deletecollection")),
+    ("batch", "cronjobs", ("get", *WRITE)),
+    ("rft.dev", "reasoningfinetunes", ("create", "update", "deletecollection")),
+)
+"""What no operator of ours needs, in no namespace."""
+
+
+class Grant(NamedTuple):
+    """One right of a role; ``scope`` is a namespace or everywhere."""
+
+    scope: str
+    group: str
+    resource: str
+    verb: str
+    name: str | None
+
+    def covers(self, use: Use) -> bool:
+        place = self.scope in (EVERYWHERE, use.namespace)
+        named = self.name is None or self.name == use.name
+        return place and named and (self.group, self.resource, self.verb) == (use.group, use.resource, use.verb)
+
+
+def grants(objects: list[Manifest]) -> Iterator[Grant]:
+    """Expand every rule of the roles that the operator's account is bound to."""
+    bound = {each["roleRef"]["name"] for each in objects if each["kind"].endswith("RoleBinding")}
+    for each in objects:
+        if each["kind"] not in ("Role", "ClusterRole") or each["metadata"]["name"] not in bound:
+            continue
+        scope = each["metadata"].get("namespace", EVERYWHERE)
+        for rule in each["rules"]:
+            rows = itertools.product(
+                rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames", [None])
+            )
+            yield from (Grant(scope, *row) for row in rows)
+
+
+def unused(granted: Iterable[Grant], uses: Iterable[Use]) -> set[Grant]:
+    """Return the grants that no use needs; a use needs the narrowest grant that covers it."""
+    granted = list(granted)
+    needed = set()
+    for use in uses:
+        covering = [grant for grant in granted if grant.covers(use)]
+        covering.sort(key=lambda grant: (grant.name is None, grant.scope == EVERYWHERE))
+        needed.update(covering[:1])
+    return {grant for grant in granted if grant not in needed and grant[1:4] not in UNSEEN}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """The chart on the API server."""
+
+    server: ApiServer
+    objects: list[Manifest]
+    team: str
+
+    def read(self, *what: str) -> Any:
+        return json.loads(self.server.kubectl("get", *what, "-n", self.team, "-o", "json").stdout)
+
+    async def allowed(self, asked: Iterable[Use]) -> list[Use]:
+        """Return what of all this the API server would allow to the operator's account."""
+        async with client.ApiClient(await self.server.configuration()) as api:
+            reviews = client.AuthorizationV1Api(api)
+
+            async def may(use: Use) -> bool:
+                resource, _, subresource = use.resource.partition("/")
+                attributes = client.V1ResourceAttributes(
+                    group=use.group,
+                    resource=resource,
+                    subresource=subresource or None,
+                    verb=use.verb,
+                    namespace=use.namespace,
+                    name=use.name,
+                )
+                spec = client.V1SubjectAccessReviewSpec(resource_attributes=attributes, user=ACCOUNT, groups=GROUPS)
+                answer = await reviews.create_subject_access_review(client.V1SubjectAccessReview(spec=spec))
+                return bool(answer.status.allowed)
+
+            asked = list(asked)
+            answers = await asyncio.gather(*(may(use) for use in asked))
+            return [use for use, yes in zip(asked, answers, strict=True) if yes]
+
+
+@pytest.fixture(params=["cluster", "namespaced"], scope="module")
+def installed(
+    request: pytest.FixtureRequest, bare_server: ApiServer, helm_program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installed]:
+    """The chart in both modes, on a cluster that is left as it was."""
+    home = tmp_path_factory.mktemp("helm")
+    server, team = bare_server, f"rights-{uuid.uuid4().hex[:8]}"
+    server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}})
+    helm = Helm(program=helm_program, home=home, kubeconfig=server.kubeconfig)
+    values = home / "mode.yaml"
+    values.write_text(json.dumps({"watchNamespaces": [team] if request.param == "namespaced" else []}))
+    try:
+        helm.run("install", RELEASE, CHART, "--create-namespace", "--values", values)
+        server.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+        yield Installed(server=server, objects=helm.objects(values), team=team)
+    finally:
+        for kind in ("reasoningfinetune", "pod"):
+            for name in server.kubectl("get", kind, "-n", team, "-o", "name", check=False).stdout.split():
+                server.kubectl("patch", name, "-n", team, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
+        helm.run("uninstall", RELEASE, "--wait", check=False)
+        server.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
+        server.kubectl("delete", "ns", team, NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+
+async def test_account_may_do_nothing_of_what_no_operator_needs(installed: Installed) -> None:
+    asked = [
+        Use(group, resource, verb, namespace, None)
+        for group, resource, verbs in FORBIDDEN
+        for verb in verbs
+        for namespace in (installed.team, "kube-system", None)
+    ]
+    assert await installed.allowed(asked) == []
+
+
+async def test_account_reaches_only_the_watched_namespaces_when_some_are_named(installed: Installed) -> None:
+    rows = [("", "secrets", "get"), ("batch", "jobs", "create"), ("", "pods", "list"), (GROUP, PLURAL, "patch")]
+    here = [Use(*row, installed.team, "any") for row in rows]
+    elsewhere = [Use(*row, "kube-system", "any") for row in rows]
+    at_large = [
+        Use("", "nodes", "list", None, None),
+        Use("authentication.k8s.io", "tokenreviews", "create", None, None),
+    ]
+    cluster_wide = chart_environment(installed.objects)["RFT_WATCH_NAMESPACES"] == ""
+    assert await installed.allowed([*here, *at_large]) == [*here, *at_large]
+    assert await installed.allowed(elsewhere) == (elsewhere if cluster_wide else [])
+
+
+@pytest.mark.slow
+async def test_account_is_granted_exactly_what_the_operator_uses(installed: Installed, tmp_path: Path) -> None:
+    async with recording(await installed.server.configuration()) as recorder:
+        async with operator(installed, recorder, tmp_path) as progress_port:
+            await live_every_kind_of_life(installed)
+            await report_with_a_bad_token(installed.team, progress_port)
+        granted = list(grants(installed.objects))
+        assert recorder.refused == set()
+        assert [use for use in recorder.uses if not any(grant.covers(use) for grant in granted)] == []
+        assert unused(granted, recorder.uses) == set()
+
+
+def test_unused_grant_is_seen(installed: Installed) -> None:
+    """The oracle itself: of all rights but one used, the one is named."""
+    every = list(grants(installed.objects))
+    uses = [Use(g.group, g.resource, g.verb, None if g.scope == EVERYWHERE else g.scope, g.name) for g in every]
+    extra = next(grant for grant in every if grant.verb == "delete")
+    rest = [use for use in uses if (use.resource, use.verb) != (extra.resource, extra.verb)]
+    assert {(grant.resource, grant.verb) for grant in unused(every, rest)} == {(extra.resource, extra.verb)}
+
+
+# -- the operator, and what happens to its runs ---------------------------------------------------------------
+
+
+@asynccontextmanager
+async def operator(installed: Installed, recorder: Recorder, folder: Path) -> AsyncIterator[int]:
+    """Run the operator under the chart's account and settings; give the port of its progress server."""
+    token = installed.server.kubectl("create", "token", RELEASE, "-n", NAMESPACE).stdout.strip()
+    kubeconfig = folder / "operator.kubeconfig"
+    kubeconfig.write_text(json.dumps(kubeconfig_of(f"http://127.0.0.1:{recorder.port}", token)))
+    probes, progress = free_port(), free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("RFT_", "KUBE"))},
+        **chart_environment(installed.objects),
+        "KUBECONFIG": str(kubeconfig),
+        "RFT_PRICES_FILE": str(folder / "prices.yaml"),
+        "RFT_PROGRESS_URL": f"https://localhost:{progress}",
+        "RFT_PROGRESS_PORT": str(progress),
+        "RFT_METRICS_PORT": str(probes),
+        "RFT_RESTART_BACKOFF_SECONDS": "0",
+        "RFT_SWEEP_SECONDS": "5",
+        "RFT_POD_NAME": "rights",
+    }
+    prices = the(installed.objects, "ConfigMap")["data"]["prices.yaml"]
+    (folder / "prices.yaml").write_text(prices, encoding="utf-8")
+    log = folder / "operator.log"
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "rft_operator", env=environment, stdout=out, stderr=out
+        )
+    try:
+        await eventually(lambda: leads(probes), what="the operator to lead", seconds=SECONDS, every_seconds=0.5)
+        yield progress
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(SECONDS):
+            assert await process.wait() == 0, log.read_text(encoding="utf-8")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        sys.stdout.write(log.read_text(encoding="utf-8", errors="replace")[-20_000:])
+
+
+def kubeconfig_of(server: str, token: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "proxy", "cluster": {"server": server}}],
+        "users": [{"name": "account", "user": {"token": token}}],
+        "contexts": [{"name": "here", "context": {"cluster": "proxy", "user": "account"}}],
+        "current-context": "here",
+    }
+
+
+def chart_environment(objects: list[Manifest]) -> dict[str, str]:
+    container = the(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    given = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    return {**given, "RFT_NAMESPACE": NAMESPACE}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def leads(port: int) -> bool:
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/readyz") as answer:
+            return await answer.text() == "leading\n"
+    except aiohttp.ClientConnectorError:
+        return False
+
+
+async def report_with_a_bad_token(team: str, port: int) -> None:
+    headers = {"Authorization": "Bearer nobody"}
+    url = f"https://localhost:{port}{status_path(team, 'ended')}"
+    async with aiohttp.ClientSession() as session, session.post(url, headers=headers, json={}, ssl=False) as answer:
+        assert answer.status == 403
+
+
+async def live_every_kind_of_life(installed: Installed) -> None:
+    """Runs that between them make the operator do everything it can do."""
+    kubectl, team = installed.server.kubectl, installed.team
+    for part in ("secret/generic/hub", "configmap/settings"):
+        kind, *rest = part.split("/")
+        kubectl("create", kind, *rest, "-n", team, "--from-literal=token=none")
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    meta = {"name": "rows", "namespace": team}
+    installed.server.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": claim})
+    references = {
+        "model": {"uri": "hf://team/model", "secretRef": {"name": "hub"}},
+        "dataset": {"uri": "pvc://rows/rows.jsonl", "format": "s1", "maxSamples": None},
+        "podTemplate": {"volumes": [{"name": "s", "mountPath": "/s", "configMap": {"name": "settings"}}]},
+    }
+    installed.server.create(resource("ended", namespace=team, ttlSecondsAfterFinished=1, evaluation=None, **references))
+    installed.server.create(resource("orphaned", namespace=team, evaluation=None))
+    for name in ("ended", "orphaned"):
+        await finish(installed, name, Stage.PREPARE, attempt=1)
+        await pods_of(installed, name, Stage.TRAIN, attempt=1, count=2)
+    await stop_and_go(installed, "ended")
+    await fail(installed, "ended", Stage.TRAIN)
+    await gone(installed, "rft", "ended", what="the operator to delete the run after its time to live")
+    kubectl("patch", "rft", "orphaned", "-n", team, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
+    kubectl("delete", "rft", "orphaned", "-n", team, "--timeout=30s")
+    await gone(installed, "pods", "-l", "rft.dev/finetune=orphaned,rft.dev/stage=train", what="the orphans' release")
+
+
+async def stop_and_go(installed: Installed, name: str) -> None:
+    """Suspend twice, so that an Event repeats; leave the run training."""
+    for attempt in (1, 2):
+        edit(installed, name, {"suspend": True})
+        await gone(
+            installed, "pods", "-l", f"rft.dev/finetune={name},rft.dev/stage=train", what="the pods to be released"
+        )
+        edit(installed, name, {"suspend": False})
+        await pods_of(installed, name, Stage.TRAIN, attempt=attempt + 1, count=2)
+
+
+def edit(installed: Installed, name: str, spec: dict[str, Any]) -> None:
+    patch = json.dumps({"spec": spec})
+    installed.server.kubectl("patch", "rft", name, "-n", installed.team, "--type=merge", "-p", patch)
+
+
+async def gone(installed: Installed, *what: str, **why: str) -> None:
+    async def look() -> bool:
+        asked = ("get", *what, "-n", installed.team, "--ignore-not-found", "-o", "name")
+        return not (await asyncio.to_thread(installed.server.kubectl, *asked)).stdout.strip()
+
+    await eventually(look, what=why["what"], seconds=SECONDS, every_seconds=0.5)
+
+
+async def pods_of(installed: Installed, name: str, stage: Stage, *, attempt: int, count: int) -> list[Any]:
+    labels = f"rft.dev/finetune={name},rft.dev/stage={stage.value},rft.dev/attempt={attempt}"
+
+    async def look() -> list[Any] | None:
+        found = await asyncio.to_thread(installed.read, "pods", "-l", labels)
+        return list(found["items"]) if len(found["items"]) == count else None
+
+    what = f"{count} pods of {name}'s {stage.value} {attempt}"
+    return await eventually(look, what=what, seconds=SECONDS, every_seconds=0.5)
+
+
+async def finish(installed: Installed, name: str, stage: Stage, *, attempt: int) -> None:
+    """Play the kubelet of a stage with one pod, which completes with a result."""
+    (pod,) = await pods_of(installed, name, stage, attempt=attempt, count=1)
+    result = StageResult(stage=stage, outcome=Outcome.COMPLETED, **SUMMARIES[stage]).model_dump_json(exclude_none=True)
+    await end(installed, pod, phase="Succeeded", exit_code=0, message=result)
+
+
+async def fail(installed: Installed, name: str, stage: Stage) -> None:
+    """Play the kubelets of a gang whose input is bad: no attempt follows."""
+    labels = f"rft.dev/finetune={name},rft.dev/stage={stage.value}"
+    for pod in (await asyncio.to_thread(installed.read, "pods", "-l", labels))["items"]:
+        await end(installed, pod, phase="Failed", exit_code=ExitCode.BAD_INPUT, message="")
+
+
+async def end(installed: Installed, pod: Any, *, phase: str, exit_code: int, message: str) -> None:
+    now = pod["metadata"]["creationTimestamp"]
+    stopped = {"exitCode": exit_code, "startedAt": now, "finishedAt": now, "message": message, "reason": "Ended"}
+    container = pod["spec"]["containers"][0]
+    status = {
+        "phase": phase,
+        "containerStatuses": [
+            {
+                "name": container["name"],
+                "image": container["image"],
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+                "state": {"terminated": stopped},
+            }
+        ],
+    }
+    arguments = ("patch", "pod", pod["metadata"]["name"], "-n", installed.team, "--subresource=status", "--type=merge")
+    await asyncio.to_thread(installed.server.kubectl, *arguments, "-p", json.dumps({"status": status}))
