@@ -1,0 +1,162 @@
+"""The main job from apply to scores, and its bill against what a witness saw of the pods."""
+
+from __future__ import annotations
+
+from support.builders import merged
+from support.finetune import SHORT, Finetune, attempts, condition, holds
+
+MICRO_USD_PER_GPU_HOUR = 2_950_000
+
+
+def billed(finetune: Finetune) -> int:
+    """Return the GPU-seconds that the witness saw."""
+    return sum(each.gpu_seconds for each in finetune.product.history.gpu_time(finetune.namespace))
+
+
+def priced(gpu_seconds: int) -> int:
+    """Return micro-dollars at the price of the local pool, rounded up once."""
+    return -(-gpu_seconds * MICRO_USD_PER_GPU_HOUR // 3_600)
+
+
+async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_killed_in_mid_training(
+    finetune: Finetune,
+) -> None:
+    finetune.apply()
+    await finetune.until_step(150)
+    finetune.product.kill_operator()
+    status = await finetune.until_complete()
+
+    assert [(each.stage, each.number, each.outcome) for each in status.attempts] == [
+        ("prepare", 1, "Succeeded"),
+        ("train", 1, "Succeeded"),
+        ("evaluate", 1, "Succeeded"),
+    ]
+    score = status.evaluation.results[0] if status.evaluation is not None else None
+    assert score is not None
+    assert score.questions == 100
+    assert float(score.baseline or 1) <= 0.02
+    assert float(score.value) >= 0.8
+
+    assert not status.ledger.open
+    assert status.usage.gpu_seconds == billed(finetune)
+    assert status.cost.spent_micro_usd == priced(billed(finetune))
+    assert status.restarts.total == 0
+
+    stages = list(dict.fromkeys(each.stage for each in finetune.seen))
+    assert [stage for stage in stages if stage in ("Preparing", "Training", "Evaluating")] == [
+        "Preparing",
+        "Training",
+        "Evaluating",
+    ]
+    trained = {each.progress.percent for each in finetune.seen if each.progress and each.progress.stage == "train"}
+    assert len(trained) >= 10
+    assert any(each.progress and each.progress.stage == "evaluate" for each in finetune.seen)
+    assert '"phase": "train", "step": ' in finetune.kubectl("logs", "job/tiny-local-train-1")
+    words = finetune.kubectl("describe", "rft", "tiny-local")
+    assert "Attempt 1 of stage train." in words
+    assert "Price $2.95 per GPU-hour (local-fake-h100)" in words
+    columns = finetune.kubectl("get", "rft", "tiny-local", "-o", "wide").splitlines()
+    assert columns[0].split() == [
+        *("NAME", "STAGE", "PROGRESS", "SPENT", "LIMIT", "GPU-H", "NODES", "RESTARTS", "SCORE", "AGE")
+    ]
+    assert "Complete" in columns[1]
+    assert status.cost.display in columns[1]
+
+
+async def test_training_resumes_and_both_attempts_are_paid_when_a_rank_is_killed(finetune: Finetune) -> None:
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 300}}), checkpoint={"everySteps": 50})
+    await finetune.until_step(120)
+    finetune.kill_rank(1)
+    status = await finetune.until_complete()
+
+    first, second = attempts(status, "train")
+    assert (first.outcome, first.counted) == ("Failed", True)
+    assert second.outcome == "Succeeded"
+    assert (second.start_step or 0) >= 100
+    assert status.restarts.toward_limit == 1
+    assert status.last_failure is not None
+    assert status.last_failure.reason == "TrainerFailed"
+    assert "SIGKILL" in status.last_failure.message
+    seen = finetune.product.history.gpu_time(finetune.namespace)
+    assert {(each.stage, each.attempt) for each in seen} == {("train", "1"), ("train", "2"), ("evaluate", "1")}
+    assert status.usage.gpu_seconds == billed(finetune)
+    assert status.cost.spent_micro_usd == priced(billed(finetune))
+
+
+async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_switched_off(finetune: Finetune) -> None:
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 300}}), checkpoint={"everySteps": 50})
+    await finetune.until_step(120)
+    node = finetune.pod(stage="train", rank=1)["spec"]["nodeName"]
+    finetune.product.cluster.fault("kill-node", node)
+    try:
+        status = await finetune.until_complete()
+    finally:
+        finetune.product.cluster.fault("start-node", node)
+    first, second = attempts(status, "train")
+    assert (first.outcome, first.reason, first.counted) == ("Failed", "NodeLost", False)
+    assert second.outcome == "Succeeded"
+    assert (second.start_step or 0) >= 100
+    assert status.restarts.toward_limit == 0
+    finished = [
+        each.gpu_seconds for each in finetune.product.history.gpu_time(finetune.namespace) if each.end is not None
+    ]
+    assert status.usage.gpu_seconds > sum(finished), "the lost pod is charged as well"
+
+
+async def test_checkpoint_is_evaluated_and_training_goes_on_when_the_budget_ends_and_is_raised(
+    finetune: Finetune,
+) -> None:
+    # $36 per GPU-hour is one cent per second and GPU: $1.20 for the evaluation, $0.80 for a stop, 90 s to train.
+    finetune.apply(
+        **merged(SHORT, {"evaluation": {"maxSeconds": 60}, "training": {"maxSteps": 20_000}}),
+        checkpoint={"everySteps": 50, "graceSeconds": 10},
+        budget={"limitUSD": "3.80", "usdPerGpuHour": 36},
+    )
+    status = await finetune.until(lambda status: holds(status, "Failed"), what="the budget's end", seconds=300)
+    failed = condition(status, "Failed")
+    assert failed is not None
+    assert failed.reason == "BudgetExhausted"
+    assert not holds(status, "Complete")
+    assert holds(status, "CheckpointValid")
+    assert attempts(status, "train")[0].outcome == "Drained"
+    assert attempts(status, "evaluate")[0].outcome == "Succeeded"
+    assert status.checkpoint is not None
+    assert 0 < status.checkpoint.step < 20_000
+    assert status.checkpoint.step == attempts(status, "train")[0].end_step, "the checkpoint is of the last step"
+    assert status.evaluation is not None
+    assert status.cost.spent_micro_usd <= 3_800_000
+    assert status.cost.spent_micro_usd == -(-billed(finetune) * 36_000_000 // 3_600)
+
+    finetune.edit(budget={"limitUSD": 30})
+    finetune.kubectl("wait", "--for=condition=Failed=False", "rft/tiny-local", "--timeout=60s")
+    resumed = await finetune.until_step(status.checkpoint.step + 10, attempt=2)
+    assert not holds(resumed, "Failed")
+    assert attempts(resumed, "train")[-1].start_step == status.checkpoint.step
+
+
+async def test_run_frees_its_gpus_and_resumes_when_suspended_and_leaves_nothing_when_deleted_while_it_evaluates(
+    finetune: Finetune,
+) -> None:
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 200}}), checkpoint={"everySteps": 1_000})
+    await finetune.until_step(60)
+    finetune.edit(suspend=True)
+    paused = await finetune.until(lambda status: holds(status, "Suspended"), what="suspension", seconds=90)
+    assert paused.stage == "Suspended"
+    assert not paused.ledger.open
+    assert paused.checkpoint is not None
+    assert paused.checkpoint.step >= 60
+    assert paused.usage.gpu_seconds == billed(finetune)
+
+    finetune.edit(suspend=False)
+    await finetune.until_running("evaluate")
+    status = await finetune.status()
+    assert attempts(status, "train")[1].start_step == paused.checkpoint.step
+    assert status.restarts.toward_limit == 0
+    await finetune.delete()
+
+
+async def test_nothing_is_left_when_the_run_is_deleted_while_it_prepares_or_trains(finetune: Finetune) -> None:
+    for stage in ("prepare", "train"):
+        finetune.apply(**SHORT)
+        await finetune.until_running(stage)
+        await finetune.delete()

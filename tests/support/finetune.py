@@ -1,0 +1,176 @@
+"""One run on a real cluster: applied, followed, broken, and looked at from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rft_local.cluster import Cluster
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.status import Attempt, Condition, Status
+from rft_operator.runtime.kube_client import KubeClient
+from support.builders import merged
+from support.local_machine import container_processes, processes_of
+from support.pod_history import PodHistory
+from support.polling import eventually
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "tiny-local.yaml"
+KIND = "ReasoningFinetune"
+OWNED = ("Pod", "Job", "Service", "ConfigMap", "PersistentVolumeClaim")
+SHORT = {
+    "model": {"uri": "init://tiny-qwen2?hidden=32&layers=1"},
+    "dataset": {"maxSamples": 2_000},
+    "training": {"globalBatchSize": 16, "microBatchSize": 8},
+    "evaluation": {
+        "benchmarks": [{"name": "sums", "uri": "gym://chain_sum?seed=10000000", "limit": 20, "maxTokens": 48}]
+    },
+}
+"""Changes to the example that make it quick to prepare and to evaluate, where the score does not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The cluster with the operator on it."""
+
+    cluster: Cluster
+    history: PodHistory
+
+    def kill_operator(self) -> None:
+        """SIGKILL the operator's process; its pod starts it again."""
+        found = [
+            process for process in processes_of(self.cluster.layout) if process.cmdline()[-2:] == ["-m", "rft_operator"]
+        ]
+        assert len(found) == 1, found
+        found[0].kill()
+        found[0].wait(10)
+
+
+@dataclass(slots=True)
+class Finetune:
+    """A run in a namespace of its own."""
+
+    product: Product
+    kube: KubeClient
+    namespace: str
+    name: str = "tiny-local"
+    seen: list[Status] = field(default_factory=list)
+    """Every status that was read, oldest first."""
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl in the run's namespace."""
+        return self.product.cluster.control_plane.kubectl("-n", self.namespace, *arguments, stdin=stdin).stdout
+
+    def kubectl_json(self, *arguments: str) -> Any:
+        """Run kubectl and read its JSON."""
+        return json.loads(self.kubectl(*arguments))
+
+    def apply(self, **change: Any) -> None:
+        """Apply the example, as it is or changed, as a user does."""
+        manifest = yaml.safe_load(EXAMPLE.read_text())
+        manifest["spec"] = merged(manifest["spec"], change)
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def edit(self, **change: Any) -> None:
+        """Change the spec as a user does."""
+        self.kubectl("patch", "rft", self.name, "--type=merge", "-p", json.dumps({"spec": change}))
+
+    async def status(self) -> Status:
+        """Read the status."""
+        raw = await self.kube.get(kind=KIND, namespace=self.namespace, name=self.name)
+        status = ReasoningFinetune.parse(dict(raw)).status
+        self.seen.append(status)
+        return status
+
+    async def until(self, holds: Callable[[Status], bool], *, what: str, seconds: float) -> Status:
+        """Poll the status until something holds; fails at once when the run ended instead."""
+
+        async def look() -> Status | None:
+            status = await self.status()
+            if holds(status):
+                return status
+            ended = condition(status, "Failed"), condition(status, "Complete")
+            for end in ended:
+                assert end is None or end.status != "True", (
+                    f"waiting for {what}: {end.type} {end.reason}: {end.message}"
+                )
+            return None
+
+        return await eventually(look, what=what, seconds=seconds, every_seconds=0.5)
+
+    async def until_step(self, step: int, *, attempt: int = 1) -> Status:
+        """Wait until training attempt ``attempt`` has reported a step."""
+
+        def trained(status: Status) -> bool:
+            at = status.progress
+            return at is not None and (at.stage, at.attempt) == ("train", attempt) and (at.step or 0) >= step
+
+        return await self.until(trained, what=f"step {step} of attempt {attempt}", seconds=300)
+
+    async def until_running(self, stage: str) -> None:
+        """Wait until a pod of a stage runs."""
+
+        def runs(_: Status) -> bool:
+            pods = self.kubectl_json("get", "pods", "-l", f"rft.dev/stage={stage}", "-o", "json")["items"]
+            return any(pod["status"]["phase"] == "Running" for pod in pods)
+
+        await self.until(runs, what=f"stage {stage}", seconds=300)
+
+    async def until_complete(self, *, seconds: float = 300) -> Status:
+        """Wait for the end of a run that must succeed."""
+        return await self.until(lambda status: holds(status, "Complete"), what="completion", seconds=seconds)
+
+    def pod(self, *, stage: str, attempt: int = 1, rank: int = 0) -> dict[str, Any]:
+        """Return a pod of the run."""
+        labels = {"rft.dev/stage": stage, "rft.dev/attempt": str(attempt)}
+        if stage == "train":
+            labels["batch.kubernetes.io/job-completion-index"] = str(rank)
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        found: dict[str, Any] = self.kubectl_json("get", "pods", "-l", selector, "-o", "json")["items"][0]
+        return found
+
+    def kill_rank(self, rank: int, *, attempt: int = 1) -> None:
+        """SIGKILL the process of a rank, as the kernel does when memory runs out."""
+        uid = self.pod(stage="train", attempt=attempt, rank=rank)["metadata"]["uid"]
+        found = container_processes(self.product.cluster.layout, pod_uid=uid, word="rft_trainer.train.main")
+        assert found, "the rank does not run"
+        for process in found:
+            process.kill()
+
+    async def delete(self) -> None:
+        """Delete the run; fails unless nothing of it is left soon after."""
+        self.kubectl("delete", "rft", self.name, "--ignore-not-found", "--wait=false")
+
+        async def gone() -> bool:
+            return not await self.leftovers()
+
+        await eventually(gone, what="everything of the run to be gone", seconds=90, every_seconds=0.5)
+
+    async def leftovers(self) -> list[str]:
+        """Return what is left in the namespace of a run."""
+        found = [
+            f"{kind} {each['metadata']['name']}"
+            for kind in (KIND, *OWNED)
+            for each in await self.kube.list(kind=kind, namespace=self.namespace)
+        ]
+        return [each for each in found if each != "ConfigMap kube-root-ca.crt"]
+
+
+def condition(status: Status, type_: str) -> Condition | None:
+    """Return a condition by type."""
+    return next((each for each in status.conditions if each.type == type_), None)
+
+
+def holds(status: Status, type_: str) -> bool:
+    """Return whether a condition is True."""
+    found = condition(status, type_)
+    return found is not None and found.status == "True"
+
+
+def attempts(status: Status, stage: str) -> list[Attempt]:
+    """Return the attempts of a stage, oldest first."""
+    return [attempt for attempt in status.attempts if attempt.stage == stage]
