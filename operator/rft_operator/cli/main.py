@@ -42,24 +42,24 @@ def main() -> None:
 
 def _run_options(command: Any) -> Any:
     kubeconfig = click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: KUBECONFIG.")
-    namespace = click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the run.")
+    namespace = click.option("-n", "--namespace", help="Namespace of the run. Default: the kubeconfig's context's.")
     return click.argument("name")(namespace(kubeconfig(command)))
 
 
 @main.command()
 @_run_options
 @click.option("--timeout", "timeout_seconds", default=86_400, show_default=True, help="Give up after so many seconds.")
-def watch(name: str, namespace: str, kubeconfig: Path | None, timeout_seconds: int) -> None:
-    """Follow a run until it ends; exit code 1 if it failed."""
+def watch(name: str, namespace: str | None, kubeconfig: Path | None, timeout_seconds: int) -> None:
+    """Follow a run until it ends; exit code 1 if it failed, 2 if it cannot be followed."""
     from rft_operator.cli.report import report
     from rft_operator.cli.watch import connect, follow
     from rft_operator.domain.ending import has_failed
 
     async def go() -> bool:
-        async with await connect(kubeconfig) as kube:
-            run = await follow(
-                kube, namespace=namespace, name=name, say=click.echo, timeout_seconds=float(timeout_seconds)
-            )
+        kube, home = await connect(kubeconfig)
+        async with kube:
+            where = namespace or home
+            run = await follow(kube, namespace=where, name=name, say=click.echo, timeout_seconds=float(timeout_seconds))
             click.echo("\n" + report(run), nl=False)
             return has_failed(run.status)
 
@@ -69,14 +69,15 @@ def watch(name: str, namespace: str, kubeconfig: Path | None, timeout_seconds: i
 
 @main.command("report")
 @_run_options
-def report_command(name: str, namespace: str, kubeconfig: Path | None) -> None:
+def report_command(name: str, namespace: str | None, kubeconfig: Path | None) -> None:
     """Print what a run did, what it cost and what it is worth."""
     from rft_operator.cli.report import report
     from rft_operator.cli.watch import connect, fetch
 
     async def go() -> str:
-        async with await connect(kubeconfig) as kube:
-            return report(await fetch(kube, namespace=namespace, name=name))
+        kube, home = await connect(kubeconfig)
+        async with kube:
+            return report(await fetch(kube, namespace=namespace or home, name=name))
 
     click.echo(_await(go()), nl=False)
 
@@ -86,4 +87,6 @@ def _await(work: Coroutine[Any, Any, Value]) -> Value:
     try:
         return asyncio.run(work)
     except (RftError, TimeoutError) as error:
-        raise click.ClickException(str(error)) from error
+        problem = click.ClickException(str(error))
+        problem.exit_code = 2
+        raise problem from error

@@ -56,15 +56,19 @@ def settle_proxy(configuration: client.Configuration) -> None:
     configuration.client_session_kwargs = {"trust_env": False}
 
 
-async def read_kubeconfig(configuration: client.Configuration, file: Path | None = None) -> None:
-    """Take a kubeconfig into a configuration (the current one if ``file`` is None); raises ConfigError."""
+async def read_kubeconfig(configuration: client.Configuration, file: Path | None = None) -> str:
+    """Take a kubeconfig into a configuration (the current one if ``file`` is None); return its context's namespace.
+
+    Raises ConfigError.
+    """
     try:
-        await config.load_kube_config(
+        loader = await config.load_kube_config(
             config_file=str(file) if file is not None else None, client_configuration=configuration
         )
     except (config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:  # TypeError: an empty file
         msg = f"no usable kubeconfig: {error}. Set KUBECONFIG to a file that `kubectl` can use."
         raise ConfigError(msg) from error
+    return str(loader.current_context["context"].get("namespace") or "default")
 
 
 class KubeClient:
