@@ -17,6 +17,12 @@ from rft_operator.errors import RftError
 Value = TypeVar("Value")
 
 
+class Problem(click.ClickException):
+    """An expected error: not the end of a run, which has exit code 1."""
+
+    exit_code = 2
+
+
 class LazyGroup(click.Group):
     """Adds ``local`` when its package is installed, without importing it for other commands."""
 
@@ -87,6 +93,4 @@ def _await(work: Coroutine[Any, Any, Value]) -> Value:
     try:
         return asyncio.run(work)
     except (RftError, TimeoutError) as error:
-        problem = click.ClickException(str(error))
-        problem.exit_code = 2
-        raise problem from error
+        raise Problem(str(error)) from error
