@@ -1,0 +1,123 @@
+"""What Prometheus sees of the runs: read from the ledger on record, gone with the run, never labelled by pod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.domain.timestamps import epoch
+from rft_operator.metrics import Metrics, RunCollector
+from support.builders import NAME, NAMESPACE
+from support.objects import stored_run
+
+NOW = epoch("2026-01-01T01:00:00Z")
+PRICE = 3_600_000
+"""Micro-dollars of a GPU-hour: 1,000 of a GPU-second."""
+
+
+def entry(uid: str, *, stage: str = "train", gpus: int = 1, start: str = "00:59:00", end: str | None = None) -> Any:
+    fields = {
+        "uid": uid,
+        "pod": f"pod-{uid}",
+        "stage": stage,
+        "attempt": 1,
+        "node": "node-1",
+        "gpus": gpus,
+        "microUSDPerGpuHour": PRICE,
+        "priceSource": "spec",
+        "startTime": f"2026-01-01T{start}Z",
+    }
+    return fields if end is None else {**fields, "endTime": f"2026-01-01T{end}Z", "endBasis": "phaseWritten"}
+
+
+def run(name: str = NAME, **status: Any) -> ReasoningFinetune:
+    return ReasoningFinetune.parse(stored_run(name=name, status=status))
+
+
+class Scraped:
+    """A registry with the collector alone."""
+
+    def __init__(self, *runs: ReasoningFinetune) -> None:
+        self.runs = list(runs)
+        self.now = NOW
+        self.registry = CollectorRegistry()
+        self.registry.register(RunCollector(lambda: self.runs, lambda: self.now))
+
+    def value(self, name: str, finetune: str = NAME, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, {"namespace": NAMESPACE, "finetune": finetune, **labels})
+
+
+def test_money_and_time_are_the_sum_of_totals_closed_and_open_entries() -> None:
+    ledger = {
+        "totals": [
+            {"stage": "train", "microUSDPerGpuHour": PRICE, "gpuSeconds": 100},
+            {"stage": "train", "microUSDPerGpuHour": 2 * PRICE, "gpuSeconds": 10},
+            {"stage": "evaluate", "microUSDPerGpuHour": PRICE, "gpuSeconds": 7},
+        ],
+        "uncounted": [entry("a", start="00:00:00", end="00:00:30")],
+        "open": [entry("b", gpus=2)],
+    }
+    it = Scraped(run(ledger=ledger))
+    assert it.value("reasoning_finetune_gpu_seconds_total", phase="train") == 100 + 10 + 30 + 2 * 60
+    assert it.value("reasoning_finetune_gpu_seconds_total", phase="evaluate") == 7
+    assert it.value("reasoning_finetune_cost_usd_total", phase="train") == pytest.approx(0.270)
+    assert it.value("reasoning_finetune_cost_usd_total", phase="evaluate") == pytest.approx(0.007)
+
+
+def test_open_entries_run_on_between_status_writes() -> None:
+    it = Scraped(run(ledger={"open": [entry("b")]}))
+    before = it.value("reasoning_finetune_gpu_seconds_total", phase="train")
+    it.now += 15
+    assert it.value("reasoning_finetune_gpu_seconds_total", phase="train") == (before or 0) + 15
+
+
+def test_limit_stage_and_progress_are_shown() -> None:
+    progress = {
+        "stage": "train",
+        "attempt": 1,
+        "percent": 40,
+        "display": "40%",
+        "lastReportTime": "2026-01-01T00:00:00Z",
+        "lastAdvanceTime": "2026-01-01T00:00:00Z",
+    }
+    it = Scraped(run(stage="Training", progress=progress))
+    assert it.value("reasoning_finetune_budget_usd") == 10
+    assert it.value("reasoning_finetune_stage", stage="Training") == 1
+    assert it.value("reasoning_finetune_progress_ratio") == pytest.approx(0.4)
+
+
+def test_series_of_a_deleted_run_vanish() -> None:
+    it = Scraped(run(), run("other"))
+    assert it.value("reasoning_finetune_budget_usd", "other") == 10
+    it.runs.pop()
+    assert it.value("reasoning_finetune_budget_usd", "other") is None
+    assert it.value("reasoning_finetune_budget_usd") == 10
+
+
+def test_new_run_has_a_limit_and_nothing_else() -> None:
+    text = generate_latest(Scraped(run()).registry).decode()
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [
+        f'reasoning_finetune_budget_usd{{finetune="{NAME}",namespace="{NAMESPACE}"}} 10.0'
+    ]
+
+
+def test_labels_never_carry_a_pod_or_a_uid() -> None:
+    text = generate_latest(Scraped(run(ledger={"open": [entry("b")]})).registry).decode()
+    for word in ("pod-b", 'uid="', "node-1"):
+        assert word not in text
+
+
+def test_registration_computes_nothing() -> None:
+    def never() -> list[ReasoningFinetune]:
+        raise AssertionError("asked for the runs")
+
+    CollectorRegistry().register(RunCollector(never, lambda: NOW))
+
+
+def test_two_operators_fit_into_one_process() -> None:
+    one, two = Metrics(), Metrics()
+    one.status_writes.inc()
+    assert two.registry.get_sample_value("rft_status_writes_total") == 0
