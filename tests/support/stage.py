@@ -60,9 +60,11 @@ SUMMARIES: dict[Stage, dict[str, Any]] = {
 class World:
     """One run in a fake cluster."""
 
+    kube_type: type[FakeKube] = FakeKube
+
     def __init__(self, *, nodes: int = 2, settings: Settings | None = None, **spec: Any) -> None:
         self.now = START
-        self.kube = FakeKube(lambda: self.now)
+        self.kube = self.kube_type(lambda: self.now)
         self.key = Key(NAMESPACE, NAME)
         self.catalogue = PriceCatalogue()
         self.settings = settings or Settings(

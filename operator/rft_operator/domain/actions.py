@@ -66,3 +66,5 @@ class Plan:
     actions: tuple[Action, ...] = ()
     events: tuple[Emit, ...] = ()
     requeue_after_seconds: float | None = None
+    claims_gpus: bool = False
+    """The actions start a gang: the view must be made sure of first, because a watch may have lost another one."""

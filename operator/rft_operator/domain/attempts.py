@@ -11,6 +11,7 @@ from rft_operator.api.status import (
     MAX_ATTEMPTS_KEPT,
     Attempt,
     AttemptOutcome,
+    ConditionStatus,
     ConditionType,
     Failure,
 )
@@ -19,13 +20,13 @@ from rft_operator.domain.budget import pod_deadline_seconds
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import ChildKind, PodFacts
 from rft_operator.domain.failure import classify_end, parse_result
-from rft_operator.domain.gang import COUNTED_STOPS, DRAINING_STOPS, Gang, Stop
+from rft_operator.domain.gang import COUNTED_STOPS, DRAINING_STOPS, Gang, Stop, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, service, stage_job
 from rft_operator.domain.money_state import Money, budget_state
 from rft_operator.domain.resolve import RunSnapshot
-from rft_operator.domain.results import take_over
+from rft_operator.domain.results import is_complete, take_over
 from rft_operator.domain.timestamps import epoch
-from rft_trainer.contract import Outcome, Stage, StageResult
+from rft_trainer.contract import Stage, StageResult
 
 MAX_BACKOFF_SECONDS = 300
 
@@ -44,7 +45,10 @@ def begin(draft: Draft, stage: Stage) -> None:
     number = last.number + 1 if last else 1
     step = _resume_step(draft) if stage is Stage.TRAIN else None
     attempt = Attempt(stage=stage.value, number=number, start_time=draft.now_text, start_step=step)
-    draft.update(attempts=[*draft.status.attempts, attempt][-MAX_ATTEMPTS_KEPT:])
+    draft.update(attempts=_kept([*draft.status.attempts, attempt]))
+    if stage is Stage.TRAIN and draft.holds(ConditionType.EVALUATED):
+        message = "The scores are those of an earlier checkpoint; the model is trained further."
+        draft.set_condition(ConditionType.EVALUATED, ConditionStatus.UNKNOWN, "TrainingGoesOn", message)
     progress = draft.status.progress
     if progress is not None and progress.stage != stage.value:
         draft.update(progress=None)
@@ -57,6 +61,15 @@ def begin(draft: Draft, stage: Stage) -> None:
     where = f", resuming from step {step}" if step else ""
     draft.emit("Normal", "AttemptStarted", f"Attempt {number} of stage {stage.value}{where}.")
     draft.wake(draft.now)
+
+
+def _kept(attempts: list[Attempt]) -> list[Attempt]:
+    """Return as many attempts as status may hold; the last one of each stage always, for its number."""
+    last = {attempt.stage: attempt for attempt in attempts}
+    while len(attempts) > MAX_ATTEMPTS_KEPT:
+        attempts = [*attempts]
+        attempts.remove(next(each for each in attempts if each is not last[each.stage]))
+    return attempts
 
 
 def _resume_step(draft: Draft) -> int | None:
@@ -73,11 +86,14 @@ def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot
     )
     if recorded is None or recorded.stop_reason is not None or gang.job is not None or gang.pods:
         return
+    if others_alive(draft, attempt):
+        return
     resource, settings, stage = draft.view.resource, draft.view.settings, gang.stage
     deadline: int | None = None
     if stage is not Stage.PREPARE:
         if money.rate is None:
             return
+        draft.claims_gpus = True
         deadline = pod_deadline_seconds(
             draft.spec,
             rate=money.rate,
@@ -121,9 +137,9 @@ def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | N
     return attempt
 
 
-def budget_stop(draft: Draft, gang: Gang, money: Money) -> tuple[Stop | None, int | None]:
+def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tuple[Stop | None, int | None]:
     """Return a stop when the stop line is reached, else when it will be reached."""
-    state = budget_state(draft, money, stage=gang.stage)
+    state = budget_state(draft, money, stage=gang.stage, attempt=attempt.number)
     if state.past_stop_line and gang.stage is not Stage.PREPARE:
         limit = draft.spec.budget.limit_usd
         message = f"The budget's stop line is reached: the limit is ${limit}, the rest pays for the stop"
@@ -141,7 +157,7 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
         take_over(draft, result)
         if result.train is not None:
             attempt = attempt.model_copy(update={"end_step": result.train.step})
-    if result is not None and result.outcome is Outcome.COMPLETED and result.stage is gang.stage:
+    if result is not None and is_complete(result):
         _close(draft, attempt, outcome=AttemptOutcome.SUCCEEDED, reason="Succeeded", message="", counted=False)
         return
     if attempt.stop_reason is not None:
@@ -155,7 +171,7 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
             _record_failure(draft, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
         return
     trouble = classify_end(gang.pods, gang.job)
-    drained = trouble.reason in ("Drained", "DrainedWithoutCheckpoint", "DeadlineExceeded")
+    drained = trouble.reason in ("Drained", "DrainedWithoutCheckpoint", "DeadlineExceeded") and not trouble.counted
     outcome = AttemptOutcome.DRAINED if drained else AttemptOutcome.FAILED
     _close(
         draft,
@@ -232,5 +248,19 @@ def fail(draft: Draft, reason: str, message: str) -> None:
     """End the run as Failed."""
     draft.set_condition(ConditionType.FAILED, True, reason, message)
     draft.set_condition(ConditionType.COMPLETE, False, reason, message)
-    draft.update(completion_time=draft.now_text)
+    _finish(draft)
     draft.emit("Warning", "Failed", f"{reason}: {message}")
+
+
+def complete(draft: Draft) -> None:
+    """End the run as Complete."""
+    draft.set_condition(ConditionType.COMPLETE, True, "Succeeded", "Trained and evaluated as asked.")
+    draft.set_condition(ConditionType.FAILED, False, "Succeeded")
+    _finish(draft)
+    draft.emit("Normal", "Complete", f"Complete. Spent {draft.status.cost.display} so far; see status.cost.")
+
+
+def _finish(draft: Draft) -> None:
+    draft.set_condition(ConditionType.SUSPENDED, False, "Finished")
+    draft.update(completion_time=draft.now_text)
+    draft.wake(draft.now)

@@ -62,27 +62,22 @@ class BudgetState:
     past_stop_line: bool
 
 
-def assess(  # noqa: PLR0913 - the invariant has these terms
-    bill: Bill,
-    *,
-    limit_micro_usd: int,
-    reserve_micro_usd: int,
-    gang_rate: int,
-    bound_seconds: int,
-    now: int,
+def assess(
+    bill: Bill, *, limit_micro_usd: int, reserve_micro_usd: int, unbound_rate: int, bound_seconds: int, now: int
 ) -> BudgetState:
-    """Return the stop line of a running stage (E1).
+    """Return the stop line of a stage (E1).
 
-    ``gang_rate`` is micro-dollars per hour of the whole gang: it counts even while only a part of it is bound,
-    because the rest may be bound at any moment.
+    ``unbound_rate`` is micro-dollars per hour of the stage's GPUs that are not bound yet: they may be at any moment,
+    on top of all that holds GPUs now. A stage that waits for its GPUs is past the line when it could not stop in time
+    once it has them.
     """
-    if bill.rate == 0:
-        return BudgetState(stop_at=None, past_stop_line=False)
-    rate = max(bill.rate, gang_rate)
+    rate = bill.rate + unbound_rate
     left = (limit_micro_usd - reserve_micro_usd) * SECONDS_PER_HOUR - bill.amount - rate * bound_seconds
-    if left <= 0:
+    if rate == 0:
+        return BudgetState(stop_at=None, past_stop_line=False)
+    if left < rate:
         return BudgetState(stop_at=now, past_stop_line=True)
-    return BudgetState(stop_at=now + left // rate, past_stop_line=left // rate <= 0)
+    return BudgetState(stop_at=now + left // rate if bill.rate else None, past_stop_line=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +91,14 @@ class Admission:
 def admit(
     spec: Spec, *, rate: Rate, bill: Bill, limit_micro_usd: int, reserve_micro_usd: int, stage: Stage
 ) -> Admission:
-    """Return whether a stage may start: it must be able to do something useful and to stop in time (E2)."""
+    """Return whether a stage may start: it must be able to do something useful and to stop in time (E2).
+
+    What holds GPUs already (pods of lost nodes) goes on costing meanwhile.
+    """
     gpus = stage_gpus(spec, stage)
     kept = 0 if stage is Stage.EVALUATE else reserve_micro_usd
     seconds = MINIMUM_USEFUL_SECONDS + stop_bound_seconds(spec, stage)
-    needed = -(-gpus * rate.micro_usd_per_gpu_hour * seconds // SECONDS_PER_HOUR)
+    needed = -(-(gpus * rate.micro_usd_per_gpu_hour + bill.rate) * seconds // SECONDS_PER_HOUR)
     left = limit_micro_usd - bill.spent_micro_usd
     numbers = (
         f"limit {usd_display(limit_micro_usd)}, spent {usd_display(bill.spent_micro_usd)}, kept for the evaluation "
@@ -121,10 +119,11 @@ def pod_deadline_seconds(
 ) -> int:
     """Return activeDeadlineSeconds of a stage's GPU pods: the limit holds with the operator down (E3).
 
-    At the deadline the kubelet sends SIGTERM and gives the full grace, so both come off the affordable time.
+    At the deadline the kubelet sends SIGTERM and gives the full grace, so both come off the affordable time. What
+    holds GPUs already (pods of lost nodes) spends the same money.
     """
     gpus = stage_gpus(spec, stage)
-    hourly = max(1, gpus * rate.micro_usd_per_gpu_hour)
+    hourly = max(1, gpus * rate.micro_usd_per_gpu_hour + bill.rate)
     kept = 0 if stage is Stage.EVALUATE else reserve_micro_usd
     affordable = ((limit_micro_usd - kept) * SECONDS_PER_HOUR - bill.amount) // hourly
     deadline = affordable - stop_bound_seconds(spec, stage)

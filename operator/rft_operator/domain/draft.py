@@ -29,6 +29,7 @@ class Draft:
     actions: list[Action] = field(default_factory=list)
     events: list[Emit] = field(default_factory=list)
     wake_at: list[int] = field(default_factory=list)
+    claims_gpus: bool = False
 
     @property
     def spec(self) -> Spec:
@@ -110,6 +111,7 @@ class Draft:
             actions=tuple(self.actions),
             events=tuple(self.events),
             requeue_after_seconds=delay,
+            claims_gpus=self.claims_gpus,
         )
 
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage, Status
 from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.draft import Draft, is_true
-from rft_operator.domain.facts import FINALIZER, ChildKind, PodFacts
+from rft_operator.domain.facts import FINALIZER, ChildKind
+from rft_operator.domain.gang import silence_of
+from rft_operator.domain.ledger import written_off
 from rft_operator.domain.money import usd_display
 from rft_operator.domain.money_state import Money, show_money
 from rft_operator.domain.timestamps import epoch
+
+WANT_OF_MONEY = frozenset({"BudgetExhausted", "EvaluationReserveExhausted"})
+"""Reasons of Failed that a raised limit undoes."""
 
 
 def has_failed(status: Status) -> bool:
@@ -31,9 +36,14 @@ def finished(draft: Draft) -> bool:
 
 
 def revivable(draft: Draft) -> bool:
-    """Return whether more money would let the run go on: it failed for the budget alone."""
+    """Return whether a run failed for want of money alone and its spec was edited since.
+
+    A price that falls does not bring a run back that its user has seen end.
+    """
     failed = draft.condition(ConditionType.FAILED)
-    return failed is not None and failed.status is ConditionStatus.TRUE and failed.reason == "BudgetExhausted"
+    if failed is None or failed.status is not ConditionStatus.TRUE or failed.reason not in WANT_OF_MONEY:
+        return False
+    return draft.view.resource.metadata.generation > (failed.observed_generation or 0)
 
 
 def revive(draft: Draft) -> None:
@@ -42,6 +52,7 @@ def revive(draft: Draft) -> None:
     draft.set_condition(ConditionType.FAILED, False, "BudgetRaised", message)
     draft.set_condition(ConditionType.COMPLETE, ConditionStatus.UNKNOWN, "BudgetRaised", message)
     draft.set_condition(ConditionType.EVALUATED, ConditionStatus.UNKNOWN, "BudgetRaised", message)
+    draft.set_condition(ConditionType.WITHIN_BUDGET, True, "BudgetRaised", message)
     draft.update(completion_time=None)
     draft.emit("Normal", "BudgetRaised", message)
     draft.wake(draft.now)
@@ -73,7 +84,7 @@ def delete(draft: Draft, money: Money) -> None:
     for job in draft.view.children.jobs:
         if job.deleted_at is None and job.owner_uid in ("", meta.uid):
             draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
-    _release_lost(draft)
+    _write_off_lost(draft)
     _close_ledger(draft, money)
     if not _settled(draft) or any(job.deleted_at is None for job in draft.view.children.jobs):
         draft.wake(draft.now + 5)
@@ -97,29 +108,18 @@ def _settled(draft: Draft) -> bool:
     return not (ledger.open or ledger.uncounted or charged)
 
 
-def _release_lost(draft: Draft) -> None:
-    """A node that does not answer cannot end its pods: let them go when the resource is deleted."""
-    settings = draft.view.settings
-    nodes = {node.name: node for node in draft.view.nodes}
-    for pod in draft.view.children.pods:
-        if not pod.has_finalizer or pod.terminal or pod.node is None or pod.deleted_at is None:
-            continue
-        node = nodes.get(pod.node)
-        silent = node is None or (
-            node.not_ready_since is not None and draft.now >= node.not_ready_since + settings.node_lost_seconds
-        )
-        if silent and draft.now >= pod.deleted_at:
-            draft.actions.append(_release(pod))
-
-
-def _release(pod: PodFacts) -> SetFinalizers:
-    return SetFinalizers(
-        kind=ChildKind.POD.value,
-        namespace=pod.namespace,
-        name=pod.name,
-        resource_version=pod.resource_version,
-        finalizers=tuple(each for each in pod.finalizers if each != FINALIZER),
-    )
+def _write_off_lost(draft: Draft) -> None:
+    """A node that does not answer cannot end its pods: a deletion closes their bill without it."""
+    lost = {
+        pod.uid
+        for pod in draft.view.children.pods
+        if pod.holds_node
+        and pod.deleted_at is not None
+        and draft.now >= pod.deleted_at
+        and (since := silence_of(draft, pod)) is not None
+        and draft.now >= since + draft.view.settings.node_lost_seconds
+    }
+    draft.update(ledger=written_off(draft.status.ledger, lost, now=draft.now))
 
 
 def _without_finalizer(draft: Draft) -> SetFinalizers:

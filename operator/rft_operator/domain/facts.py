@@ -103,6 +103,16 @@ class PodFacts:
         """Whether no container of it runs or will run."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
 
+    @property
+    def bindable(self) -> bool:
+        """Whether it waits for a node; one that is deleted before it is bound never gets one, nor an end."""
+        return self.scheduled_at is None and not self.terminal and self.deleted_at is None
+
+    @property
+    def holds_node(self) -> bool:
+        """Whether its containers run or may run on a node."""
+        return self.scheduled_at is not None and not self.terminal
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:

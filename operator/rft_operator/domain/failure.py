@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
-from rft_trainer.contract import ExitCode, StageResult
+from rft_trainer.contract import ExitCode, Stage, StageResult
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -80,7 +80,9 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
     overdue = next((pod for pod in failed if pod.pod_reason == "DeadlineExceeded"), None)
     if overdue is not None:
         message = f"{overdue.name} reached the deadline that the budget or the evaluation's bound allows."
-        return Trouble(reason="DeadlineExceeded", message=message, pod=overdue)
+        # An evaluation that takes longer than evaluation.maxSeconds would do so again, for the same money.
+        counted = overdue.stage is Stage.EVALUATE
+        return Trouble(reason="DeadlineExceeded", message=message, counted=counted, pod=overdue)
     if not causes:
         return _drained(drained)
     return _crashed(min(causes, key=_blame))
@@ -107,7 +109,9 @@ def _disrupted(pod: PodFacts) -> Trouble:
         return Trouble(reason="NodeLost", message=f"{where} was lost with its node ({reason}){detail}.", pod=pod)
     if reason in PREEMPTION:
         return Trouble(reason="Preempted", message=f"{where} was preempted ({reason}){detail}.", pod=pod)
-    return Trouble(reason="Evicted", message=f"{where} was evicted ({reason}){detail}.", pod=pod)
+    # Without a disruption the kubelet evicted the pod for what the pod itself did, such as filling its volumes.
+    own_fault = pod.disruption_reason is None
+    return Trouble(reason="Evicted", message=f"{where} was evicted ({reason}){detail}.", counted=own_fault, pod=pod)
 
 
 def _drained(pods: Sequence[PodFacts]) -> Trouble:

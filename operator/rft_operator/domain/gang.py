@@ -33,7 +33,7 @@ class Gang:
     @property
     def live(self) -> tuple[PodFacts, ...]:
         """Pods that run or may still run."""
-        return tuple(pod for pod in self.pods if not pod.terminal and pod.uid not in self.lost)
+        return tuple(pod for pod in self.pods if (pod.bindable or pod.holds_node) and pod.uid not in self.lost)
 
     @property
     def all_running(self) -> bool:
@@ -55,12 +55,16 @@ class Gang:
 
 
 def gang_of(draft: Draft, attempt: Attempt) -> Gang:
-    """Collect the Job and the pods of an attempt."""
-    stage = Stage(attempt.stage)
+    """Collect the Job and the pods of an attempt.
+
+    A pod that is older than the attempt is a deleted namesake's, left on a node that does not answer.
+    """
+    stage, begun = Stage(attempt.stage), epoch(attempt.start_time)
     children, uid = draft.view.children, draft.view.resource.metadata.uid
+    mine = [pod for pod in children.pods if pod.stage is stage and pod.attempt == attempt.number]
     pods = tuple(
         sorted(
-            (pod for pod in children.pods if pod.stage is stage and pod.attempt == attempt.number),
+            (pod for pod in mine if pod.created_at >= begun),
             key=lambda pod: (pod.rank, pod.created_at, pod.uid),
         )
     )
@@ -78,18 +82,62 @@ def gang_of(draft: Draft, attempt: Attempt) -> Gang:
 
 
 def _is_lost(draft: Draft, pod: PodFacts) -> bool:
-    if pod.terminal or pod.node is None or not draft.view.nodes:
+    if not pod.holds_node:
         return False
-    node = next((each for each in draft.view.nodes if each.name == pod.node), None)
-    if node is None:
-        return True
-    if node.not_ready_since is None:
+    silent_since = silence_of(draft, pod)
+    if silent_since is None:
         return False
-    lost_at = node.not_ready_since + draft.view.settings.node_lost_seconds
+    lost_at = silent_since + draft.view.settings.node_lost_seconds
     if draft.now < lost_at:
         draft.wake(lost_at)
         return False
     return True
+
+
+def silence_of(draft: Draft, pod: PodFacts) -> int | None:
+    """Return since when the node of a bound pod does not answer, as far as one can know; None if it does.
+
+    Pods and nodes are separate streams: of a node that is not in view, only its pod's binding is known to have been.
+    """
+    if not draft.view.nodes:
+        return None
+    node = next((each for each in draft.view.nodes if each.name == pod.node), None)
+    return pod.scheduled_at if node is None else node.not_ready_since
+
+
+def others_alive(draft: Draft, attempt: Attempt | None) -> bool:
+    """Return whether anything but an open attempt may still run: pods that end, a Job that will make some.
+
+    Two gangs would write to one volume and pay twice, so the next one waits. A lost pod is not waited for.
+    """
+    own = (attempt.stage, attempt.number) if attempt is not None else None
+    pods = [pod for pod in draft.view.children.pods if (pod.stage.value, pod.attempt) != own]
+    alive = any((pod.bindable or pod.holds_node) and not _is_lost(draft, pod) for pod in pods)
+    return alive or bool(stray_jobs(draft))
+
+
+def stray_jobs(draft: Draft) -> tuple[JobFacts, ...]:
+    """Return unfinished Jobs of attempts that are closed on record.
+
+    One can appear when the answer to its creation was lost and its attempt was ended meanwhile. A Job whose pods have
+    all ended is finished by its controller, with its pods kept for their logs.
+    """
+    meta = draft.view.resource.metadata
+    open_ = {(each.stage, each.number) for each in draft.recorded.attempts if each.end_time is None}
+    pods = draft.view.children.pods
+
+    def at_an_end(job: JobFacts) -> bool:
+        own = [pod for pod in pods if (pod.stage, pod.attempt) == (job.stage, job.attempt)]
+        return job.complete or job.failed or (bool(own) and all(pod.terminal for pod in own))
+
+    return tuple(
+        job
+        for job in draft.view.children.jobs
+        if job.owner_uid in ("", meta.uid)
+        and job.deleted_at is None
+        and (job.stage.value, job.attempt) not in open_
+        and not at_an_end(job)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +168,7 @@ def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     missing = gang.desired - len(gang.pods)
     if not waiting and missing <= 0:
         return None
-    due = epoch(attempt.start_time) + draft.spec.timeouts.pending_seconds
+    due = _incomplete_since(draft, attempt) + draft.spec.timeouts.pending_seconds
     if draft.now < due:
         draft.wake(due)
         return None
@@ -130,20 +178,28 @@ def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     return Stop(reason="PendingTimeout", message=f"Not started within {seconds} s: {why}")
 
 
+def _incomplete_since(draft: Draft, attempt: Attempt) -> int:
+    """Return since when not all ranks run; a gang that ran and lost a pod waits anew."""
+    running = draft.condition(ConditionType.RUNNING)
+    if running is None or running.status is not ConditionStatus.FALSE:
+        return draft.now
+    return max(epoch(attempt.start_time), epoch(running.last_transition_time))
+
+
 def _silence_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     if gang.stage is not Stage.TRAIN or draft.view.settings.progress_url is None or not gang.all_running:
         return None
-    timeouts, progress = draft.spec.timeouts, draft.status.progress
+    timeouts, progress, heard_since = draft.spec.timeouts, draft.status.progress, draft.view.listening_since
     reported = progress is not None and progress.stage == attempt.stage and progress.attempt == attempt.number
     if reported and progress is not None and progress.step:
-        due = epoch(progress.last_advance_time) + timeouts.stall_seconds
+        due = max(epoch(progress.last_advance_time), heard_since) + timeouts.stall_seconds
         stop = Stop(
             reason="Stalled",
             message=f"No step after step {progress.step} for {timeouts.stall_seconds} s (timeouts.stallSeconds).",
         )
     else:
         first = max(pod.started_at or pod.scheduled_at or draft.now for pod in gang.pods)
-        due = first + timeouts.startup_seconds
+        due = max(first, heard_since) + timeouts.startup_seconds
         stop = Stop(
             reason="StartupTimeout",
             message=f"No first step within {timeouts.startup_seconds} s (timeouts.startupSeconds).",

@@ -9,7 +9,7 @@ steps repeats the same step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rft_operator.api.status import Ledger, LedgerEntry, LedgerTotal
@@ -80,14 +80,14 @@ def next_ledger(
     ledger: Ledger,
     *,
     pods: Sequence[PodFacts],
-    rate_of: Callable[[str], Rate | None],
+    rate_of: Callable[[PodFacts], Rate | None],
     fallback: Rate,
     now: int,
 ) -> Ledger:
     """Return the ledger one step on, from the one on record and the pods in view.
 
-    ``rate_of`` gives the price of a node by name (locked at bind, M10); ``fallback`` is the pool's dearest rate,
-    taken for a node that is already gone.
+    ``rate_of`` gives the price of a pod's node when it was bound (M10); ``fallback`` is the pool's dearest rate, taken
+    for a node that is already gone.
     """
     by_uid = {pod.uid: pod for pod in pods}
     still_open: list[LedgerEntry] = []
@@ -106,7 +106,7 @@ def next_ledger(
     for pod in sorted(pods, key=lambda pod: (pod.scheduled_at or 0, pod.uid)):
         if pod.uid in known or not pod.has_finalizer or pod.gpus == 0 or pod.scheduled_at is None:
             continue
-        entry = _close(_open(pod, rate_of(pod.node or "") or fallback), pod, now=now)
+        entry = _close(_open(pod, rate_of(pod) or fallback), pod, now=now)
         (still_open if entry.end_time is None else uncounted).append(entry)
     return Ledger(open=still_open, uncounted=uncounted, totals=totals)
 
@@ -139,6 +139,17 @@ def _close(entry: LedgerEntry, pod: PodFacts | None, *, now: int) -> LedgerEntry
     else:
         end, basis = max(start, now), OBSERVED
     return entry.model_copy(update={"end_time": rfc3339(end), "end_basis": basis})
+
+
+def written_off(ledger: Ledger, uids: Collection[str], *, now: int) -> Ledger:
+    """Return the ledger with the open entries of some pods closed now, though nobody saw them end."""
+    closed = [
+        entry.model_copy(update={"end_time": rfc3339(max(now, epoch(entry.start_time))), "end_basis": OBSERVED})
+        for entry in ledger.open
+        if entry.uid in uids
+    ]
+    still_open = [entry for entry in ledger.open if entry.uid not in uids]
+    return ledger.model_copy(update={"open": still_open, "uncounted": [*ledger.uncounted, *closed]})
 
 
 def _fold(totals: list[LedgerTotal], entry: LedgerEntry) -> list[LedgerTotal]:

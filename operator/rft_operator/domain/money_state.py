@@ -18,6 +18,7 @@ from rft_operator.domain.budget import (
     thresholds_crossed,
 )
 from rft_operator.domain.draft import Draft
+from rft_operator.domain.facts import PodFacts
 from rft_operator.domain.ledger import Bill, bill, next_ledger
 from rft_operator.domain.money import micro_usd, usd_display, usd_text
 from rft_operator.domain.prices import Rate, rate_of_node, rate_of_pool
@@ -47,10 +48,18 @@ def pool_rate(draft: Draft) -> Rate | None:
         catalogue=view.catalogue,
         at=draft.now,
     )
+    return rate if rate is not None else _recorded_rate(draft)
+
+
+def _recorded_rate(draft: Draft) -> Rate | None:
     cost = draft.recorded.cost
-    if rate is None and cost.usd_per_gpu_hour is not None and draft.recorded.start_time is not None:
-        return Rate(micro_usd_per_gpu_hour=micro_usd(cost.usd_per_gpu_hour), source=cost.price_source or "recorded")
-    return rate
+    if cost.usd_per_gpu_hour is None or draft.recorded.start_time is None:
+        return None
+    return Rate(micro_usd_per_gpu_hour=micro_usd(cost.usd_per_gpu_hour), source=cost.price_source or "recorded")
+
+
+def _dearer(rate: Rate, other: Rate | None) -> Rate:
+    return max(rate, other or rate, key=lambda each: each.micro_usd_per_gpu_hour)
 
 
 def meter(draft: Draft) -> Money:
@@ -59,8 +68,8 @@ def meter(draft: Draft) -> Money:
     rate = pool_rate(draft)
     nodes = {node.name: node for node in view.nodes}
 
-    def rate_of(name: str) -> Rate | None:
-        node = nodes.get(name)
+    def rate_of(pod: PodFacts) -> Rate | None:
+        node = nodes.get(pod.node or "")
         if node is None:
             return None
         return rate_of_node(
@@ -68,12 +77,13 @@ def meter(draft: Draft) -> Money:
             gpu_resource=spec.resources.gpu_resource,
             spec_price=spec.budget.usd_per_gpu_hour,
             catalogue=view.catalogue,
-            at=draft.now,
+            at=pod.scheduled_at or draft.now,
         )
 
     ledger: Ledger = draft.status.ledger
     if rate is not None:
-        ledger = next_ledger(ledger, pods=view.children.pods, rate_of=rate_of, fallback=rate, now=draft.now)
+        fallback = _dearer(rate, _recorded_rate(draft))
+        ledger = next_ledger(ledger, pods=view.children.pods, rate_of=rate_of, fallback=fallback, now=draft.now)
         draft.update(ledger=ledger)
     return Money(
         rate=rate,
@@ -83,13 +93,15 @@ def meter(draft: Draft) -> Money:
     )
 
 
-def budget_state(draft: Draft, money: Money, *, stage: Stage) -> BudgetState:
-    """Return where the stop line is for a stage; the evaluation spends the reserve, so it keeps none."""
+def budget_state(draft: Draft, money: Money, *, stage: Stage, attempt: int) -> BudgetState:
+    """Return where the stop line is for an attempt; the evaluation spends the reserve, so it keeps none."""
+    held = sum(e.gpus for e in draft.status.ledger.open if (e.stage, e.attempt) == (stage.value, attempt))
+    unbound = max(0, stage_gpus(draft.spec, stage) - held)
     return assess(
         money.bill,
         limit_micro_usd=money.limit_micro_usd,
         reserve_micro_usd=0 if stage is Stage.EVALUATE else money.reserve_micro_usd,
-        gang_rate=stage_gpus(draft.spec, stage) * (money.rate.micro_usd_per_gpu_hour if money.rate else 0),
+        unbound_rate=unbound * (money.rate.micro_usd_per_gpu_hour if money.rate else 0),
         bound_seconds=stop_bound_seconds(draft.spec, stage),
         now=draft.now,
     )
@@ -132,7 +144,7 @@ def _metered_at(usage: Usage) -> int:
 def _usage(draft: Draft, money: Money) -> Usage:
     seconds = money.bill.gpu_seconds
     old = draft.status.usage
-    moved = seconds != old.gpu_seconds
+    moved = seconds != old.gpu_seconds or draft.status.ledger != draft.recorded.ledger
     return Usage(
         gpu_seconds=seconds,
         gpu_hours=money.bill.gpu_hours_text,

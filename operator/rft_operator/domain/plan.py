@@ -11,13 +11,23 @@ from __future__ import annotations
 from rft_operator.api.spec import OnExhausted
 from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.accept import accept
-from rft_operator.domain.actions import Apply, Plan, SetFinalizers
-from rft_operator.domain.attempts import begin, budget_stop, conclude, fail, provide, stop_if_needed
+from rft_operator.domain.actions import Apply, Delete, Plan, SetFinalizers
+from rft_operator.domain.attempts import begin, budget_stop, complete, conclude, fail, provide, stop_if_needed
 from rft_operator.domain.budget import admit
 from rft_operator.domain.draft import Draft, is_true
 from rft_operator.domain.ending import delete, finished, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind
-from rft_operator.domain.gang import DRAINING_STOPS, Gang, Stop, ended, gang_of, show_gang, trouble_stop
+from rft_operator.domain.gang import (
+    DRAINING_STOPS,
+    Gang,
+    Stop,
+    ended,
+    gang_of,
+    others_alive,
+    show_gang,
+    stray_jobs,
+    trouble_stop,
+)
 from rft_operator.domain.ledger import releasable
 from rft_operator.domain.manifests import child_name, claim, run_config_map
 from rft_operator.domain.money_state import Money, announce_thresholds, meter, show_money
@@ -42,10 +52,12 @@ def plan(view: View, now: int) -> Plan:
         delete(draft, money)
     elif not finished(draft):
         _live(draft, money)
-    elif revivable(draft) and money.rate is not None and _admission_ok(draft, money, Stage.TRAIN):
+    elif revivable(draft) and money.rate is not None and _admission_ok(draft, money, _unpaid_stage(draft)):
         revive(draft)
     else:
         rest(draft, money)
+    if resource.metadata.deletion_timestamp is None:
+        _remove_strays(draft)
     _release_pods(draft)
     return draft.finish()
 
@@ -83,7 +95,7 @@ def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, 
     if draft.spec.suspend:
         stop = Stop(reason="Suspended", message="spec.suspend is true: saving a checkpoint and releasing the GPUs.")
     if stop is None:
-        stop, stop_at = budget_stop(draft, gang, money)
+        stop, stop_at = budget_stop(draft, attempt, gang, money)
     if stop is None and (gang.pods or gang.job is not None):
         stop = trouble_stop(draft, attempt, gang)
     if stop is None or gang.live or gang.job is not None:
@@ -101,6 +113,8 @@ def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, 
 
 def _advance(draft: Draft, money: Money) -> None:
     """No attempt is open: begin the next one, wait, or end the run."""
+    if others_alive(draft, None):
+        return
     if draft.spec.suspend:
         draft.set_condition(ConditionType.SUSPENDED, True, "Requested", "spec.suspend is true; no GPU is held.")
         return
@@ -126,6 +140,8 @@ def _next_stage(draft: Draft, money: Money) -> Stage | None:
     wanted = evaluation is not None and not draft.holds(ConditionType.EVALUATED)
     if wanted and (trained or draft.status.checkpoint is not None):
         if _admission_ok(draft, money, Stage.EVALUATE):
+            if trained:
+                draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
             return Stage.EVALUATE if _has_finalizer(draft) else None
         if trained and not _budget_refused(draft, money, Stage.EVALUATE):
             return None
@@ -133,11 +149,7 @@ def _next_stage(draft: Draft, money: Money) -> Stage | None:
             fail(draft, "EvaluationReserveExhausted", _refusal(draft, money, Stage.EVALUATE))
             return None
     if trained:
-        draft.set_condition(ConditionType.COMPLETE, True, "Succeeded", "Trained and evaluated as asked.")
-        draft.set_condition(ConditionType.FAILED, False, "Succeeded")
-        draft.update(completion_time=draft.now_text)
-        draft.emit("Normal", "Complete", f"Complete. Spent {draft.status.cost.display} so far; see status.cost.")
-        draft.wake(draft.now)
+        complete(draft)
     else:
         fail(draft, "BudgetExhausted", _refusal(draft, money, Stage.TRAIN))
     return None
@@ -229,12 +241,21 @@ def _provide_common(draft: Draft, snapshot: RunSnapshot) -> None:
         draft.actions.append(Apply(manifest=claim(resource)))
 
 
+def _unpaid_stage(draft: Draft) -> Stage:
+    return Stage.EVALUATE if draft.holds(ConditionType.TRAINED) else Stage.TRAIN
+
+
+def _remove_strays(draft: Draft) -> None:
+    for job in stray_jobs(draft):
+        draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
+
+
 def _release_pods(draft: Draft) -> None:
     """Take our finalizer off pods whose bill is closed on record and whose result is no longer needed."""
     still_open = {(attempt.stage, attempt.number) for attempt in draft.recorded.attempts if attempt.end_time is None}
     deleting = draft.view.resource.metadata.deletion_timestamp is not None
     for pod in releasable(draft.recorded.ledger, draft.view.children.pods):
-        if not deleting and (pod.stage.value, pod.attempt) in still_open:
+        if pod.scheduled_at is not None and not deleting and (pod.stage.value, pod.attempt) in still_open:
             continue
         draft.actions.append(
             SetFinalizers(

@@ -19,14 +19,28 @@ from rft_operator.api.status import (
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import Report
 from rft_operator.domain.timestamps import epoch, rfc3339
-from rft_trainer.contract import EvaluateSummary, MetricName, Outcome, Score, StageResult, TrainSummary
+from rft_trainer.contract import EvaluateSummary, MetricName, Outcome, Score, Stage, StageResult, TrainSummary
 
 LARGEST = 2_147_483_647
 
 
+def is_complete(result: StageResult) -> bool:
+    """Return whether a stage did all of its work and says what came of it.
+
+    A word of success without its numbers is none: a later stage, or a user, would build on what is not known.
+    """
+    if result.outcome is not Outcome.COMPLETED:
+        return False
+    if result.stage is Stage.PREPARE:
+        return result.prepare is not None
+    if result.stage is Stage.TRAIN:
+        return result.train is not None and result.train.step >= result.train.total_steps
+    return result.evaluate is not None and bool(result.evaluate.scores)
+
+
 def take_over(draft: Draft, result: StageResult) -> None:
     """Write a stage's summaries and, when it completed, the stage's condition."""
-    done = result.outcome is Outcome.COMPLETED
+    done = is_complete(result)
     if result.prepare is not None and done:
         it = result.prepare
         message = f"{it.rows} rows ({it.dropped_rows} dropped), {it.tokens} tokens, {it.steps} steps."

@@ -21,3 +21,5 @@ class View:
     """(kind, name) of objects the spec refers to that do not exist."""
     catalogue: PriceCatalogue
     settings: Settings
+    listening_since: int
+    """Since when this operator takes progress reports: nobody's silence before counts."""

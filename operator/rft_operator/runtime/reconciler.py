@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.actions import Action, Apply, Delete, Plan
-from rft_operator.domain.facts import FINALIZER, Key, Settings
+from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, Key, Settings
 from rft_operator.domain.manifests import references
 from rft_operator.domain.observe import KIND
 from rft_operator.domain.plan import plan
@@ -48,6 +48,7 @@ class Reconciler:
         self._catalogue = catalogue
         self._now = now
         self._metrics = metrics
+        self._listening_since: int | None = None
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring a run one step on; return in how many seconds to look again, or None.
@@ -64,7 +65,7 @@ class Reconciler:
             await self._report_unreadable(raw, str(error))
             return None
         try:
-            decided = plan(await self._view(key, resource), self._now())
+            decided = await self._decide(key, resource)
         except InvalidResource as error:
             await self._kube.emit(regarding=raw, type_="Warning", reason=error.reason, message=str(error))
             return None
@@ -72,7 +73,25 @@ class Reconciler:
         await self._execute(raw, decided)
         return decided.requeue_after_seconds
 
+    async def _decide(self, key: Key, resource: ReasoningFinetune) -> Plan:
+        decided = plan(await self._view(key, resource), self._now())
+        if decided.claims_gpus and await self._pods_differ(key):
+            decided = plan(await self._view(key, resource), self._now())
+        return decided
+
+    async def _pods_differ(self, key: Key) -> bool:
+        """Read the run's pods once more; a watch that lost the pods of a former gang would let a second one start."""
+        before = {(pod.namespace, pod.name): pod.uid for pod in self._cache.children(key).pods}
+        selector = f"{LABEL_FINETUNE}={key.name}"
+        listed = await self._kube.list(kind="Pod", namespace=key.namespace, label_selector=selector)
+        changed = self._cache.drop_missing("Pod", before=before, listed=listed)
+        for raw in listed:
+            changed += self._cache.put(raw)
+        return bool(changed)
+
     async def _view(self, key: Key, resource: ReasoningFinetune) -> View:
+        if self._listening_since is None:  # the first look after this operator began to lead, and to take reports
+            self._listening_since = self._now()
         missing: tuple[tuple[str, str], ...] = ()
         if resource.status.start_time is None and resource.metadata.deletion_timestamp is None:
             missing = await self._missing(resource)
@@ -84,6 +103,7 @@ class Reconciler:
             missing=missing,
             catalogue=self._catalogue(),
             settings=self._settings(),
+            listening_since=self._listening_since,
         )
 
     async def _missing(self, resource: ReasoningFinetune) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,364 @@
+"""What the operator's core got wrong once: found by the stateful test or by reading, each told as a plain story."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rft_operator.api.status import MAX_ATTEMPTS_KEPT
+from rft_operator.domain.facts import Settings
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_operator.errors import Unavailable
+from rft_trainer.contract import Outcome, Stage, StageResult, TrainSummary
+from support.builders import NAME, NAMESPACE
+from support.cluster import Fault
+from support.machine import OperatedCluster
+from support.stage import World
+
+TIME_OUT_AFTER = Fault(Unavailable("time-out"), after=True)
+SMALL = {"limitUSD": "1.50", "usdPerGpuHour": "3.60"}
+"""Of $1.50 the evaluation keeps $0.66: training may spend $0.84, its stop costs $0.18."""
+
+
+def silence_node(world: World, name: str) -> None:
+    def write(obj: dict[str, Any]) -> None:
+        obj["status"]["conditions"][0].update(status="Unknown", lastTransitionTime=rfc3339(world.now))
+
+    world.kube.patch("Node", "", name, write)
+
+
+async def to_unbound_gang(world: World) -> None:
+    await world.settle()
+    world.run_pods(Stage.PREPARE)
+    await world.after(1)
+    world.complete(Stage.PREPARE)
+    await world.settle()
+    world.create_pods(Stage.TRAIN)
+    await world.settle()
+
+
+# -- the budget -----------------------------------------------------------------------------------------------
+
+
+async def test_waiting_gang_is_stopped_when_the_limit_no_longer_pays_for_its_stop() -> None:
+    world = World()
+    await to_unbound_gang(world)
+    world.edit(budget={"limitUSD": "0.10"})
+    await world.settle()
+    assert world.status.attempts[-1].stop_reason == "BudgetExhausted"
+    assert world.job_gone(Stage.TRAIN)
+
+
+async def test_stop_line_counts_a_lost_pod_beside_a_gang_that_is_not_bound_yet() -> None:
+    world = World(nodes=3, budget={"limitUSD": 2, "usdPerGpuHour": "3.60"})
+    await world.to_training()
+    silence_node(world, "node-2")
+    await world.after(31)
+    world.set_status(world.pods(Stage.TRAIN)[0], phase="Failed", exit_code=75)
+    await world.settle()
+    # One GPU burns on the lost node, two more are asked for: 3 x (60 + 30) s are kept back for the stop.
+    world.create_pods(Stage.TRAIN, 2)
+    first = world.pods(Stage.TRAIN, 2)[0]
+    world.bind(first, "node-1")
+    await world.settle()
+    spent = world.status.cost.spent_micro_usd
+    left = 2_000_000 - 660_000 - spent - 3 * 90 * 1_000
+    assert epoch(world.status.cost.stop_time) == world.now + left // 3_000
+
+
+async def test_pod_is_charged_at_the_price_of_its_bind_when_the_price_changed_before_it_was_seen() -> None:
+    world = World(budget={"usdPerGpuHour": None})
+    text = """version: 1
+prices:
+- {name: old, match: {instanceType: rft-local}, usdPerHour: 1}
+- {name: new, match: {instanceType: rft-local}, usdPerHour: 2, effectiveFrom: "2026-01-01T00:10:00Z"}
+"""
+    world.catalogue = PriceCatalogue.parse(text)[0]
+    await to_unbound_gang(world)
+    for index, pod in enumerate(world.pods(Stage.TRAIN)):
+        world.bind(pod, f"node-{index + 1}")
+    world.now += 900
+    await world.settle()
+    assert {entry.price_source for entry in world.status.ledger.open} == {"old"}
+
+
+async def test_failed_run_stays_failed_when_the_price_falls() -> None:
+    world = World(budget={"usdPerGpuHour": None, "limitUSD": "1.50"}, evaluation=None)
+    dear = "version: 1\nprices: [{name: a, match: {instanceType: rft-local}, usdPerHour: %s}]"
+    world.catalogue = PriceCatalogue.parse(dear % "9")[0]
+    await world.to_training()
+    await world.after(150)
+    world.drain(Stage.TRAIN)
+    await world.settle()
+    assert world.condition("Failed").reason == "BudgetExhausted"
+    world.catalogue = PriceCatalogue.parse(dear % "1")[0]
+    await world.after(60)
+    assert world.condition("Failed").status == "True"
+    world.edit(budget={"limitUSD": "1.60"})
+    await world.settle()
+    assert world.condition("Failed").status == "False"
+
+
+async def test_trained_model_is_evaluated_when_the_limit_is_raised_after_its_reserve_was_gone() -> None:
+    world = World(budget={**SMALL, "evaluationReserveUSD": "0.01"})
+    await world.to_training()
+    await world.after(655)
+    await world.after(60)
+    world.complete(Stage.TRAIN)
+    await world.settle()
+    assert world.condition("Failed").reason == "EvaluationReserveExhausted"
+    world.edit(budget={"limitUSD": 3})
+    await world.settle()
+    assert (world.status.attempts[-1].stage, world.condition("Failed").status) == ("evaluate", "False")
+    assert world.condition("WithinBudget").status == "True"
+
+
+async def test_model_that_is_trained_further_is_evaluated_again_before_the_run_completes() -> None:
+    world = World(budget=SMALL)
+    await world.to_training()
+    await world.after(400)
+    world.drain(Stage.TRAIN, step=20)
+    await world.settle()
+    world.run_pods(Stage.EVALUATE)
+    await world.settle()
+    world.edit(budget={"limitUSD": 10})
+    await world.after(5)
+    world.complete(Stage.EVALUATE)
+    await world.settle()
+    assert world.condition("Evaluated").reason == "TrainingGoesOn"
+    world.run_pods(Stage.TRAIN, 2)
+    await world.after(5)
+    world.complete(Stage.TRAIN, 2)
+    await world.settle()
+    assert world.condition("Complete").status != "True"
+    world.run_pods(Stage.EVALUATE, 2)
+    await world.after(5)
+    world.complete(Stage.EVALUATE, 2)
+    await world.settle()
+    assert world.condition("Complete").status == "True"
+
+
+async def test_evaluation_that_takes_too_long_uses_up_restarts_when_money_is_left() -> None:
+    world = World(retries={"maxRestarts": 0})
+    await world.to_training()
+    world.complete(Stage.TRAIN)
+    await world.settle()
+    world.run_pods(Stage.EVALUATE)
+    await world.after(600)
+    pod = world.pods(Stage.EVALUATE)[0]
+    world.kube.patch(
+        "Pod", NAMESPACE, pod["metadata"]["name"], lambda obj: obj["status"].update(reason="DeadlineExceeded")
+    )
+    world.finish_pods(Stage.EVALUATE, exit_code=137)
+    await world.settle()
+    assert world.condition("Failed").reason == "BackoffLimitExceeded"
+
+
+async def test_sum_says_from_when_it_is_when_a_new_gang_begins_to_cost() -> None:
+    world = World()
+    await world.to_training()
+    await world.after(10)
+    world.edit(suspend=True)
+    await world.settle()
+    world.drain(Stage.TRAIN)
+    await world.after(3_600)
+    world.edit(suspend=False)
+    await world.settle()
+    world.run_pods(Stage.TRAIN, 2)
+    await world.settle()
+    assert epoch(world.status.usage.metered_until) == world.now
+    world.now += 30
+    assert await world.settle() == 0
+
+
+# -- gangs and attempts ---------------------------------------------------------------------------------------
+
+
+async def test_waiting_gang_is_given_up_at_once_when_the_run_is_suspended() -> None:
+    world = World()
+    await to_unbound_gang(world)
+    world.edit(suspend=True)
+    await world.settle()
+    assert world.status.stage == "Suspended"
+    assert not world.pods(Stage.TRAIN)
+
+
+async def test_gang_waits_anew_when_a_rank_is_replaced_long_after_the_start() -> None:
+    world = World(timeouts={"pendingSeconds": 600})
+    await world.to_training()
+    world.report(step=5)
+    await world.after(800)
+    name = world.pods(Stage.TRAIN)[1]["metadata"]["name"]
+    world.kube.patch("Pod", NAMESPACE, name, lambda obj: obj["metadata"].update(finalizers=[]))
+    world.kube.remove("Pod", NAMESPACE, name)
+    await world.settle()
+    assert world.status.attempts[-1].stop_reason is None
+    world.report(step=6)
+    await world.after(599)
+    assert world.status.attempts[-1].stop_reason is None
+    await world.after(1)
+    assert world.status.attempts[-1].stop_reason == "PendingTimeout"
+
+
+def test_job_whose_creation_was_not_answered_is_removed_when_its_attempt_was_ended_meanwhile() -> None:
+    run = OperatedCluster()
+    run.work()
+    run.deaf = {"Job", "Pod"}
+    run.kube.objects.pop(("Job", NAMESPACE, f"{NAME}-prepare-1"))
+    run.start_operator()
+    run.deaf = {"Job", "Pod"}
+    run.kube.schedule = [TIME_OUT_AFTER]
+    run.work()
+    run.edit(suspend=True)
+    run.work()
+    assert run.holds("Suspended")
+    assert run.kube.find("Job")
+    run.sweep()
+    run.work()
+    assert not run.kube.find("Job")
+
+
+def test_next_gang_waits_when_watches_lost_that_the_former_one_still_ends() -> None:
+    run = OperatedCluster(drains=["late"])
+    run.advance(1)
+    run.schedule(run.pods(Stage.PREPARE))
+    run.start_all()
+    run.advance(1)
+    run.complete_pods(run.pods(Stage.PREPARE))
+    run.work()
+    run.deaf = {"Pod"}
+    run.advance(1)
+    run.schedule(run.pods(Stage.TRAIN))
+    run.start_all()
+    run.edit(suspend=True)
+    run.work()
+    run.edit(suspend=False)
+    run.advance(10)
+    assert not run.pods(Stage.TRAIN, 2)
+    run.advance(60)
+    run.sweep()
+    run.advance(1)
+    assert run.pods(Stage.TRAIN, 2)
+
+
+async def test_pod_of_a_deleted_namesake_is_no_rank_of_the_new_run_when_its_node_kept_it() -> None:
+    world = World()
+    await world.to_training()
+    ghost = world.pods(Stage.TRAIN)[1]
+    ghost["metadata"].update(finalizers=[], ownerReferences=[], deletionTimestamp=rfc3339(world.now))
+    fresh = World()
+    fresh.now += 600
+    fresh.kube.put(ghost)
+    silence_node(fresh, "node-2")
+    await fresh.after(600)
+    fresh.run_pods(Stage.PREPARE)
+    await fresh.after(5)
+    fresh.complete(Stage.PREPARE)
+    await fresh.settle()
+    assert not fresh.job_gone(Stage.TRAIN)
+    assert fresh.status.attempts[-1].stop_reason is None
+
+
+async def test_number_of_an_attempt_is_never_used_again_when_older_attempts_are_forgotten() -> None:
+    world = World()
+    await world.settle()
+    world.run_pods(Stage.PREPARE)
+    await world.after(1)
+    world.complete(Stage.PREPARE)
+    await world.settle()
+    for number in range(1, MAX_ATTEMPTS_KEPT + 3):
+        world.run_pods(Stage.TRAIN, number)
+        await world.settle()
+        world.drain(Stage.TRAIN, number)
+        await world.settle()
+    kept = world.status.attempts
+    assert len(kept) == MAX_ATTEMPTS_KEPT
+    assert (kept[0].stage, kept[0].number) == ("prepare", 1)
+    assert kept[-1].number == MAX_ATTEMPTS_KEPT + 3
+
+
+async def test_stage_that_says_it_is_done_without_its_numbers_has_failed() -> None:
+    world = World(retries={"maxRestarts": 0})
+    await world.settle()
+    world.run_pods(Stage.PREPARE)
+    await world.after(1)
+    world.finish_pods(Stage.PREPARE, result=StageResult(stage=Stage.PREPARE, outcome=Outcome.COMPLETED))
+    await world.settle()
+    assert world.status.last_failure.reason == "ResultsUnavailable"
+    assert world.condition("Failed").status == "True"
+
+
+async def test_model_is_not_trained_when_its_trainer_stopped_before_the_last_step() -> None:
+    world = World()
+    await world.to_training()
+    half = TrainSummary(step=25, total_steps=50, tokens=1, checkpoint_step=25)
+    world.finish_pods(Stage.TRAIN, result=StageResult(stage=Stage.TRAIN, outcome=Outcome.COMPLETED, train=half))
+    await world.settle()
+    assert world.condition("Trained").status != "True"
+    assert world.status.checkpoint.step == 25
+
+
+async def test_eviction_for_what_the_pod_itself_did_uses_up_a_restart() -> None:
+    world = World()
+    await world.to_training()
+    pod = world.pods(Stage.TRAIN)[0]
+    world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], lambda obj: obj["status"].update(reason="Evicted"))
+    world.finish_pods(Stage.TRAIN, exit_code=137)
+    await world.settle()
+    assert world.status.last_failure.reason == "Evicted"
+    assert world.status.restarts.toward_limit == 1
+
+
+async def test_run_is_not_shown_as_suspended_when_it_has_ended() -> None:
+    world = World(budget={**SMALL, "onExhausted": "suspend"}, evaluation=None)
+    await world.to_training()
+    await world.after(650)
+    world.drain(Stage.TRAIN)
+    await world.settle()
+    assert world.condition("Suspended").status == "True"
+    world.edit(budget={"onExhausted": "stop"})
+    await world.settle()
+    assert world.condition("Failed").status == "True"
+    assert world.condition("Suspended").status == "False"
+
+
+# -- what the operator did not see ----------------------------------------------------------------------------
+
+
+async def test_training_goes_on_when_the_operator_was_down_for_longer_than_a_stall() -> None:
+    world = World(timeouts={"stallSeconds": 120})
+    await world.to_training()
+    world.report(step=5)
+    await world.after(1)
+    world.now += 3_000
+    world.restart_operator()
+    await world.settle()
+    assert world.status.attempts[-1].stop_reason is None
+    await world.after(119)
+    assert world.status.attempts[-1].stop_reason is None
+    await world.after(1)
+    assert world.status.attempts[-1].stop_reason == "Stalled"
+
+
+async def test_pod_is_not_lost_at_once_when_its_new_node_is_not_in_view_yet() -> None:
+    settings = Settings(trainer_image="trainer", node_lost_seconds=30)
+    world = World(settings=settings)
+    await to_unbound_gang(world)
+    for pod in world.pods(Stage.TRAIN):
+        world.bind(pod, "node-9")
+    await world.settle()
+    assert world.status.attempts[1].reason is None
+    await world.after(30)
+    assert world.status.attempts[1].reason == "NodeLost"
+
+
+def test_resource_goes_when_a_pod_ends_never_because_its_node_is_silent() -> None:
+    run = OperatedCluster()
+    run.to_running_gang()
+    for name in run.nodes():
+        run.silence(name)
+    run.kube.remove("ReasoningFinetune", NAMESPACE, NAME)
+    run.work()
+    run.advance(200)
+    assert not run.exists
+    assert [pod["metadata"].get("finalizers") for pod in run.pods(Stage.TRAIN)] == [[], []]
