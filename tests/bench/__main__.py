@@ -28,6 +28,7 @@ from bench.phases import (
 from bench.report import rows, table, verdict
 from bench.rig import Rig, rig
 from rft_local.errors import LocalClusterError
+from support.operator_process import OperatorError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ def main(rate: float, steady_seconds: float, count: int, idle_seconds: float, js
     folder = Path(tempfile.mkdtemp(prefix="rft-bench-"))
     try:
         phases = asyncio.run(measure(load, folder))
-    except* (BenchError, LocalClusterError, TimeoutError, OSError) as errors:
+    except* (BenchError, OperatorError, LocalClusterError, TimeoutError, OSError) as errors:
         for error in leaves(errors):
             say(f"error: {type(error).__name__}: {error}; logs are in {folder}")
         sys.exit(1)

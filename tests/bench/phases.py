@@ -12,9 +12,10 @@ from typing import Any
 from bench.api import Api
 from bench.load import FirstChildren, burst, create, delete_all, first_children, stream
 from bench.machine import Usage
-from bench.process import OperatorProcess, Samples
+from bench.process import MeasuredOperator
 from rft_operator.domain.facts import Key
 from rft_operator.domain.gang import SCHEDULING_PATIENCE_SECONDS
+from support.operator_process import Samples
 
 Pids = Callable[[], dict[str, int]]
 
@@ -49,7 +50,7 @@ def difference(after: dict[str, float], before: dict[str, float]) -> dict[str, f
     return {what: count - before.get(what, 0.0) for what, count in after.items() if count > before.get(what, 0.0)}
 
 
-async def steady(api: Api, operator: OperatorProcess, pids: Pids, *, per_second: float, seconds: float) -> Phase:
+async def steady(api: Api, operator: MeasuredOperator, pids: Pids, *, per_second: float, seconds: float) -> Phase:
     """Create runs at a fixed rate; time the first child of each."""
     keys = [Key(STEADY_NAMESPACE, f"steady-{index:04d}") for index in range(round(per_second * seconds))]
     async with first_children(api) as children:
@@ -78,7 +79,7 @@ async def _warm_up(api: Api, children: FirstChildren) -> None:
     await children.wait_for(keys, seconds=CHILD_SECONDS)
 
 
-async def at_once(api: Api, operator: OperatorProcess, pids: Pids, *, count: int) -> Phase:
+async def at_once(api: Api, operator: MeasuredOperator, pids: Pids, *, count: int) -> Phase:
     """Create all runs at once; time the first children and what the operator spends until it rests again."""
     keys = [Key(BURST_NAMESPACES[index % len(BURST_NAMESPACES)], f"burst-{index:05d}") for index in range(count)]
     scraped = await operator.metrics()
@@ -107,7 +108,7 @@ async def at_once(api: Api, operator: OperatorProcess, pids: Pids, *, count: int
     return Phase(name="burst", values=values, calls=difference(after.calls(), scraped.calls()), used=used)
 
 
-async def idle(operator: OperatorProcess, pids: Pids, *, seconds: float) -> Phase:
+async def idle(operator: MeasuredOperator, pids: Pids, *, seconds: float) -> Phase:
     """Leave the operator alone with all runs present."""
     began = time.perf_counter()
     scraped = await operator.metrics()
@@ -131,7 +132,7 @@ async def idle(operator: OperatorProcess, pids: Pids, *, seconds: float) -> Phas
     return Phase(name="idle", values=values, calls=calls, used=used)
 
 
-async def restart(operator: OperatorProcess, pids: Pids, *, count: int) -> Phase:
+async def restart(operator: MeasuredOperator, pids: Pids, *, count: int) -> Phase:
     """Start an operator with all runs present; time it until it leads, and until it has looked at all of them."""
     before = Usage.now(pids())
     leading = await operator.leading()

@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 from bench.api import Api, until
-from bench.process import OperatorProcess, free_port
+from bench.process import MeasuredOperator
 from rft_local.cluster import Cluster, ClusterOptions, start
 from rft_local.control_plane import AGENT
 from rft_operator.runtime.kinds import path_of
 from support.builders import node
+from support.operator_process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD = ROOT / "crds" / "rft.dev_reasoningfinetunes.yaml"
@@ -114,7 +115,7 @@ class Rig:
         kubeconfig.touch(mode=0o600)
         kubeconfig.write_text(json.dumps(config), encoding="utf-8")
 
-    def operator(self) -> OperatorProcess:
+    def operator(self) -> MeasuredOperator:
         """Return an operator to start, with the chart's settings where they matter."""
         port = free_port()
         environment = {
@@ -128,7 +129,7 @@ class Rig:
             "RFT_LOG_FORMAT": "json",
             "RFT_SWEEP_SECONDS": str(SWEEP_SECONDS),
         }
-        return OperatorProcess(environment=environment, log=self._folder / "operator.log")
+        return MeasuredOperator(environment=environment, log=self._folder / "operator.log")
 
 
 @asynccontextmanager

@@ -55,7 +55,9 @@ async def _release(kube: KubeClient, namespace: str) -> None:
         for item in await kube.list(kind=kind, namespace=namespace):
             meta = item["metadata"]
             if meta.get("finalizers"):
+                # A custom resource is only written at a version; a pod may be written by its controllers in between.
+                version = "" if kind == "Pod" else meta["resourceVersion"]
                 with contextlib.suppress(NotFound):
                     await kube.set_finalizers(
-                        kind=kind, namespace=namespace, name=meta["name"], finalizers=[], resource_version=""
+                        kind=kind, namespace=namespace, name=meta["name"], finalizers=[], resource_version=version
                     )

@@ -1,0 +1,90 @@
+"""An operator in the test's own process: the same code from ``serve`` on, without the interpreter's start.
+
+It has a thread and an event loop of its own: when kopf stops, it cancels every task of its loop that is younger than
+itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable
+
+from rft_operator.__main__ import serve
+from rft_operator.config import Config
+from support.live_run import LiveRun
+from support.operator_process import LEADING, STOP_SECONDS, Operator, OperatorError
+from support.polling import eventually
+
+Settings = Callable[..., Config]
+"""Makes settings of an operator from its name and what shall be other than usual."""
+LISTED = "list ReasoningFinetune"
+
+
+class OperatorThread(Operator):
+    """A running operator."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.metrics_port)
+        self.config = config
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._outcome: int | BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=config.pod_name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                self._outcome = runner.run(serve(self.config, self._stop))
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks
+            self._outcome = error
+
+    def check_alive(self) -> None:
+        """Raise OperatorError if it has ended."""
+        if not self._thread.is_alive():
+            raise OperatorError(f"the operator ended: {self._outcome!r}")
+
+    async def stop(self) -> None:
+        """Ask it to end, and wait until it has; raises OperatorError unless it ends in order."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+        if self._outcome != 0:
+            raise OperatorError(f"the operator ended with {self._outcome!r}")
+
+
+@contextlib.asynccontextmanager
+async def operating(config: Config, *, until: str = LEADING) -> AsyncIterator[OperatorThread]:
+    """Run an operator, ready when it is given; it must end in order."""
+    operator = OperatorThread(config)
+    try:
+        await operator.ready(until)
+        yield operator
+    finally:
+        await operator.stop()
+
+
+async def sweeps(operator: Operator, *, count: int = 2) -> dict[str, float]:
+    """Wait until an operator has listed everything ``count`` times more; return its calls by ``verb kind``."""
+    goal = (await operator.metrics()).calls().get(LISTED, 0.0) + count
+
+    async def look() -> dict[str, float] | None:
+        calls = (await operator.metrics()).calls()
+        return calls if calls.get(LISTED, 0.0) >= goal else None
+
+    return await eventually(look, what=f"{count} sweeps")
+
+
+async def idle(operator: Operator, run: LiveRun) -> None:
+    """Fail unless everything stays as it is while the operator lists and reconciles everything again."""
+    await sweeps(operator, count=1)
+    before, began = await run.versions(), await operator.metrics()
+    await sweeps(operator)
+    after, ended = await run.versions(), await operator.metrics()
+    done = ended.total("rft_reconciles_total", result="ok") - began.total("rft_reconciles_total", result="ok")
+    assert done >= 1, "nothing was reconciled"
+    changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    assert not changed, f"written: {sorted(changed)}"
+    assert ended.writes() == began.writes()
