@@ -5,6 +5,7 @@ Invariant: the policy touches only containers whose image is ``rft.local/...``; 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def _dns_role() -> Manifest:
 
 def _policy(folders: Sequence[Path]) -> Manifest:
     """Return the policy that adds the host's folders, read-only and at the same path."""
-    items = ",".join(f"{{'name':'rft-host-{index}','path':'{folder}'}}" for index, folder in enumerate(folders))
+    paths = [json.dumps(str(folder), ensure_ascii=False) for folder in folders]  # CEL's strings are JSON's
+    items = ",".join(f"{{'name':'rft-host-{index}','path':{path}}}" for index, path in enumerate(paths))
     ours = "c.image.startsWith('rft.local/')"
     everything = "object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : [])"
     volumes = (

@@ -30,11 +30,13 @@ def host_folders() -> list[Path]:
     checkout = Path(__file__).resolve().parents[2]
     wanted = [Path("/usr"), Path("/etc/ssl"), Path("/etc/alternatives")]
     wanted += [Path(sys.base_prefix).resolve(), Path(sys.prefix).absolute(), checkout]
-    kept: list[Path] = []
-    for folder in wanted:
-        if folder.is_dir() and not any(folder.is_relative_to(other) for other in kept):
-            kept.append(folder)
-    return kept
+    there = [folder for folder in dict.fromkeys(wanted) if folder.is_dir()]
+    return [folder for folder in there if not any(_lies_in(folder, other) for other in there)]
+
+
+def _lies_in(folder: Path, other: Path) -> bool:
+    """Return whether a folder is there once another one is mounted: a link that leads out of it is not."""
+    return other in folder.parents and other.resolve() in folder.resolve().parents
 
 
 def write_images(folder: Path) -> list[Path]:

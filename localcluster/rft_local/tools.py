@@ -96,9 +96,9 @@ def binary(name: str, *, say: Callable[[str], None] | None = None) -> Path:
 def ensure(family_name: str, *, say: Callable[[str], None] | None = None) -> Path:
     """Return a folder with the family's programs; build it if need be; raises ToolMissing."""
     family = FAMILIES[family_name]
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    if assets and _fits(family, Path(assets)):
-        return Path(assets)
+    for found in _installed(family):
+        if _fits(family, found):
+            return found
     folder = cache_directory() / "tools" / _cache_name(family)
     if folder.is_dir():
         return folder
@@ -126,14 +126,28 @@ def _linker_flags(family: Family) -> str:
     return " ".join(["-s", "-w", *stamps])
 
 
+def _installed(family: Family) -> Iterator[Path]:
+    """Yield the folders where the user may have put a family's programs."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets:
+        yield Path(assets)
+    on_path = shutil.which(family.binaries[0])
+    if on_path is not None:
+        yield Path(on_path).absolute().parent
+
+
 def _fits(family: Family, folder: Path) -> bool:
     """Return whether a folder holds all programs of a family at its minor version."""
     if not all(os.access(folder / name, os.X_OK) for name in family.binaries):
         return False
-    program = folder / family.binaries[0]
-    shown = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
+    try:
+        argv = [str(folder / family.binaries[0]), "--version"]
+        shown = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
     minor = version_of(family).removeprefix("v").rsplit(".", 1)[0]
-    return minor in shown.stdout
+    # A whole version: "3.7" must not be found in the "go1.23.7" that a program was built with.
+    return re.search(rf"(?<![\w.])v?{re.escape(minor)}\.", shown.stdout) is not None
 
 
 @contextlib.contextmanager
@@ -160,7 +174,8 @@ def _build(family: Family, folder: Path, say: Callable[[str], None]) -> None:
         argv = [go, "build", "-trimpath", "-ldflags", _linker_flags(family), "-o", f"{out}/", "tool"]
         _run_with_pulse(argv, family=family, say=say, log=folder.with_name(f"{folder.name}.log"))
         for built, wanted in family.built_as:
-            (out / built).rename(out / wanted)
+            if (out / built).is_file():
+                (out / built).rename(out / wanted)
         missing = [name for name in family.binaries if not (out / name).is_file()]
         if missing:
             msg = f"the build of {family.name} did not make {', '.join(missing)}"
