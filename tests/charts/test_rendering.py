@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import os
-import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
 from rft_operator.config import Config
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.runtime.app import Runtime
 from rft_operator.runtime.probes import Probes
-from support.helm import CHART, NAMESPACE, RELEASE, ROOT, Helm, Manifest, kinds, the
+from support.helm import CHART, NAMESPACE, RELEASE, Helm, Manifest, kinds, the
 
 CI = CHART / "ci"
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
@@ -279,47 +273,3 @@ def test_scheduling_and_settings_reach_the_pod(helm: Helm) -> None:
     assert (config.workers, config.log_level, config.log_format) == (4, "DEBUG", "text")
     assert "helm.sh/resource-policy" not in the(objects, "CustomResourceDefinition")["metadata"].get("annotations", {})
     assert [each["metadata"]["name"] for each in objects if each["kind"] == "ClusterRole"] == [f"{NAMESPACE}-{RELEASE}"]
-
-
-def test_crd_is_the_generated_one_and_is_kept(helm: Helm) -> None:
-    crd = the(helm.objects(), "CustomResourceDefinition")
-    generated = yaml.safe_load((ROOT / "crds" / "rft.dev_reasoningfinetunes.yaml").read_text(encoding="utf-8"))
-    assert crd["spec"] == generated["spec"]
-    assert crd["metadata"]["name"] == generated["metadata"]["name"]
-    assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-
-
-def test_committed_rendering_is_that_of_the_chart(helm: Helm) -> None:
-    environment = {**os.environ, "HELM": str(helm.program)}
-    done = subprocess.run([ROOT / "hack" / "render.sh", "--check"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_committed_rendering_makes_its_namespace_first_and_the_crd_before_the_operator() -> None:
-    text = (ROOT / "helm" / "rendered" / "rft-operator-local.yaml").read_text(encoding="utf-8")
-    order = [each["kind"] for each in yaml.safe_load_all(text) if each]
-    assert order[0] == "Namespace"
-    assert order.index("CustomResourceDefinition") < order.index("Deployment")
-    namespace = next(yaml.safe_load_all(text))["metadata"]
-    assert namespace["name"] == NAMESPACE
-    assert namespace["labels"] == {"pod-security.kubernetes.io/enforce": "privileged"}
-
-
-def test_readme_describes_every_value() -> None:
-    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    text = (CHART / "README.md").read_text(encoding="utf-8")
-    described = re.findall(r"^\| `([A-Za-z.]+)` \|[^|]*\|[^|]*\|$", text, flags=re.MULTILINE)
-    opaque = {"resources", "podSecurityContext", "securityContext"}
-    leaves = set(_leaves(values, opaque=opaque))
-    assert set(described) == leaves
-    assert len(described) == len(set(described))
-
-
-def _leaves(values: dict[str, Any], *, opaque: set[str], prefix: str = "") -> Iterator[str]:
-    parts = [
-        _leaves(value, opaque=opaque, prefix=f"{prefix}{key}.")
-        if isinstance(value, dict) and value and key not in opaque
-        else iter([f"{prefix}{key}"])
-        for key, value in values.items()
-    ]
-    return itertools.chain.from_iterable(parts)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
-import signal
-import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -22,20 +19,20 @@ from kubernetes.aio import client
 
 from rft_operator.api import GROUP, PLURAL
 from rft_operator.domain.pods import status_path
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
+from rft_operator.metrics import Metrics
+from rft_operator.runtime.kube_client import KubeClient
 from support.api_recorder import Recorder, Use, recording
 from support.api_server import CRD, ApiServer
-from support.builders import resource
 from support.helm import CHART, NAMESPACE, RELEASE, Helm, Manifest, the
-from support.polling import eventually
-from support.stage import SUMMARIES
+from support.kubelet import kubelets
+from support.operator_process import OperatorProcess, free_port
+from support.repertoire import live_every_kind_of_life
 
 EVERYWHERE = "*"
 UNSEEN = {("rft.dev", "reasoningfinetunes/finalizers", "update")}
 """Needed only where the cluster enforces the rights of blockOwnerDeletion; the API server here does not."""
 GROUPS = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
-SECONDS = 90.0
 RBAC = "rbac.authorization.k8s.io"
 WRITE = ("create", "update", "patch", "delete", "deletecollection")
 FORBIDDEN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -108,9 +105,6 @@ class Installed:
     objects: list[Manifest]
     team: str
 
-    def read(self, *what: str) -> Any:
-        return json.loads(self.server.kubectl("get", *what, "-n", self.team, "-o", "json").stdout)
-
     async def allowed(self, asked: Iterable[Use]) -> list[Use]:
         """Return what of all this the API server would allow to the operator's account."""
         async with client.ApiClient(await self.server.configuration()) as api:
@@ -145,7 +139,9 @@ def installed(
     server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}})
     helm = Helm(program=helm_program, home=home, kubeconfig=server.kubeconfig)
     values = home / "mode.yaml"
-    values.write_text(json.dumps({"watchNamespaces": [team] if request.param == "namespaced" else []}))
+    watched = [team] if request.param == "namespaced" else []
+    # The operator runs beside the cluster; its pod must not wait on the nodes of a test.
+    values.write_text(json.dumps({"watchNamespaces": watched, "nodeSelector": {"nobody": "here"}}), encoding="utf-8")
     try:
         helm.run("install", RELEASE, CHART, "--create-namespace", "--values", values)
         server.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
@@ -156,7 +152,9 @@ def installed(
                 server.kubectl("patch", name, "-n", team, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
         helm.run("uninstall", RELEASE, "--wait", check=False)
         server.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
-        server.kubectl("delete", "ns", team, NAMESPACE, "--ignore-not-found", "--timeout=60s")
+        server.kubectl("delete", "pods", "--all", "-n", team, "--force", "--wait=false")
+        server.kubectl("delete", "ns", team, "--wait=false")
+        server.kubectl("delete", "ns", NAMESPACE, "--ignore-not-found", "--timeout=60s")
 
 
 async def test_account_may_do_nothing_of_what_no_operator_needs(installed: Installed) -> None:
@@ -184,9 +182,15 @@ async def test_account_reaches_only_the_watched_namespaces_when_some_are_named(i
 
 @pytest.mark.slow
 async def test_account_is_granted_exactly_what_the_operator_uses(installed: Installed, tmp_path: Path) -> None:
-    async with recording(await installed.server.configuration()) as recorder:
+    configuration = await installed.server.configuration()
+    async with (
+        recording(configuration) as recorder,
+        KubeClient(configuration, Metrics()) as kube,
+        client.ApiClient(configuration) as api,
+        kubelets(client.CoreV1Api(api), kube, namespace=installed.team, nodes=4) as kubelet,
+    ):
         async with operator(installed, recorder, tmp_path) as progress_port:
-            await live_every_kind_of_life(installed)
+            await live_every_kind_of_life(kube, kubelet, installed.team)
             await report_with_a_bad_token(installed.team, progress_port)
         granted = list(grants(installed.objects))
         assert recorder.refused == set()
@@ -203,7 +207,7 @@ def test_unused_grant_is_seen(installed: Installed) -> None:
     assert {(grant.resource, grant.verb) for grant in unused(every, rest)} == {(extra.resource, extra.verb)}
 
 
-# -- the operator, and what happens to its runs ---------------------------------------------------------------
+# -- the operator ---------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -211,38 +215,26 @@ async def operator(installed: Installed, recorder: Recorder, folder: Path) -> As
     """Run the operator under the chart's account and settings; give the port of its progress server."""
     token = installed.server.kubectl("create", "token", RELEASE, "-n", NAMESPACE).stdout.strip()
     kubeconfig = folder / "operator.kubeconfig"
-    kubeconfig.write_text(json.dumps(kubeconfig_of(f"http://127.0.0.1:{recorder.port}", token)))
-    probes, progress = free_port(), free_port()
+    kubeconfig.write_text(json.dumps(kubeconfig_of(f"http://127.0.0.1:{recorder.port}", token)), encoding="utf-8")
+    prices = the(installed.objects, "ConfigMap")["data"]["prices.yaml"]
+    (folder / "prices.yaml").write_text(prices, encoding="utf-8")
+    progress = free_port()
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("RFT_", "KUBE"))},
         **chart_environment(installed.objects),
         "KUBECONFIG": str(kubeconfig),
         "RFT_PRICES_FILE": str(folder / "prices.yaml"),
         "RFT_PROGRESS_URL": f"https://localhost:{progress}",
         "RFT_PROGRESS_PORT": str(progress),
-        "RFT_METRICS_PORT": str(probes),
         "RFT_RESTART_BACKOFF_SECONDS": "0",
         "RFT_SWEEP_SECONDS": "5",
-        "RFT_POD_NAME": "rights",
     }
-    prices = the(installed.objects, "ConfigMap")["data"]["prices.yaml"]
-    (folder / "prices.yaml").write_text(prices, encoding="utf-8")
-    log = folder / "operator.log"
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rft_operator", env=environment, stdout=out, stderr=out
-        )
-    try:
-        await eventually(lambda: leads(probes), what="the operator to lead", seconds=SECONDS, every_seconds=0.5)
-        yield progress
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(SECONDS):
-            assert await process.wait() == 0, log.read_text(encoding="utf-8")
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        sys.stdout.write(log.read_text(encoding="utf-8", errors="replace")[-20_000:])
+    async with OperatorProcess(environment=environment, log=folder / "operator.log") as process:
+        try:
+            await process.leading()
+            yield progress
+            await process.stop()
+        finally:
+            sys.stdout.write(process.words()[-20_000:])
 
 
 def kubeconfig_of(server: str, token: str) -> dict[str, Any]:
@@ -262,119 +254,8 @@ def chart_environment(objects: list[Manifest]) -> dict[str, str]:
     return {**given, "RFT_NAMESPACE": NAMESPACE}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def leads(port: int) -> bool:
-    try:
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/readyz") as answer:
-            return await answer.text() == "leading\n"
-    except aiohttp.ClientConnectorError:
-        return False
-
-
 async def report_with_a_bad_token(team: str, port: int) -> None:
     headers = {"Authorization": "Bearer nobody"}
     url = f"https://localhost:{port}{status_path(team, 'ended')}"
     async with aiohttp.ClientSession() as session, session.post(url, headers=headers, json={}, ssl=False) as answer:
         assert answer.status == 403
-
-
-async def live_every_kind_of_life(installed: Installed) -> None:
-    """Runs that between them make the operator do everything it can do."""
-    kubectl, team = installed.server.kubectl, installed.team
-    for part in ("secret/generic/hub", "configmap/settings"):
-        kind, *rest = part.split("/")
-        kubectl("create", kind, *rest, "-n", team, "--from-literal=token=none")
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
-    meta = {"name": "rows", "namespace": team}
-    installed.server.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": claim})
-    references = {
-        "model": {"uri": "hf://team/model", "secretRef": {"name": "hub"}},
-        "dataset": {"uri": "pvc://rows/rows.jsonl", "format": "s1", "maxSamples": None},
-        "podTemplate": {"volumes": [{"name": "s", "mountPath": "/s", "configMap": {"name": "settings"}}]},
-    }
-    installed.server.create(resource("ended", namespace=team, ttlSecondsAfterFinished=1, evaluation=None, **references))
-    installed.server.create(resource("orphaned", namespace=team, evaluation=None))
-    for name in ("ended", "orphaned"):
-        await finish(installed, name, Stage.PREPARE, attempt=1)
-        await pods_of(installed, name, Stage.TRAIN, attempt=1, count=2)
-    await stop_and_go(installed, "ended")
-    await fail(installed, "ended", Stage.TRAIN)
-    await gone(installed, "rft", "ended", what="the operator to delete the run after its time to live")
-    kubectl("patch", "rft", "orphaned", "-n", team, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
-    kubectl("delete", "rft", "orphaned", "-n", team, "--timeout=30s")
-    await gone(installed, "pods", "-l", "rft.dev/finetune=orphaned,rft.dev/stage=train", what="the orphans' release")
-
-
-async def stop_and_go(installed: Installed, name: str) -> None:
-    """Suspend twice, so that an Event repeats; leave the run training."""
-    for attempt in (1, 2):
-        edit(installed, name, {"suspend": True})
-        await gone(
-            installed, "pods", "-l", f"rft.dev/finetune={name},rft.dev/stage=train", what="the pods to be released"
-        )
-        edit(installed, name, {"suspend": False})
-        await pods_of(installed, name, Stage.TRAIN, attempt=attempt + 1, count=2)
-
-
-def edit(installed: Installed, name: str, spec: dict[str, Any]) -> None:
-    patch = json.dumps({"spec": spec})
-    installed.server.kubectl("patch", "rft", name, "-n", installed.team, "--type=merge", "-p", patch)
-
-
-async def gone(installed: Installed, *what: str, **why: str) -> None:
-    async def look() -> bool:
-        asked = ("get", *what, "-n", installed.team, "--ignore-not-found", "-o", "name")
-        return not (await asyncio.to_thread(installed.server.kubectl, *asked)).stdout.strip()
-
-    await eventually(look, what=why["what"], seconds=SECONDS, every_seconds=0.5)
-
-
-async def pods_of(installed: Installed, name: str, stage: Stage, *, attempt: int, count: int) -> list[Any]:
-    labels = f"rft.dev/finetune={name},rft.dev/stage={stage.value},rft.dev/attempt={attempt}"
-
-    async def look() -> list[Any] | None:
-        found = await asyncio.to_thread(installed.read, "pods", "-l", labels)
-        return list(found["items"]) if len(found["items"]) == count else None
-
-    what = f"{count} pods of {name}'s {stage.value} {attempt}"
-    return await eventually(look, what=what, seconds=SECONDS, every_seconds=0.5)
-
-
-async def finish(installed: Installed, name: str, stage: Stage, *, attempt: int) -> None:
-    """Play the kubelet of a stage with one pod, which completes with a result."""
-    (pod,) = await pods_of(installed, name, stage, attempt=attempt, count=1)
-    result = StageResult(stage=stage, outcome=Outcome.COMPLETED, **SUMMARIES[stage]).model_dump_json(exclude_none=True)
-    await end(installed, pod, phase="Succeeded", exit_code=0, message=result)
-
-
-async def fail(installed: Installed, name: str, stage: Stage) -> None:
-    """Play the kubelets of a gang whose input is bad: no attempt follows."""
-    labels = f"rft.dev/finetune={name},rft.dev/stage={stage.value}"
-    for pod in (await asyncio.to_thread(installed.read, "pods", "-l", labels))["items"]:
-        await end(installed, pod, phase="Failed", exit_code=ExitCode.BAD_INPUT, message="")
-
-
-async def end(installed: Installed, pod: Any, *, phase: str, exit_code: int, message: str) -> None:
-    now = pod["metadata"]["creationTimestamp"]
-    stopped = {"exitCode": exit_code, "startedAt": now, "finishedAt": now, "message": message, "reason": "Ended"}
-    container = pod["spec"]["containers"][0]
-    status = {
-        "phase": phase,
-        "containerStatuses": [
-            {
-                "name": container["name"],
-                "image": container["image"],
-                "imageID": "",
-                "ready": False,
-                "restartCount": 0,
-                "state": {"terminated": stopped},
-            }
-        ],
-    }
-    arguments = ("patch", "pod", pod["metadata"]["name"], "-n", installed.team, "--subresource=status", "--type=merge")
-    await asyncio.to_thread(installed.server.kubectl, *arguments, "-p", json.dumps({"status": status}))

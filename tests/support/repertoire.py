@@ -1,0 +1,82 @@
+"""Everything the operator can do to the API server, in the lives of two runs.
+
+One is suspended twice, fails for good and is deleted when its time is over; the other loses its finalizer to an
+impatient user, so that the operator finds pods without a run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rft_operator.api import KIND
+from rft_operator.errors import Conflict, NotFound
+from rft_operator.runtime.kube_client import KubeClient
+from rft_trainer.contract import ExitCode, Stage
+from support.kubelet import Kubelet
+from support.live_run import LiveRun
+from support.polling import eventually
+from support.side import GARBAGE_SECONDS
+
+
+async def live_every_kind_of_life(kube: KubeClient, kubelet: Kubelet, team: str) -> None:
+    """Two runs that between them make the operator do everything it can do."""
+    ended, orphaned = LiveRun(kube, team, "ended"), LiveRun(kube, team, "orphaned")
+    await ended.apply(ttlSecondsAfterFinished=1, evaluation=None, **await references(kube, team))
+    await orphaned.apply(evaluation=None)
+    for run in (ended, orphaned):
+        await kubelet.work(Stage.PREPARE, run=run.name)
+        await kubelet.start(Stage.TRAIN, run=run.name)
+    for attempt in (1, 2):  # twice, so that an Event repeats
+        await ended.edit(suspend=True)
+        await gone(kubelet, ended, attempt)
+        await ended.edit(suspend=False)
+        await kubelet.start(Stage.TRAIN, attempt + 1, run=ended.name)
+    for pod in await kubelet.pods(Stage.TRAIN, 3, run=ended.name):
+        await kubelet.end(pod, exit_code=ExitCode.BAD_INPUT)
+    await eventually(lambda: deleted(ended), what="the operator to delete the run after its time to live")
+    await eventually(lambda: robbed(orphaned), what="the run to be deleted by force")
+    await gone(kubelet, orphaned, 1)
+
+
+async def references(kube: KubeClient, team: str) -> dict[str, Any]:
+    """Make one object of each kind that a run may refer to; return the spec that refers to them."""
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    for kind, name, content in (
+        ("Secret", "hub", {"stringData": {"token": "none"}}),
+        ("ConfigMap", "settings", {"data": {"key": "none"}}),
+        ("PersistentVolumeClaim", "rows", {"spec": claim}),
+    ):
+        await kube.create({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": team}, **content})
+    return {
+        "model": {"uri": "hf://team/model", "secretRef": {"name": "hub"}},
+        "dataset": {"uri": "pvc://rows/rows.jsonl", "format": "s1", "maxSamples": None},
+        "podTemplate": {"volumes": [{"name": "s", "mountPath": "/s", "configMap": {"name": "settings"}}]},
+    }
+
+
+async def gone(kubelet: Kubelet, run: LiveRun, attempt: int) -> None:
+    async def look() -> bool:
+        return not await kubelet.pods(Stage.TRAIN, attempt, run=run.name)
+
+    await eventually(look, what=f"the pods of {run.name} {attempt} to be released", seconds=GARBAGE_SECONDS)
+
+
+async def robbed(run: LiveRun) -> bool:
+    """Delete past the ledger's finalizer, as an impatient user does; False if somebody else wrote first."""
+    version = (await run.raw())["metadata"]["resourceVersion"]
+    try:
+        await run.kube.set_finalizers(
+            kind=KIND, namespace=run.namespace, name=run.name, finalizers=[], resource_version=version
+        )
+        await run.delete()
+    except Conflict:
+        return False
+    return True
+
+
+async def deleted(run: LiveRun) -> bool:
+    try:
+        await run.raw()
+    except NotFound:
+        return True
+    return False
