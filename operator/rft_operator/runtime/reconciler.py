@@ -178,6 +178,7 @@ class Reconciler:
             log.info("releasing pods of a deleted run", extra={"namespace": key.namespace, "finetune": key.name})
         else:
             return
+        changed_meanwhile: Conflict | None = None
         for pod in held:
             rest: Sequence[str] = tuple(each for each in pod.finalizers if each != FINALIZER)
             try:
@@ -188,9 +189,14 @@ class Reconciler:
                     finalizers=rest,
                     resource_version=pod.resource_version,
                 )
-            except (NotFound, Conflict):
+            except NotFound:
+                continue
+            except Conflict as error:
+                changed_meanwhile = error
                 continue
             self._cache.put(changed)
+        if changed_meanwhile is not None:
+            raise changed_meanwhile
 
     async def _report_unreadable(self, raw: JsonObject, words: str) -> None:
         message = f"The resource does not fit this operator's schema; apply the CRD of its version. {words}"

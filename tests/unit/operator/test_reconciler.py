@@ -215,13 +215,21 @@ async def test_finalizer_stays_when_the_run_exists_after_all() -> None:
     assert found["metadata"]["uid"] == "missed by the watch"
 
 
-async def test_other_orphans_are_released_when_one_changed_meanwhile() -> None:
+async def test_orphan_that_changed_meanwhile_is_released_later_and_the_others_now() -> None:
     it = Orphans("a", "b")
+    watching = it.kube.subscribers[:]
     it.kube.subscribers.clear()
     it.kube.patch("Pod", NAMESPACE, "a", lambda obj: obj.update(status={"phase": "Failed"}))
-    await it.reconcile()
+    with pytest.raises(Conflict):
+        await it.reconcile()
     assert FINALIZER in it.finalizers("a")
     assert it.finalizers("b") == ["example.com/other"]
+    it.kube.subscribers = watching
+    it.kube.patch(
+        "Pod", NAMESPACE, "a", lambda obj: obj["metadata"].update(labels={**obj["metadata"]["labels"], "x": "y"})
+    )
+    await it.reconcile()
+    assert it.finalizers("a") == ["example.com/other"]
 
 
 async def test_orphans_are_released_later_when_the_api_server_does_not_answer() -> None:
