@@ -6,6 +6,7 @@ Invariant: every call has a time-out, and every failure leaves as an error of :m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ async def load_configuration() -> client.Configuration:
         config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException:
         await read_kubeconfig(configuration)
-    configuration.connection_pool_maxsize = CONCURRENT_REQUESTS
+    configuration.connection_pool_maxsize = CONCURRENT_REQUESTS + 1
     configuration.retries = None
     settle_proxy(configuration)
     return configuration
@@ -207,7 +208,8 @@ class KubeClient:
             "Content-Type": content_type or (APPLY if method == "PATCH" else "application/json"),
         }
         code = "error"
-        async with self._slots:
+        # The Lease never waits behind other calls: a slow API server would cost the leader its lease.
+        async with contextlib.nullcontext() if kind == "Lease" else self._slots:
             sent = time.monotonic()
             try:
                 await self._api.update_params_for_auth(headers, [], ["BearerToken"], None, None, None)
@@ -247,9 +249,10 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 
 
 def _words(raw: bytes) -> str:
-    """Return what an answer says: the message of a Status, or what a proxy in between wrote."""
+    """Return what an answer says, in one line: the message of a Status, or what a proxy in between wrote."""
     status = _object(raw)
-    return str(status.get("message") or "") if status is not None else raw[:300].decode(errors="replace")
+    words = str(status.get("message") or "") if status is not None else raw[:300].decode(errors="replace")
+    return " ".join(words.split())
 
 
 def map_error(status: int, raw: bytes, *, what: str, headers: Mapping[str, str]) -> KubeError:

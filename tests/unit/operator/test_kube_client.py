@@ -314,6 +314,24 @@ async def test_no_more_calls_run_at_once_than_there_are_slots(monkeypatch: pytes
     assert most == 3
 
 
+async def test_lease_does_not_wait_behind_other_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube_client, "CONCURRENT_REQUESTS", 1)
+    released = asyncio.Event()
+
+    async def slow_but_for_the_lease(request: Request) -> web.StreamResponse:
+        if "leases" not in request.path:
+            await released.wait()
+        return web.json_response({"kind": "Lease"})
+
+    async with client_of(WebApi([slow_but_for_the_lease])) as kube:
+        others = [asyncio.create_task(read(kube)) for _ in range(3)]
+        await asyncio.sleep(0)
+        lease = kube.read(kind="Lease", namespace="rft-system", name="rft-operator")
+        assert (await asyncio.wait_for(lease, timeout=10))["kind"] == "Lease"
+        released.set()
+        await asyncio.gather(*others)
+
+
 async def test_configuration_is_that_of_the_kubeconfig_outside_of_a_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
