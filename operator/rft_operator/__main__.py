@@ -42,7 +42,7 @@ async def serve(config: Config, stop: asyncio.Event, watching: asyncio.Event | N
         runtime.prices.reload()
         await _check_crd(kube, config)
         async with contextlib.AsyncExitStack() as stack:
-            await _listen(stack, Probes(runtime).application(), port=config.metrics_port)
+            await _listen(stack, Probes(runtime).application(), name="METRICS", port=config.metrics_port)
             if config.progress_url is not None:
                 await _serve_progress(stack, runtime)
             return await _run(runtime, stop, watching or asyncio.Event())
@@ -58,11 +58,17 @@ async def _check_crd(kube: KubeClient, config: Config) -> None:
         raise ConfigError(msg) from error
 
 
-async def _listen(stack: contextlib.AsyncExitStack, app: web.Application, *, port: int, **tls: object) -> None:
+async def _listen(
+    stack: contextlib.AsyncExitStack, app: web.Application, *, name: str, port: int, **tls: object
+) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, None, port, **tls).start()  # type: ignore[arg-type]  # only ssl_context is passed
+    try:
+        await web.TCPSite(runner, None, port, **tls).start()  # type: ignore[arg-type]  # only ssl_context is passed
+    except OSError as error:
+        msg = f"RFT_{name}_PORT={port}: cannot listen there: {error}"
+        raise ConfigError(msg) from error
 
 
 async def _serve_progress(stack: contextlib.AsyncExitStack, runtime: Runtime) -> None:
@@ -78,7 +84,7 @@ async def _serve_progress(stack: contextlib.AsyncExitStack, runtime: Runtime) ->
         metrics=runtime.metrics,
     )
     context = server_context(authority, hostnames=(host, f"{host}.cluster.local"))
-    await _listen(stack, server.application(), port=config.progress_port, ssl_context=context)
+    await _listen(stack, server.application(), name="PROGRESS", port=config.progress_port, ssl_context=context)
     runtime.progress_ca = authority.certificate
 
 

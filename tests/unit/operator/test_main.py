@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,10 @@ class Watches:
 
 
 @pytest.fixture(autouse=True)
-def logs_as_they_were() -> Iterator[None]:
+def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the operator sets for its whole process must not outlive a test."""
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("gc.set_threshold", lambda *_: None)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -172,6 +176,16 @@ async def test_operator_does_not_start_without_its_crd(cluster: Cluster) -> None
     cluster.has_crd = False
     with pytest.raises(ConfigError, match="ReasoningFinetune is not installed: install the Helm chart"):
         await asyncio.wait_for(amain(), timeout=20)
+
+
+async def test_port_that_is_taken_is_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("RFT_METRICS_PORT", str(port))
+        with pytest.raises(ConfigError, match=f"RFT_METRICS_PORT={port}: cannot listen there"):
+            await asyncio.wait_for(amain(), timeout=20)
 
 
 def test_exit_code_is_two_when_a_setting_is_wrong(
