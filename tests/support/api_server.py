@@ -69,14 +69,19 @@ def api_server(state: Path) -> Iterator[ApiServer]:
     """Give an API server that serves this checkout's CRDs."""
     with _existing() if os.environ.get("USE_EXISTING_CLUSTER") == "1" else _embedded(state) as server:
         before = server.kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name").stdout.strip()
-        server.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
         try:
-            # `kubectl wait` fails while the CRD has no conditions yet; that the kind is served is what tests need.
-            wait_until(lambda: _served(server), what=f"{CRD} to be served", seconds=30)
+            install_crds(server)
             yield server
         finally:
             if not before:
                 server.kubectl("delete", "crd", CRD, "--wait=false")
+
+
+def install_crds(server: ApiServer) -> None:
+    """Apply this checkout's CRDs and wait until they are served."""
+    server.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
+    # `kubectl wait` fails while the CRD has no conditions yet; that the kind is served is what tests need.
+    wait_until(lambda: _served(server), what=f"{CRD} to be served", seconds=30)
 
 
 def _served(server: ApiServer) -> bool:

@@ -29,6 +29,8 @@ Manner = Callable[[Pod], tuple[int, str]]
 LEASES = "kube-node-lease"
 ROUND_SECONDS = 0.1
 HEARTBEAT_SECONDS = 3.0
+BINDING_SECONDS = 90.0
+"""Job controller and scheduler come back to an API server that was away within 30 s each."""
 PATCH = "application/strategic-merge-patch+json"
 
 
@@ -135,7 +137,8 @@ class Kubelet:
             found = await self.pods(stage, attempt, run=run)
             return found if sum("nodeName" in pod["spec"] for pod in found) == wanted else None
 
-        return await eventually(look, what=f"{wanted} bound pods of {run}, {stage.value} {attempt}")
+        what = f"{wanted} bound pods of {run}, {stage.value} {attempt}"
+        return await eventually(look, what=what, seconds=BINDING_SECONDS)
 
     async def start(self, stage: Stage, attempt: int = 1, *, run: str = NAME) -> list[Pod]:
         """Run the containers of an attempt, once its pods are bound; return the pods."""
