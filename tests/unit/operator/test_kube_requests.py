@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rft_operator.errors import KubeError
+from rft_operator.runtime.kube_client import PAGE
 from support.web_api import WebApi, answer, client_of, failure
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "demo-train-1", "namespace": "team"}}
