@@ -186,7 +186,7 @@ def _build(family: Family, folder: Path, say: Callable[[str], None]) -> None:
 
 def _run_with_pulse(argv: list[str], *, family: Family, say: Callable[[str], None], log: Path) -> None:
     began = time.monotonic()
-    environment = {**os.environ, "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto"}
+    environment = {**os.environ, "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto"}
     with (
         log.open("w") as out,
         subprocess.Popen(argv, cwd=TOOLS / family.name, stdout=out, stderr=out, env=environment) as process,

@@ -3,7 +3,7 @@
 Both sides import these models, so neither can drift. Invariant: nothing here imports torch, kopf or
 kubernetes, and every file carries a ``version``, so an old pod and a new operator can tell each other apart.
 
-Layout inside a pod (design section 7)::
+Layout inside a pod (docs/architecture.md)::
 
     /rft/config   read-only: run.json, deepspeed.json, hostfile (training only), ca.crt
     /rft/data     the volume; everything of one run lies under RunConfig.data_directory
@@ -167,7 +167,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class StageResult(_Contract):
     """``result.json`` and the termination message: what a stage says of itself when it ends.
 
-    Success is read from here, never from exit code 0 alone (``reference/trainer.md`` section 5).
+    Success is read from here, never from exit code 0 alone.
     """
 
     version: Literal[1] = 1

@@ -1,7 +1,7 @@
 """Building blocks of the resource's models: camelCase on the wire, bounded numbers.
 
 Invariant: no field is a float. Money is an int-or-string in dollars, rates and scores are decimal strings,
-durations are whole seconds or minutes with the unit in the name (cost.md section 11, design section 3).
+durations are whole seconds or minutes with the unit in the name (docs/reference/api.md).
 """
 
 from __future__ import annotations

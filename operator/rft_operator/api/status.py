@@ -294,7 +294,7 @@ class Failure(StatusModel):
 
 
 class LedgerEntry(StatusModel):
-    """One GPU pod that holds or held GPUs; the key is the pod's uid (cost.md M1)."""
+    """One GPU pod that holds or held GPUs; the key is the pod's uid."""
 
     uid: Annotated[str, text(64, minimum=1)]
     """UID of the pod."""
@@ -309,7 +309,7 @@ class LedgerEntry(StatusModel):
     gpus: Annotated[int, Field(ge=0, le=1_024)]
     """GPUs the scheduler reserved."""
     micro_usd_per_gpu_hour: BigCounter = Field(alias="microUSDPerGpuHour")
-    """Price, locked at bind (cost.md M10)."""
+    """Price, locked at bind."""
     price_source: Annotated[str, text(128)]
     """spec, or the catalogue's entry."""
     start_time: Timestamp
@@ -334,7 +334,7 @@ class LedgerTotal(StatusModel):
 
 
 class Ledger(StatusModel):
-    """The bill: totals + uncounted + open pods recomputed from their timestamps (cost.md M6, M9)."""
+    """The bill: totals + uncounted + open pods recomputed from their timestamps."""
 
     open: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
     """Pods that hold GPUs now."""

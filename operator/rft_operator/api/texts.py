@@ -6,9 +6,10 @@ Invariant: a pattern never comes without words; the API server shows those words
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
 REMEDY = "x-rft-remedy"
@@ -17,6 +18,7 @@ INT_OR_TEXT = "x-rft-int-or-text"
 """Schema mark: which of ``cel.INT_OR_TEXT`` an int-or-string must obey."""
 
 QUANTITY_PATTERN = r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+AMOUNT_PATTERN = r"[0-9]{1,9}(\.[0-9]{1,6})?"
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 LAST_PART = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 """What stands behind the slash of a label key or an extended resource."""
@@ -38,9 +40,17 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Money = Annotated[int | str, _int_or_text("amount")]
+def _amount(value: int | str) -> int | str:
+    """Refuse what no rule lets in today but an older CRD may have stored: nothing must be computed from it."""
+    if re.fullmatch(AMOUNT_PATTERN, str(value)) is None:
+        msg = 'must be dollars: a whole number such as 450, or a quoted decimal such as "450.50"'
+        raise ValueError(msg)
+    return value
+
+
+Money = Annotated[int | str, AfterValidator(_amount), _int_or_text("amount")]
 """Dollars: ``450`` or ``"450.50"``, at most six decimals; zero is an amount."""
-PositiveMoney = Annotated[int | str, _int_or_text("price")]
+PositiveMoney = Annotated[int | str, AfterValidator(_amount), _int_or_text("price")]
 """Dollars above zero."""
 Quantity = Annotated[str, BeforeValidator(_as_text), text(32, pattern=QUANTITY_PATTERN), _int_or_text("quantity")]
 """A Kubernetes quantity above zero; a whole number may stand without quotes."""

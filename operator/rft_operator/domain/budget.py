@@ -1,4 +1,4 @@
-"""The limit in dollars, enforced while the run is running (cost.md E1 to E6).
+"""The limit in dollars, enforced while the run is running (docs/metering.md E1 to E6).
 
 Invariant: at every instant in which the operator lets GPU pods run,
 ``spent + rate x stop bound + reserve <= limit``, where the stop bound is the longest a stop can take: the grace in

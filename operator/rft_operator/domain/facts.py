@@ -69,7 +69,7 @@ class PodFacts:
     created_at: int
     node: str | None = None
     gpus: int = 0
-    """GPUs as the scheduler reserves them: max(sum(app) + sum(sidecars), largest init step), cost.md M2."""
+    """GPUs as the scheduler reserves them: max(sum(app) + sum(sidecars), largest init step) (docs/metering.md M2)."""
     scheduled_at: int | None = None
     """PodScheduled=True (M3)."""
     started_at: int | None = None

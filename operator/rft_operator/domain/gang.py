@@ -1,7 +1,7 @@
 """The pods of one attempt, seen together: who is bound, who runs, who is lost, what is overdue.
 
 Invariant: a pod on a node that does not answer is neither alive nor ended; it is *lost*, keeps being charged
-(cost.md M8), and no longer holds up the run.
+(docs/metering.md M8), and no longer holds up the run.
 """
 
 from __future__ import annotations

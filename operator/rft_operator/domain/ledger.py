@@ -1,6 +1,6 @@
 """From pod timestamps to GPU-seconds and money: the run's bill, exact to the second.
 
-Rules M1 to M9 and M12 of the metering reference, which the architecture page repeats. Invariants: the bill is a
+Rules M1 to M9 and M12 of docs/metering.md. Invariants: the bill is a
 function of the ledger on record and the pods in view, never incremented on a tick; each pod UID is charged exactly
 once. Closing a record takes the three steps of Job tracking (KEP-2307): (1) the closed entry goes on record as
 *uncounted*, (2) our finalizer comes off the pod, (3) the entry is folded into the totals. A crash between any two

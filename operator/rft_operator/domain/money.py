@@ -1,6 +1,6 @@
 """Dollars as exact integers of a millionth, and as text for people.
 
-Invariant: no float ever holds money. Rounding happens once, upwards, when an amount is shown (cost.md M12).
+Invariant: no float ever holds money. Rounding happens once, upwards, when an amount is shown (docs/metering.md M12).
 """
 
 from __future__ import annotations

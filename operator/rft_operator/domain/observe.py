@@ -37,7 +37,7 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "
 
 
 def _at(value: str | None) -> int | None:
-    # The runtime writes year 1 for "never" (trap in cost.md section 4).
+    # The runtime writes year 1 for "never".
     if not value or value.startswith("0001-"):
         return None
     return epoch(value)

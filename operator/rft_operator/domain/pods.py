@@ -1,7 +1,7 @@
 """The pod of a stage: no privilege, no GPU the ledger does not see, and a deadline that the kubelet enforces.
 
 Invariant: a pod that requests GPUs carries our finalizer, so that it cannot vanish before its bill is closed, and
-``activeDeadlineSeconds``, so that the limit holds while the operator is down (design section 6).
+``activeDeadlineSeconds``, so that the limit holds while the operator is down (docs/metering.md E3).
 """
 
 from __future__ import annotations

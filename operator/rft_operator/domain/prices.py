@@ -1,6 +1,6 @@
 """What a GPU-hour costs: the spec's own price, or the admin's catalogue by the labels of the node.
 
-Invariant: no price, no start. Nothing here falls back to zero or to a built-in list (cost.md M10, M11, section 7);
+Invariant: no price, no start. Nothing here falls back to zero or to a built-in list (docs/metering.md M10, M11);
 a price of zero needs the word ``free: true``.
 """
 
@@ -106,7 +106,7 @@ class PriceCatalogue:
 
     @classmethod
     def parse(cls, text: str) -> tuple[PriceCatalogue, tuple[str, ...]]:
-        """Read a catalogue (design section 11); return it with the problems of the entries left out.
+        """Read a catalogue (docs/reference/prices.md); return it with the problems of the entries left out.
 
         Raises PriceCatalogueError if the text as a whole is no catalogue.
         """
@@ -220,7 +220,7 @@ def rate_of_pool(
 ) -> Rate | None:
     """Return the dearest rate the next pod may be bound at, or None if any matching node has no price.
 
-    For an empty (autoscaled) pool it is the dearest entry that the nodeSelector's labels match (design section 6).
+    For an empty (autoscaled) pool it is the dearest entry that the nodeSelector's labels match.
     """
     if spec_price is not None:
         return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")

@@ -1,6 +1,6 @@
 """The API server's clock, read from the ``Date`` header of its answers.
 
-Ledger timestamps are the API server's; so must be the ``now`` that open records are computed with (cost.md M9).
+Ledger timestamps are the API server's; so must be the ``now`` of open records (docs/metering.md M9).
 Invariant: the reading never runs ahead of the API server by more than it can know.
 """
 
