@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -171,8 +172,20 @@ async def _handle_signals(stop: asyncio.Event, watching: asyncio.Event) -> None:
         await watching.wait()
 
 
+def spare_the_collector() -> None:
+    """Leave what is loaded by now out of every collection, and collect less often.
+
+    Every watch event is a large tree of dicts that dies at once without a cycle; looking for cycles among them at the
+    default rate took a quarter of the operator's CPU time, in pauses of up to 200 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
 def main() -> int:
     """Start the operator."""
+    spare_the_collector()
     try:
         return asyncio.run(amain())
     except ConfigError as error:

@@ -17,6 +17,7 @@ from rft_operator.domain.view import View
 from rft_trainer.contract import Stage
 
 MESSAGE_LIMIT = 2_048
+CONDITION_ORDER = {type_: index for index, type_ in enumerate(ConditionType)}
 
 
 @dataclass(slots=True)
@@ -82,9 +83,10 @@ class Draft:
             observed_generation=self.view.resource.metadata.generation,
             last_transition_time=old.last_transition_time if kept and old is not None else self.now_text,
         )
+        if new == old:
+            return
         others = [each for each in self.status.conditions if each.type is not type_]
-        order = list(ConditionType)
-        self.update(conditions=sorted([*others, new], key=lambda each: order.index(each.type)))
+        self.update(conditions=sorted([*others, new], key=lambda each: CONDITION_ORDER[each.type]))
 
     def attempts_of(self, stage: Stage) -> list[Attempt]:
         """Return the kept attempts of a stage, oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def epoch(text: str) -> int:
@@ -14,6 +15,7 @@ def epoch(text: str) -> int:
     return int(instant.timestamp())
 
 
+@lru_cache(maxsize=256)
 def rfc3339(seconds: int) -> str:
     """Return an instant as RFC 3339 in UTC with whole seconds, for example 2026-01-01T00:00:00Z."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.config import Config
 from rft_operator.domain.facts import Key, Settings
+from rft_operator.domain.observe import KIND
 from rft_operator.errors import Conflict, KubeError, Unavailable
 from rft_operator.metrics import Metrics, RunCollector
 from rft_operator.runtime.cache import Cache
@@ -86,8 +87,12 @@ class Runtime:
         """Take a watch event in."""
         self.metrics.watch_events.labels(kind).inc()
         obj = {**raw, "kind": kind}
-        for key in self.cache.drop(obj) if type_ == "DELETED" else self.cache.put(obj):
-            self.wake(key)
+        changed = self.cache.drop(obj) if type_ == "DELETED" else self.cache.put(obj)
+        for key in changed if self.leading else ():
+            if kind == KIND:
+                self.queue.add(key)
+            else:
+                self.queue.add_soon(key)
 
     def wake(self, key: Key) -> None:
         """Ask for a reconcile; a standby needs none: its first sweep as the leader looks at every run."""

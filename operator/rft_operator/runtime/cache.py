@@ -9,7 +9,7 @@ reported the deletion).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rft_operator.domain.facts import ChildKind, Children, JobFacts, Key, NodeFacts, ObjectFacts, PodFacts, Report
 from rft_operator.domain.observe import KIND, digest_job, digest_node, digest_object, digest_pod
@@ -120,7 +120,7 @@ class Cache:
         if old is not None and not newer(fact.resource_version, old.resource_version):
             return ()
         run.children[child] = fact
-        return (key,)
+        return () if old is not None and _is_same(old, fact) else (key,)
 
     def _put_node(self, raw: JsonObject) -> tuple[Key, ...]:
         meta = raw["metadata"]
@@ -230,6 +230,11 @@ def digest(raw: JsonObject) -> Fact | None:
     if raw["kind"] == ChildKind.JOB:
         return digest_job(raw)
     return digest_object(raw)
+
+
+def _is_same(old: Fact, new: Fact) -> bool:
+    """Return whether nothing that we look at changed; most writes of controllers touch other fields."""
+    return replace(old, resource_version=new.resource_version) == new
 
 
 def _kind(fact: Fact) -> str:

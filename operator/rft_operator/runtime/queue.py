@@ -14,6 +14,8 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+BATCH_SECONDS = 0.2
+"""The Job controller, for the same reason, waits a second."""
 BACKOFF_FIRST_SECONDS = 1.0
 BACKOFF_MOST_SECONDS = 300.0
 
@@ -26,6 +28,7 @@ class WorkQueue(Generic[K]):
         self._dirty: dict[K, float] = {}
         self._processing: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._batches: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
 
     def __len__(self) -> int:
@@ -34,11 +37,19 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K) -> None:
         """Ask for a run of ``key``, once, however often it is asked for."""
+        batch = self._batches.pop(key, None)
+        if batch is not None:
+            batch.cancel()
         if key in self._dirty:
             return
         self._dirty[key] = asyncio.get_running_loop().time()
         if key not in self._processing:
             self._ready.put_nowait(key)
+
+    def add_soon(self, key: K) -> None:
+        """Ask for a run of ``key`` that may wait for others who ask for it: pods change several times at once."""
+        if key not in self._dirty and key not in self._batches:
+            self._batches[key] = asyncio.get_running_loop().call_later(BATCH_SECONDS, self.add, key)
 
     def add_after(self, key: K, delay_seconds: float) -> None:
         """Ask for a run of ``key`` in ``delay_seconds``, unless a sooner one is already asked for."""
@@ -93,6 +104,7 @@ class WorkQueue(Generic[K]):
 
     def close(self) -> None:
         """Cancel all timers."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        for timers in (self._timers, self._batches):
+            for timer in timers.values():
+                timer.cancel()
+            timers.clear()

@@ -64,6 +64,16 @@ def test_older_version_of_a_child_is_ignored_when_a_newer_one_is_known() -> None
     assert known.phase is PodPhase.RUNNING
 
 
+def test_child_wakes_its_run_only_when_something_that_counts_changed() -> None:
+    cache = Cache()
+    assert cache.put(pod(version=100)) == (KEY,)
+    assert cache.put(pod(version=101)) == ()
+    assert cache.put(pod(version=102, phase="Running")) == (KEY,)
+    found = cache.pod(KEY, "demo-train-1-0")
+    assert found is not None
+    assert found.resource_version == "102"
+
+
 def test_late_event_of_a_forerunner_does_not_replace_its_namesake() -> None:
     cache = Cache()
     cache.put(pod(uid="old", version=5))

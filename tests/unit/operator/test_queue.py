@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from rft_operator.runtime import queue as queue_module
 from rft_operator.runtime.queue import BACKOFF_MOST_SECONDS, WorkQueue
 from support.polling import eventually
 
@@ -182,3 +183,47 @@ async def test_waiting_time_is_counted_from_the_first_wish() -> None:
     queue.add("a")
     _, waited = await queue.get()
     assert 0.02 <= waited <= loop.time() - before
+
+
+async def test_wishes_that_may_wait_become_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "BATCH_SECONDS", 0.01)
+    queue: WorkQueue[str] = WorkQueue()
+    for _ in range(3):
+        queue.add_soon("a")
+    assert len(queue) == 0
+    assert await taken(queue) == "a"
+    queue.done("a")
+    assert len(queue) == 0
+    assert queue._batches == {}
+
+
+async def test_wish_that_may_wait_is_met_by_a_run_that_begins_before() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add_soon("a")
+    queue.add("a")
+    queue.add_soon("a")
+    assert await taken(queue) == "a"
+    assert queue._batches == {}
+
+
+async def test_wish_that_may_wait_is_not_lost_when_it_comes_during_a_run_that_succeeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue_module, "BATCH_SECONDS", 0.01)
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await taken(queue)
+    queue.add_soon("a")
+    queue.succeeded("a")
+    queue.done("a")
+    assert await taken(queue) == "a"
+
+
+async def test_nothing_fires_when_the_queue_is_closed() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add_soon("a")
+    queue.add_after("b", LONG_SECONDS)
+    batch, timer = queue._batches["a"], timers(queue)["b"]
+    queue.close()
+    assert batch.cancelled()
+    assert timer.cancelled()
