@@ -176,7 +176,7 @@ def spare_the_collector() -> None:
     """Leave what is loaded by now out of every collection, and collect less often.
 
     Every watch event is a large tree of dicts that dies at once without a cycle; looking for cycles among them at the
-    default rate took a quarter of the operator's CPU time, in pauses of up to 200 ms.
+    default rate took an eighth of the operator's CPU time, in pauses of 50 to 70 ms (measured with 300 runs).
     """
     gc.collect()
     gc.freeze()

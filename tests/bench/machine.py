@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,9 +30,15 @@ def facts() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "kubernetes": version_of(FAMILIES["kubernetes"]),
         "etcd": version_of(FAMILIES["etcd"]),
-        "python": f"{platform.python_version()}, {packages}",
+        "python": f"{platform.python_version()} ({_build()}), {packages}",
         "load before": f"{os.getloadavg()[0]:.2f}",
     }
+
+
+def _build() -> str:
+    """Tell how the interpreter was built: one without profile-guided optimisation is slower."""
+    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return "optimised build" if optimised else "build without optimisations"
 
 
 def _processor() -> str:

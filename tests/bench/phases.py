@@ -87,9 +87,8 @@ async def at_once(api: Api, operator: MeasuredOperator, pids: Pids, *, count: in
         cpu, before, began = operator.cpu(), Usage.now(pids()), time.perf_counter()
         created = await burst(api, keys)
         await children.wait_for(keys, seconds=BURST_SECONDS)
-        used = Usage.now(pids()).since(before)
-    rested = await operator.rest(seconds=REST_SECONDS, quiet_seconds=SETTLED_SECONDS)
-    spent = operator.cpu() - cpu
+        used, children_cpu = Usage.now(pids()).since(before), operator.cpu()
+    rested, rested_cpu = await operator.rest(seconds=REST_SECONDS, quiet_seconds=SETTLED_SECONDS)
     after = await operator.metrics()
     seen = sorted(children.seen[key] for key in keys)
     resident, peak = operator.memory()
@@ -99,7 +98,8 @@ async def at_once(api: Api, operator: MeasuredOperator, pids: Pids, *, count: in
         "creates_per_second": count / (max(each.accepted for each in created) - began),
         "last_child_seconds": seen[-1] - began,
         "rest_seconds": rested - began,
-        "cpu_ms_per_resource": spent / count * 1_000,
+        "first_child_cpu_ms_per_resource": (children_cpu - cpu) / count * 1_000,
+        "rest_cpu_ms_per_resource": (rested_cpu - cpu) / count * 1_000,
         "resident_mib": resident,
         "peak_mib": peak,
         "writes": after.writes() - scraped.writes(),
@@ -136,9 +136,8 @@ async def restart(operator: MeasuredOperator, pids: Pids, *, count: int) -> Phas
     """Start an operator with all runs present; time it until it leads, and until it has looked at all of them."""
     before = Usage.now(pids())
     leading = await operator.leading()
-    rested = await operator.rest(seconds=REST_SECONDS)
+    rested, spent = await operator.rest(seconds=REST_SECONDS)
     used = Usage.now(pids()).since(before)
-    spent = operator.cpu()
     after = await operator.metrics()
     resident, peak = operator.memory()
     values = {

@@ -24,8 +24,11 @@ class MeasuredOperator(OperatorProcess):
         """Return resident memory and its peak in MiB."""
         return memory_mib(self.pid)
 
-    async def rest(self, *, seconds: float, quiet_seconds: float = QUIET_SECONDS) -> float:
-        """Wait until it has been idle for ``quiet_seconds``; return the ``perf_counter`` time at which that began."""
+    async def rest(self, *, seconds: float, quiet_seconds: float = QUIET_SECONDS) -> tuple[float, float]:
+        """Wait until it has been idle for ``quiet_seconds``.
+
+        Returns the ``perf_counter`` time at which that began, and the CPU seconds used by then.
+        """
         deadline = time.perf_counter() + seconds
         since, used = time.perf_counter(), self.cpu()
         while time.perf_counter() < deadline:
@@ -33,5 +36,5 @@ class MeasuredOperator(OperatorProcess):
             if self.cpu() - used > QUIET_SHARE * quiet_seconds:
                 since, used = time.perf_counter(), self.cpu()
             elif time.perf_counter() - since >= quiet_seconds:
-                return since
+                return since, used
         raise OperatorError(f"the operator did not come to rest within {seconds:.0f} s; its log is {self.log}")
