@@ -82,11 +82,14 @@ class GracefulKube(FakeKube):
         self._tell("DELETED", gone)
 
     def collect_garbage(self) -> None:
-        """Delete what lost its owner."""
-        for place in list(self.objects):
-            obj = self.objects.get(place)
-            if obj is not None and not obj["metadata"].get("deletionTimestamp"):
-                super()._collect_orphan(place)
+        """Delete what lost its owner, and what is lost with it."""
+        left = -1
+        while left != len(self.objects):
+            left = len(self.objects)
+            for place in list(self.objects):
+                obj = self.objects.get(place)
+                if obj is not None and not obj["metadata"].get("deletionTimestamp"):
+                    super()._collect_orphan(place)
 
 
 def holds_node(pod: Mapping[str, Any]) -> bool:

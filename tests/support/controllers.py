@@ -29,14 +29,17 @@ class LivingCluster(Cluster):
         """Optimizer step the training has reached."""
         self.saved = 0
         """Step of the newest checkpoint."""
+        self.collected_at = 0
         super().__init__(**spec)
 
     def tick(self) -> None:
-        """Everything that is due now happens."""
+        """Everything that is due now happens; garbage is collected once in a second."""
+        if self.collected_at < self.now:
+            self.collected_at = self.now
+            self.kube.collect_garbage()
         changes = -1
         while changes != self.changes:
             changes = self.changes
-            self.kube.collect_garbage()
             self._pod_gc()
             self._kubelets()
             self._job_controller()

@@ -31,6 +31,8 @@ DEAREST = max(MICRO_PRICES.values())
 STOP_SLACK_SECONDS = 30
 MOST_RECONCILES = 40
 """In one instant; ten are enough unless writes fail."""
+MOST_ROUNDS = 40
+"""Of controllers and operator answering each other in one instant."""
 PRICES = "version: 1\nprices:\n" + "".join(
     f'- {{name: {name}, match: {{instanceType: {name}}}, usdPerHour: "{price}"}}\n'
     for name, price in NODE_PRICES.items()
@@ -75,7 +77,7 @@ class OperatedCluster(LivingCluster):
         super().__init__(**_priced_by_node(spec))
         self.catalogue, problems = PriceCatalogue.parse(PRICES)
         assert not problems
-        self.limit_micro = self.ceiling_micro = micro_usd(self.run.spec.budget.limit_usd)
+        self.limit_micro = self.ceiling_micro = self.highest_micro = micro_usd(self.run.spec.budget.limit_usd)
 
     # -- the process ------------------------------------------------------------------------------------------
 
@@ -157,12 +159,14 @@ class OperatedCluster(LivingCluster):
             self.now = max(self.now + 1, min(due))
 
     def _act_now(self) -> None:
-        changes = -1
-        while changes != self.changes:
+        for _ in range(MOST_ROUNDS):
             changes = self.changes
             self.tick()
             self.work()
             self.check()
+            if changes == self.changes:
+                return
+        raise AssertionError(f"operator and controllers keep each other busy: {self.known}")
 
     def to_running_gang(self) -> None:
         """Bring the run to a training gang that runs."""
@@ -188,18 +192,16 @@ class OperatedCluster(LivingCluster):
     def set_limit(self, cents: int) -> None:
         """Change the limit; what is already under way may still cost what its stop costs."""
         new = cents * 10_000
-        stops = sum(
-            life.gpus * DEAREST * (life.grace_seconds + STOP_SLACK_SECONDS) // 3_600 for life in self._running()
-        )
-        lowest = self.spent_micro() + stops if self.quiet else self.ceiling_micro
-        self.ceiling_micro, self.limit_micro = max(new, lowest), new
+        stop_seconds = sum(life.gpus * (life.grace_seconds + STOP_SLACK_SECONDS) for life in self._running())
+        self.ceiling_micro = max(new, self.spent_micro() - (-stop_seconds * DEAREST // 3_600))
+        self.limit_micro, self.highest_micro = new, max(new, self.highest_micro)
         self.edit(budget={"limitUSD": f"{cents // 100}.{cents % 100:02d}"})
 
     def apply_again(self, **spec: Any) -> None:
         """A namesake of a deleted run."""
         self.completions, self.known, self.step, self.saved = [], {}, 0, 0
         self.kube.put(resource(**_priced_by_node(spec)))
-        self.limit_micro = self.ceiling_micro = micro_usd(self.run.spec.budget.limit_usd)
+        self.limit_micro = self.ceiling_micro = self.highest_micro = micro_usd(self.run.spec.budget.limit_usd)
 
     def complete_pods(self, pods: Sequence[Object]) -> None:
         super().complete_pods(pods)
@@ -224,6 +226,8 @@ class OperatedCluster(LivingCluster):
 
     def check(self) -> None:
         """What must hold at every instant, and what must hold once the operator has had its chance."""
+        if not self.quiet:  # a lowered limit is the operator's to keep; the kubelets know the one of the pods' start
+            self.ceiling_micro = max(self.ceiling_micro, self.highest_micro)
         assert self.spent_micro() <= self.ceiling_micro, f"spent {self.spent_micro()} of {self.ceiling_micro}"
         self._check_gangs()
         if self.quiet and self.exists and self.known:
@@ -312,13 +316,16 @@ class OperatedCluster(LivingCluster):
         for type_ in ("Complete", "Failed", "Suspended"):
             self.reached[type_] += self.holds(type_)
         self.reached["BudgetExhausted"] += _condition(status, "Failed").get("reason") == "BudgetExhausted"
-        for attempt in status.get("attempts", ())[-1:]:
+        for attempt in status.get("attempts", ())[-2:]:
             self.reached[f"{attempt['stage']} {attempt.get('reason', 'open')}"] += 1
 
     def check_rest(self) -> None:
         """A run that nobody touches costs nothing."""
         if not self.quiet:
             return
+        if self._running():  # what they cost has moved since the last look
+            self.reconcile_once()
+            self.work()
         before = (self.kube.writes, len(self.kube.events))
         self.reconcile_once()
         assert (self.kube.writes, len(self.kube.events)) == before, "an idle reconcile wrote"
