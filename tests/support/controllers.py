@@ -29,13 +29,15 @@ class LivingCluster(Cluster):
         """Optimizer step the training has reached."""
         self.saved = 0
         """Step of the newest checkpoint."""
+        self.litter = False
+        """Whether something may have lost its owner since garbage was collected."""
         self.collected_at = 0
         super().__init__(**spec)
 
     def tick(self) -> None:
         """Everything that is due now happens; garbage is collected once in a second."""
-        if self.collected_at < self.now:
-            self.collected_at = self.now
+        if self.litter and self.collected_at < self.now:
+            self.litter, self.collected_at = False, self.now
             self.kube.collect_garbage()
         changes = -1
         while changes != self.changes:
@@ -45,9 +47,9 @@ class LivingCluster(Cluster):
             self._job_controller()
 
     def next_due(self) -> int | None:
-        """Return when a kubelet has something to do."""
-        ends = [end for pod in self.kube.find("Pod") if (end := self._end_of(pod)) is not None]
-        return min((at for at, _ in ends), default=None)
+        """Return when a kubelet or the garbage collector has something to do."""
+        ends = [end[0] for pod in self.kube.find("Pod") if (end := self._end_of(pod)) is not None]
+        return min([*ends, *([self.now + 1] if self.litter else [])], default=None)
 
     # -- Job controller and PodGC -----------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ class OperatedCluster(LivingCluster):
 
     def _watch(self, kind: str, type_: str, obj: Mapping[str, Any]) -> None:
         self.changes += 1
+        self.litter = self.litter or type_ != "MODIFIED"
         if kind == KIND and type_ != "DELETED":
             self._witness_status(obj)
         if kind not in WATCHED or not self.up or kind in self.deaf:

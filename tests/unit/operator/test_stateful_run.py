@@ -173,6 +173,7 @@ class Run(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 3))
     def take_one_pod_away(self, index: int) -> None:
+        self.world.tick()  # a pod that has ended is counted by the Job controller before it can go
         pod = self._pick(self.world.kube.find("Pod"), index)
         if pod is not None:
             self.world.force_away(pod)
