@@ -17,7 +17,7 @@ demo: setup ## Run the main job on the embedded local cluster
 
 .PHONY: test
 test: setup ## Run all tests (PYTEST_ARGS="-k name" for a part)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: check
 check: setup ## Lint, format, types, import contracts, generated files
