@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -31,19 +32,29 @@ def processes_of(layout: Layout) -> list[psutil.Process]:
     return found
 
 
+def kill_processes_of(layout: Layout) -> None:
+    """SIGKILL everything of a cluster; some die of others' deaths before their turn."""
+    for process in processes_of(layout):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes_of(layout), timeout=10)
+
+
 def container_processes(layout: Layout, *, pod_uid: str, word: str) -> list[psutil.Process]:
     """Return the processes of a pod whose command line has a word."""
-    return [
-        process
-        for process in processes_of(layout)
-        if pod_uid in Path(f"/proc/{process.pid}/cgroup").read_text() and word in " ".join(process.cmdline())
-    ]
+    found = []
+    for process in processes_of(layout):
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):
+            in_pod = pod_uid in Path(f"/proc/{process.pid}/cgroup").read_text()
+            if in_pod and word in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def traces_of(layout: Layout) -> list[str]:
     """Return everything of a cluster that is still on the machine, in words."""
     number = layout.number
-    traces = [f"process {process.pid}: {' '.join(process.cmdline())[:120]}" for process in processes_of(layout)]
+    traces = [f"process {process.pid}" for process in processes_of(layout)]
     links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
     traces += [f"link {line}" for line in links.splitlines() if line.startswith((f"rft{number} ", f"rft{number}n"))]
     routes = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from rft_local.cluster import Cluster, ClusterOptions, start
 from rft_local.errors import LocalClusterError
 from rft_local.processes import wait_until
-from support.local_machine import can_run_nodes, processes_of, traces_of
+from support.local_machine import can_run_nodes, kill_processes_of, traces_of
 
 pytestmark = [
     pytest.mark.cluster,
@@ -105,8 +104,7 @@ def test_two_clusters_do_not_touch_each_other_when_they_run_side_by_side(tmp_pat
 
 def test_down_leaves_no_trace_when_every_process_was_killed_before(tmp_path: Path, down: list[Cluster]) -> None:
     cluster = up("killed", tmp_path, down)
-    for process in processes_of(cluster.layout):
-        process.send_signal(signal.SIGKILL)
+    kill_processes_of(cluster.layout)
     assert traces_of(cluster.layout) != []
     Cluster.load(cluster.layout.state).down()
     assert traces_of(cluster.layout) == []
@@ -116,9 +114,7 @@ def test_second_start_is_refused_when_a_cluster_of_this_name_runs(tmp_path: Path
     cluster = up("twin", tmp_path, down, nodes=0)
     with pytest.raises(LocalClusterError, match="runs already"):
         start(ClusterOptions(name="twin", nodes=0, state=cluster.layout.state))
-    for process in processes_of(cluster.layout):
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+    kill_processes_of(cluster.layout)
     with pytest.raises(LocalClusterError, match="remove them with"):
         start(ClusterOptions(name="twin", nodes=0, state=cluster.layout.state))
 
