@@ -53,7 +53,8 @@ async def _check_crd(kube: KubeClient, config: Config) -> None:
     """Fail at once, and clearly, when the CRD is not installed: kopf would wait for it in silence."""
     namespace = config.watch_namespaces[0] if config.watch_namespaces else None
     try:
-        await kube.list(kind=KIND, namespace=namespace)
+        async with contextlib.aclosing(kube.pages(kind=KIND, namespace=namespace)) as pages:
+            await anext(pages)
     except NotFound as error:
         msg = f"the custom resource {KIND} is not installed: install the Helm chart, or apply the folder crds ({error})"
         raise ConfigError(msg) from error

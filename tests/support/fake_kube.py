@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 from rft_operator.api import KIND
@@ -97,6 +97,12 @@ class FakeKube:
             return label_selector is None or rules.selects(label_selector, meta.get("labels") or {})
 
         return [copy.deepcopy(obj) for obj in self.find(kind) if fits(obj)]
+
+    async def pages(
+        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
+    ) -> AsyncIterator[Objects]:
+        for each in await self.list(kind=kind, namespace=namespace, label_selector=label_selector):
+            yield [each]
 
     async def emit(self, *, regarding: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
         self.events.append((type_, reason, message))

@@ -23,6 +23,7 @@ from rft_operator.domain.observe import KIND
 from rft_operator.errors import Conflict, KubeError, Unavailable
 from rft_operator.metrics import Metrics, RunCollector
 from rft_operator.runtime.cache import Cache
+from rft_operator.runtime.event_queue import EventQueue
 from rft_operator.runtime.kube_client import KubeClient
 from rft_operator.runtime.price_file import PriceFile
 from rft_operator.runtime.queue import WorkQueue
@@ -44,6 +45,7 @@ class Runtime:
         self.metrics = metrics
         self.cache = Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
+        self.events = EventQueue(kube)
         self.prices = PriceFile(config.prices_file, metrics)
         self.progress_ca: str | None = None
         self.elected = False
@@ -57,6 +59,7 @@ class Runtime:
             catalogue=lambda: self.prices.catalogue,
             now=kube.clock.now,
             metrics=metrics,
+            emit=self.events.emit,
         )
         metrics.registry.register(RunCollector(self._parsed, kube.clock.now))
 
@@ -76,7 +79,7 @@ class Runtime:
 
     def _parsed(self) -> list[ReasoningFinetune]:
         runs = []
-        for raw in list(self.cache.resources()):
+        for raw in self.cache.resources():
             try:
                 runs.append(ReasoningFinetune.parse(dict(raw)))
             except ValidationError:
@@ -109,6 +112,7 @@ class Runtime:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.config.workers):
                     group.create_task(self._work())
+                group.create_task(self.events.run())
                 group.create_task(self._sweep_again())
                 group.create_task(self._tick())
         finally:

@@ -1,4 +1,4 @@
-"""The operator's view of the API server: seven calls, one place for time-outs, metrics and error mapping.
+"""The operator's view of the API server: eight calls, one place for time-outs, metrics and error mapping.
 
 Invariant: a method either returns or raises an error of :mod:`rft_operator.errors`; nothing of the client
 library leaks out. The real implementation and the fake pass the same contract suite.
@@ -6,7 +6,7 @@ library leaks out. The real implementation and the fake pass the same contract s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 JsonObject = Mapping[str, Any]
@@ -40,10 +40,16 @@ class Kube(Protocol):
         """Read one object; NotFound if absent. Of a Secret only the metadata is fetched."""
         ...
 
+    def pages(
+        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
+    ) -> AsyncIterator[Sequence[JsonObject]]:
+        """Read all objects of a kind page by page, so that they need not all be in memory at once."""
+        ...
+
     async def list(
         self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
     ) -> Sequence[JsonObject]:
-        """Read all objects of a kind, in pages."""
+        """Read all objects of a kind."""
         ...
 
     async def emit(self, *, regarding: JsonObject, type_: str, reason: str, message: str) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -148,8 +148,14 @@ class KubeClient:
     async def list(
         self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
     ) -> Sequence[JsonObject]:
-        """Read all objects of a kind, in pages."""
-        items: list[JsonObject] = []
+        """Read all objects of a kind."""
+        pages = self.pages(kind=kind, namespace=namespace, label_selector=label_selector)
+        return [item async for page in pages for item in page]
+
+    async def pages(
+        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
+    ) -> AsyncGenerator[Sequence[JsonObject], None]:
+        """Read all objects of a kind page by page."""
         query = {"limit": str(PAGE)}
         if label_selector is not None:
             query["labelSelector"] = label_selector
@@ -165,10 +171,10 @@ class KubeClient:
             )
             # Items of a list come without the two fields that every single object has.
             head = {"apiVersion": endpoint.api_version, "kind": kind}
-            items += [{**head, **item} for item in page["items"]]
             token = page["metadata"].get("continue")
+            yield [{**head, **item} for item in page["items"]]
             if not token:
-                return items
+                return
             query["continue"] = token
 
     async def emit(self, *, regarding: JsonObject, type_: str, reason: str, message: str) -> None:

@@ -8,7 +8,7 @@ An action that fails ends the actions of this look; the Events are written all t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,8 +41,11 @@ class Reconciler:
         catalogue: Callable[[], PriceCatalogue],
         now: Callable[[], int],
         metrics: Metrics,
+        emit: Callable[..., Awaitable[None]] | None = None,
     ) -> None:
+        """``emit`` takes Events in the place of ``kube``, to write them later."""
         self._kube = kube
+        self._emit = emit or kube.emit
         self._cache = cache
         self._settings = settings
         self._catalogue = catalogue
@@ -67,7 +70,7 @@ class Reconciler:
         try:
             decided = await self._decide(key, resource)
         except InvalidResource as error:
-            await self._kube.emit(regarding=raw, type_="Warning", reason=error.reason, message=str(error))
+            await self._emit(regarding=raw, type_="Warning", reason=error.reason, message=str(error))
             return None
         await self._write_status(raw, resource, decided)
         await self._execute(raw, decided)
@@ -140,9 +143,9 @@ class Reconciler:
         for event in decided.events:
             fields = {"namespace": raw["metadata"]["namespace"], "finetune": raw["metadata"]["name"]}
             log.info("%s: %s", event.reason, event.message, extra=fields)
-            await self._kube.emit(regarding=raw, type_=event.type, reason=event.reason, message=event.message)
+            await self._emit(regarding=raw, type_=event.type, reason=event.reason, message=event.message)
         if isinstance(failed, Rejected):
-            await self._kube.emit(regarding=raw, type_="Warning", reason="Refused", message=str(failed))
+            await self._emit(regarding=raw, type_="Warning", reason="Refused", message=str(failed))
         if failed is not None:
             raise failed
 
@@ -200,7 +203,7 @@ class Reconciler:
 
     async def _report_unreadable(self, raw: JsonObject, words: str) -> None:
         message = f"The resource does not fit this operator's schema; apply the CRD of its version. {words}"
-        await self._kube.emit(regarding=raw, type_="Warning", reason="Unreadable", message=message[:1_000])
+        await self._emit(regarding=raw, type_="Warning", reason="Unreadable", message=message[:1_000])
 
 
 def describe(error: Exception) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Invariant: after a sweep the cache holds nothing that is gone and lacks nothing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from rft_operator.domain.facts import LABEL_MANAGED_BY, MANAGED_BY, ChildKind, Key
 from rft_operator.domain.observe import KIND
@@ -26,17 +26,19 @@ async def sweep(kube: Kube, cache: Cache, queue: WorkQueue[Key], *, namespaces: 
         changed += cache.put(node)
     for kind in KINDS:
         before = cache.identities(kind)
-        listed = await _list(kube, kind, namespaces)
-        changed += cache.drop_missing(kind, before=before, listed=listed)
-        for raw in listed:
+        listed: list[JsonObject] = []
+        async for raw in _each(kube, kind, namespaces):
             changed += cache.put(raw)
+            listed.append({"metadata": {"uid": raw["metadata"]["uid"]}})
+        changed += cache.drop_missing(kind, before=before, listed=listed)
     for key in {*changed, *cache.known_keys()}:
         queue.add(key)
 
 
-async def _list(kube: Kube, kind: str, namespaces: Sequence[str]) -> list[JsonObject]:
+async def _each(kube: Kube, kind: str, namespaces: Sequence[str]) -> AsyncIterator[JsonObject]:
+    """Yield all objects of a kind; at most one page of them is in memory."""
     selector = None if kind == KIND else SELECTOR
-    found: list[JsonObject] = []
     for namespace in namespaces or (None,):
-        found += await kube.list(kind=kind, namespace=namespace, label_selector=selector)
-    return found
+        async for page in kube.pages(kind=kind, namespace=namespace, label_selector=selector):
+            for raw in page:
+                yield raw
