@@ -14,7 +14,7 @@ from bench.load import FirstChildren, burst, create, delete_all, first_children,
 from bench.machine import Usage
 from bench.process import MeasuredOperator
 from rft_operator.domain.facts import Key
-from rft_operator.domain.gang import SCHEDULING_PATIENCE_SECONDS
+from rft_operator.domain.show import SCHEDULING_PATIENCE_SECONDS
 from support.operator_process import Samples
 
 Pids = Callable[[], dict[str, int]]

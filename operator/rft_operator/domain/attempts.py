@@ -20,11 +20,12 @@ from rft_operator.domain.budget import pod_deadline_seconds
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import ChildKind, PodFacts
 from rft_operator.domain.failure import classify_end, parse_result
-from rft_operator.domain.gang import COUNTED_STOPS, DRAINING_STOPS, Gang, Stop, others_alive
+from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, service, stage_job
 from rft_operator.domain.money_state import Money, budget_state
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import is_complete, take_over
+from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, Stop
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage, StageResult
 

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rft_operator.api.status import Attempt, Condition, ConditionStatus, ConditionType, PodCounts
+from rft_operator.api.status import Attempt, PodCounts
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
-from rft_operator.domain.failure import Trouble, classify_pod
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
-
-SCHEDULING_PATIENCE_SECONDS = 10
-"""An unschedulable pod is announced after so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,89 +136,6 @@ def stray_jobs(draft: Draft) -> tuple[JobFacts, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """A reason to end the open attempt now."""
-
-    reason: str
-    message: str
-
-
-COUNTED_STOPS = frozenset({"PendingTimeout", "StartupTimeout", "Stalled", "RankFailed"})
-"""Stops that use up one of retries.maxRestarts; suspension, budget and node loss do not."""
-DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted"})
-"""Stops that are asked for; the attempt then ended as Drained, not as Failed."""
-
-
-def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
-    """Return why the gang must be taken down, if it hangs, waits too long or lost a node."""
-    lost = [pod for pod in gang.pods if pod.uid in gang.lost]
-    if lost:
-        names = ", ".join(f"{pod.name} on node {pod.node}" for pod in lost)
-        return Stop(reason="NodeLost", message=f"The node does not answer: {names}.")
-    return _pending_stop(draft, attempt, gang) or _silence_stop(draft, attempt, gang) or _half_dead_stop(draft, gang)
-
-
-def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
-    waiting = [pod for pod in gang.pods if pod.phase is PodPhase.PENDING]
-    missing = gang.desired - len(gang.pods)
-    if not waiting and missing <= 0:
-        return None
-    due = _incomplete_since(draft, attempt) + draft.spec.timeouts.pending_seconds
-    if draft.now < due:
-        draft.wake(due)
-        return None
-    troubles = [trouble.message for pod in waiting if (trouble := classify_pod(pod)) is not None]
-    why = troubles[0] if troubles else f"{len(waiting) + max(0, missing)} of {gang.desired} pods do not run."
-    seconds = draft.spec.timeouts.pending_seconds
-    return Stop(reason="PendingTimeout", message=f"Not started within {seconds} s: {why}")
-
-
-def _incomplete_since(draft: Draft, attempt: Attempt) -> int:
-    """Return since when not all ranks run; a gang that ran and lost a pod waits anew."""
-    running = draft.condition(ConditionType.RUNNING)
-    if running is None or running.status is not ConditionStatus.FALSE:
-        return draft.now
-    return max(epoch(attempt.start_time), epoch(running.last_transition_time))
-
-
-def _silence_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
-    if gang.stage is not Stage.TRAIN or draft.view.settings.progress_url is None or not gang.all_running:
-        return None
-    timeouts, progress, heard_since = draft.spec.timeouts, draft.status.progress, draft.view.listening_since
-    reported = progress is not None and progress.stage == attempt.stage and progress.attempt == attempt.number
-    if reported and progress is not None and progress.step:
-        due = max(epoch(progress.last_advance_time), heard_since) + timeouts.stall_seconds
-        stop = Stop(
-            reason="Stalled",
-            message=f"No step after step {progress.step} for {timeouts.stall_seconds} s (timeouts.stallSeconds).",
-        )
-    else:
-        first = max(pod.started_at or pod.scheduled_at or draft.now for pod in gang.pods)
-        due = max(first, heard_since) + timeouts.startup_seconds
-        stop = Stop(
-            reason="StartupTimeout",
-            message=f"No first step within {timeouts.startup_seconds} s (timeouts.startupSeconds).",
-        )
-    if draft.now < due:
-        draft.wake(due)
-        return None
-    return stop
-
-
-def _half_dead_stop(draft: Draft, gang: Gang) -> Stop | None:
-    """The Job controller takes the gang down when a rank fails; if it has not for long, the operator does."""
-    failed = [pod for pod in gang.pods if pod.phase is PodPhase.FAILED]
-    if not failed or not gang.live:
-        return None
-    first = min(pod.phase_written_at or pod.finished_at or draft.now for pod in failed)
-    due = first + draft.spec.checkpoint.grace_seconds + 60
-    if draft.now < due:
-        draft.wake(due)
-        return None
-    return Stop(reason="RankFailed", message=f"{failed[0].name} failed and its peers did not end.")
-
-
 def ended(draft: Draft, attempt: Attempt, gang: Gang) -> bool:
     """Return whether no pod of the attempt runs or will run.
 
@@ -245,58 +158,3 @@ def ended(draft: Draft, attempt: Attempt, gang: Gang) -> bool:
     due = epoch(attempt.start_time) + 120
     draft.wake(max(due, draft.now + 5))
     return draft.now >= due
-
-
-def show_gang(draft: Draft, gang: Gang | None) -> None:
-    """Write status.pods and the conditions Scheduled and Running."""
-    if gang is None or not gang.pods:
-        word = "NoPods" if gang is None else "Creating"
-        for type_ in (ConditionType.SCHEDULED, ConditionType.RUNNING):
-            draft.set_condition(type_, False, word, "No pod exists now.")
-        draft.update(pods=gang.counts if gang else None)
-        return
-    draft.update(pods=gang.counts)
-    unbound = [pod for pod in gang.pods if pod.scheduled_at is None and not pod.terminal]
-    if unbound:
-        message = unbound[0].unschedulable_message or "Waiting for the scheduler."
-        reason = "Unschedulable" if unbound[0].unschedulable_message else "Waiting"
-        partly = len(unbound) < gang.desired
-        draft.set_condition(
-            ConditionType.SCHEDULED,
-            False,
-            "GangIncomplete" if partly else reason,
-            f"{unbound[0].name}: {message}",
-        )
-    else:
-        draft.set_condition(ConditionType.SCHEDULED, True, "AllPodsScheduled", _where(gang))
-    if gang.all_running:
-        draft.set_condition(ConditionType.RUNNING, True, "AllRanksRunning", f"{gang.desired} of {gang.desired} run.")
-        return
-    trouble = next((found for pod in gang.pods if (found := classify_pod(pod)) is not None), None)
-    if trouble is not None and _is_news(draft, trouble):
-        _announce(draft, trouble.reason, trouble.message)
-        draft.set_condition(ConditionType.RUNNING, False, trouble.reason, trouble.message)
-    else:
-        draft.set_condition(ConditionType.RUNNING, False, "Starting", f"{gang.counts.running} of {gang.desired} run.")
-
-
-def _is_news(draft: Draft, trouble: Trouble) -> bool:
-    """A pod that is unschedulable for a few seconds only waits, for example for its new volume to be bound."""
-    if trouble.reason != "Unschedulable" or trouble.pod is None:
-        return True
-    due = trouble.pod.created_at + SCHEDULING_PATIENCE_SECONDS
-    if draft.now < due:
-        draft.wake(due)
-        return False
-    return True
-
-
-def _announce(draft: Draft, reason: str, message: str) -> None:
-    old: Condition | None = draft.condition(ConditionType.RUNNING)
-    if old is None or old.reason != reason or old.status is not ConditionStatus.FALSE:
-        draft.emit("Warning", reason, message)
-
-
-def _where(gang: Gang) -> str:
-    nodes = sorted({pod.node for pod in gang.pods if pod.node})
-    return f"On {', '.join(nodes[:8])}{' and others' if len(nodes) > 8 else ''}."

@@ -14,25 +14,17 @@ from rft_operator.domain.accept import accept
 from rft_operator.domain.actions import Apply, Delete, Plan, SetFinalizers
 from rft_operator.domain.attempts import begin, budget_stop, complete, conclude, fail, provide, stop_if_needed
 from rft_operator.domain.budget import admit
-from rft_operator.domain.draft import Draft, is_true
+from rft_operator.domain.draft import Draft
 from rft_operator.domain.ending import delete, finished, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind
-from rft_operator.domain.gang import (
-    DRAINING_STOPS,
-    Gang,
-    Stop,
-    ended,
-    gang_of,
-    others_alive,
-    show_gang,
-    stray_jobs,
-    trouble_stop,
-)
+from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, stray_jobs
 from rft_operator.domain.ledger import releasable
 from rft_operator.domain.manifests import child_name, claim, run_config_map
 from rft_operator.domain.money_state import Money, announce_thresholds, meter, show_money
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import take_report
+from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
+from rft_operator.domain.stops import Stop, trouble_stop
 from rft_operator.domain.view import View
 from rft_trainer.contract import Stage
 
@@ -65,7 +57,7 @@ def plan(view: View, now: int) -> Plan:
 def _live(draft: Draft, money: Money) -> None:
     if draft.recorded.start_time is None:
         accept(draft, money)
-        _first_sight(draft)
+        first_sight(draft)
         if draft.status.start_time is None:
             draft.update(stage=DisplayStage.PENDING)
             return
@@ -82,9 +74,9 @@ def _live(draft: Draft, money: Money) -> None:
     attempt = draft.open_attempt()
     gang = gang_of(draft, attempt) if attempt is not None else None
     show_gang(draft, gang)
-    _show_progressing(draft, attempt)
+    show_progressing(draft, attempt)
     announce_thresholds(draft, money)
-    draft.update(stage=_stage_word(draft, attempt, gang))
+    draft.update(stage=stage_word(draft, attempt, gang))
     show_money(draft, money, stop_at=stop_at)
 
 
@@ -266,46 +258,3 @@ def _release_pods(draft: Draft) -> None:
                 finalizers=tuple(each for each in pod.finalizers if each != FINALIZER),
             )
         )
-
-
-def _first_sight(draft: Draft) -> None:
-    """Write every condition type once, so that `kubectl wait` and people find them."""
-    for type_ in ConditionType:
-        if draft.condition(type_) is None:
-            status = ConditionStatus.UNKNOWN
-            draft.set_condition(type_, status, "NotYet")
-
-
-def _show_progressing(draft: Draft, attempt: Attempt | None) -> None:
-    progress = draft.status.progress
-    if attempt is None:
-        draft.set_condition(ConditionType.PROGRESSING, False, "NoAttempt", "No attempt is running.")
-    elif attempt.stop_reason is not None:
-        draft.set_condition(ConditionType.PROGRESSING, False, attempt.stop_reason, attempt.message or "")
-    elif progress is not None and (progress.stage, progress.attempt) == (attempt.stage, attempt.number):
-        draft.set_condition(ConditionType.PROGRESSING, True, "Advancing")
-    else:
-        draft.set_condition(ConditionType.PROGRESSING, ConditionStatus.UNKNOWN, "NoReports", "No report yet.")
-
-
-def _stage_word(draft: Draft, attempt: Attempt | None, gang: Gang | None) -> DisplayStage:
-    if is_true(draft.status, ConditionType.COMPLETE):
-        return DisplayStage.COMPLETE
-    if is_true(draft.status, ConditionType.FAILED):
-        return DisplayStage.FAILED
-    if attempt is None:
-        if is_true(draft.status, ConditionType.SUSPENDED):
-            return DisplayStage.SUSPENDED
-        last = draft.status.attempts[-1] if draft.status.attempts else None
-        failed = last is not None and last.outcome is not None and last.outcome.value == "Failed"
-        return DisplayStage.RESTARTING if failed else DisplayStage.PENDING
-    if attempt.stop_reason is not None:
-        stopping = attempt.stop_reason in DRAINING_STOPS
-        return DisplayStage.STOPPING if stopping else DisplayStage.RESTARTING
-    if attempt.stage == Stage.PREPARE:
-        return DisplayStage.PREPARING
-    if attempt.stage == Stage.EVALUATE:
-        return DisplayStage.EVALUATING
-    progress = draft.status.progress
-    reported = progress is not None and (progress.stage, progress.attempt) == (attempt.stage, attempt.number)
-    return DisplayStage.TRAINING if reported and gang is not None else DisplayStage.STARTING

@@ -1,0 +1,99 @@
+"""Why a gang must be taken down before its work is done: lost nodes, hangs, waits without end.
+
+Invariant: a clock counts against a gang only while this operator could have seen it move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rft_operator.api.status import Attempt, ConditionStatus, ConditionType
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.facts import PodPhase
+from rft_operator.domain.failure import classify_pod
+from rft_operator.domain.gang import Gang
+from rft_operator.domain.timestamps import epoch
+from rft_trainer.contract import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """A reason to end the open attempt now."""
+
+    reason: str
+    message: str
+
+
+COUNTED_STOPS = frozenset({"PendingTimeout", "StartupTimeout", "Stalled", "RankFailed"})
+"""Stops that use up one of retries.maxRestarts; suspension, budget and node loss do not."""
+DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted"})
+"""Stops that are asked for; the attempt then ended as Drained, not as Failed."""
+
+
+def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
+    """Return why the gang must be taken down, if it hangs, waits too long or lost a node."""
+    lost = [pod for pod in gang.pods if pod.uid in gang.lost]
+    if lost:
+        names = ", ".join(f"{pod.name} on node {pod.node}" for pod in lost)
+        return Stop(reason="NodeLost", message=f"The node does not answer: {names}.")
+    return _pending_stop(draft, attempt, gang) or _silence_stop(draft, attempt, gang) or _half_dead_stop(draft, gang)
+
+
+def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
+    waiting = [pod for pod in gang.pods if pod.phase is PodPhase.PENDING]
+    missing = gang.desired - len(gang.pods)
+    if not waiting and missing <= 0:
+        return None
+    due = _incomplete_since(draft, attempt) + draft.spec.timeouts.pending_seconds
+    if draft.now < due:
+        draft.wake(due)
+        return None
+    troubles = [trouble.message for pod in waiting if (trouble := classify_pod(pod)) is not None]
+    why = troubles[0] if troubles else f"{len(waiting) + max(0, missing)} of {gang.desired} pods do not run."
+    seconds = draft.spec.timeouts.pending_seconds
+    return Stop(reason="PendingTimeout", message=f"Not started within {seconds} s: {why}")
+
+
+def _incomplete_since(draft: Draft, attempt: Attempt) -> int:
+    """Return since when not all ranks run; a gang that ran and lost a pod waits anew."""
+    running = draft.condition(ConditionType.RUNNING)
+    if running is None or running.status is not ConditionStatus.FALSE:
+        return draft.now
+    return max(epoch(attempt.start_time), epoch(running.last_transition_time))
+
+
+def _silence_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
+    if gang.stage is not Stage.TRAIN or draft.view.settings.progress_url is None or not gang.all_running:
+        return None
+    timeouts, progress, heard_since = draft.spec.timeouts, draft.status.progress, draft.view.listening_since
+    reported = progress is not None and progress.stage == attempt.stage and progress.attempt == attempt.number
+    if reported and progress is not None and progress.step:
+        due = max(epoch(progress.last_advance_time), heard_since) + timeouts.stall_seconds
+        stop = Stop(
+            reason="Stalled",
+            message=f"No step after step {progress.step} for {timeouts.stall_seconds} s (timeouts.stallSeconds).",
+        )
+    else:
+        first = max(pod.started_at or pod.scheduled_at or draft.now for pod in gang.pods)
+        due = max(first, heard_since) + timeouts.startup_seconds
+        stop = Stop(
+            reason="StartupTimeout",
+            message=f"No first step within {timeouts.startup_seconds} s (timeouts.startupSeconds).",
+        )
+    if draft.now < due:
+        draft.wake(due)
+        return None
+    return stop
+
+
+def _half_dead_stop(draft: Draft, gang: Gang) -> Stop | None:
+    """The Job controller takes the gang down when a rank fails; if it has not for long, the operator does."""
+    failed = [pod for pod in gang.pods if pod.phase is PodPhase.FAILED]
+    if not failed or not gang.live:
+        return None
+    first = min(pod.phase_written_at or pod.finished_at or draft.now for pod in failed)
+    due = first + draft.spec.checkpoint.grace_seconds + 60
+    if draft.now < due:
+        draft.wake(due)
+        return None
+    return Stop(reason="RankFailed", message=f"{failed[0].name} failed and its peers did not end.")
