@@ -19,6 +19,17 @@ from rft_trainer.stage_main import report_error
 from unit.trainer.factory import wait_until
 
 
+@pytest.fixture(autouse=True)
+def others_live_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 ends all that is left in its pod; here it is the whole test session, with clusters below it."""
+    before = set(descendants_of(os.getpid()))
+
+    def own(ancestor: int) -> list[int]:
+        return [pid for pid in descendants_of(ancestor) if pid not in before]
+
+    monkeypatch.setattr("rft_trainer.launch.child.descendants_of", own)
+
+
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path)
