@@ -69,6 +69,7 @@ class Kubelet:
         self._namespace = namespace
         self.nodes = [f"{namespace}-{index + 1}" for index in range(nodes)]
         self.manner = drains()
+        self._stopping = asyncio.Event()
 
     # -- nodes ------------------------------------------------------------------------------------------------
 
@@ -99,10 +100,22 @@ class Kubelet:
             await self._core.patch_node(name, {"spec": {"unschedulable": wanted}}, _content_type=PATCH)
 
     async def run(self) -> None:
-        """Renew the nodes' leases and end deleted pods, until cancelled."""
+        """Renew the nodes' leases and end deleted pods, until :meth:`stop`."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(_again(self._beat, HEARTBEAT_SECONDS))
-            group.create_task(_again(self._obey, ROUND_SECONDS))
+            group.create_task(self._again(self._beat, HEARTBEAT_SECONDS))
+            group.create_task(self._again(self._obey, ROUND_SECONDS))
+
+    def stop(self) -> None:
+        """End after the requests that are under way: a cancelled one would leave its connection open."""
+        self._stopping.set()
+
+    async def _again(self, act: Callable[[], Awaitable[None]], every_seconds: float) -> None:
+        """Repeat; what went wrong with a pod or with the API server is tried again."""
+        while not self._stopping.is_set():
+            with contextlib.suppress(KubeError, client.ApiException, aiohttp.ClientError):
+                await act()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), every_seconds)
 
     async def _beat(self) -> None:
         for name in self.nodes:
@@ -191,14 +204,6 @@ class Kubelet:
         return await self._kube.get(kind="Pod", namespace=meta["namespace"], name=meta["name"])
 
 
-async def _again(act: Callable[[], Awaitable[None]], every_seconds: float) -> None:
-    """Repeat until cancelled; what went wrong with a pod or with the API server is tried again."""
-    while True:
-        with contextlib.suppress(KubeError, client.ApiException, aiohttp.ClientError):
-            await act()
-        await asyncio.sleep(every_seconds)
-
-
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
@@ -225,7 +230,6 @@ async def kubelets(core: client.CoreV1Api, kube: KubeClient, *, namespace: str, 
     try:
         yield kubelet
     finally:
-        task.cancel()
-        (ended,) = await asyncio.gather(task, return_exceptions=True)
+        kubelet.stop()
+        await task
         await kubelet.leave()
-        assert isinstance(ended, asyncio.CancelledError), ended

@@ -118,6 +118,15 @@ class LiveRun:
         ]
         return sorted(found, key=lambda each: each.time)
 
+    async def events_until(self, reason: str) -> list[Event]:
+        """Wait until something is announced; return all Events so far. They are written in order, after the status."""
+
+        async def look() -> list[Event] | None:
+            found = await self.events()
+            return found if any(each.reason == reason for each in found) else None
+
+        return await eventually(look, what=f"an Event {reason}")
+
     async def children(self, kind: str) -> list[Mapping[str, Any]]:
         """Return the objects of a kind that the operator made for the run."""
         selector = f"{OURS},rft.dev/finetune={self.name}"

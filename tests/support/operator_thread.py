@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import selectors
 import threading
 from collections.abc import AsyncIterator, Callable
 
@@ -28,7 +29,8 @@ class OperatorThread(Operator):
     def __init__(self, config: Config) -> None:
         super().__init__(config.metrics_port)
         self.config = config
-        self._loop = asyncio.new_event_loop()
+        self._selector = selectors.DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
         self._stop = asyncio.Event()
         self._outcome: int | BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=config.pod_name, daemon=True)
@@ -37,9 +39,19 @@ class OperatorThread(Operator):
     def _run(self) -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                self._outcome = runner.run(serve(self.config, self._stop))
+                outcome = runner.run(serve(self.config, self._stop))
+                runner.run(self._connections_closed())
+                self._outcome = outcome
         except BaseException as error:  # noqa: BLE001 - handed to whoever asks
             self._outcome = error
+
+    async def _connections_closed(self) -> None:
+        """Wait for the server's goodbye on connections whose request was cancelled; else the loop warns of them."""
+
+        async def closed() -> bool:
+            return len(self._selector.get_map()) == 1  # what wakes the loop
+
+        await eventually(closed, what="the operator's connections to be closed")
 
     def check_alive(self) -> None:
         """Raise OperatorError if it has ended."""
@@ -57,11 +69,12 @@ class OperatorThread(Operator):
 
 @contextlib.asynccontextmanager
 async def operating(config: Config, *, until: str = LEADING) -> AsyncIterator[OperatorThread]:
-    """Run an operator, ready when it is given; it must end in order."""
+    """Run an operator, ready when it is given; no reconcile may crash, and it must end in order."""
     operator = OperatorThread(config)
     try:
         await operator.ready(until)
         yield operator
+        assert (await operator.metrics()).total("rft_reconciles_total", result="crash") == 0
     finally:
         await operator.stop()
 

@@ -14,7 +14,7 @@ BACK_OFF = 'Back-off pulling image "rft-trainer:test": not found'
 
 
 async def announced(run: LiveRun, reason: str) -> list[Event]:
-    return [event for event in await run.events() if event.reason == reason]
+    return [event for event in await run.events_until(reason) if event.reason == reason]
 
 
 async def test_pod_that_waits_is_announced_once_in_its_own_words_when_it_stays_unschedulable_or_without_image(
@@ -24,6 +24,7 @@ async def test_pod_that_waits_is_announced_once_in_its_own_words_when_it_stays_u
     await run.apply()
     found = await run.until_condition(ConditionType.RUNNING, "False", reason="Unschedulable")
     assert "0/2 nodes are available: 2 node(s) were unschedulable" in found.message
+    await announced(run, "Unschedulable")
     await idle(operator, run)
     (event,) = await announced(run, "Unschedulable")
     assert (event.type, event.count) == ("Warning", 1)
@@ -88,6 +89,7 @@ async def test_attempts_are_classified_and_counted_when_ranks_end_badly(
         (event,) = await announced(run, reason)
         assert part in event.note
         assert (event.type, event.count) == ("Warning", 1)
+    await run.events_until("Failed")
     await run.until(lambda status: not status.ledger.open and not status.ledger.uncounted, what="the last bill")
     await run.controllers_rest()
     await idle(operator, run)

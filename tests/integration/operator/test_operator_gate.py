@@ -55,7 +55,7 @@ async def test_run_names_what_is_missing_and_starts_by_itself_when_it_is_created
     volumes = {each["name"]: each for each in pod["spec"]["volumes"]}
     assert volumes["rft-data"]["persistentVolumeClaim"]["claimName"] == "corpus"
     assert volumes["settings"]["configMap"]["name"] == "trainer-settings"
-    warned = [event.reason for event in await run.events() if event.type == "Warning"]
+    warned = [event.reason for event in await run.events_until("Accepted") if event.type == "Warning"]
     assert warned == list(missing)
 
 

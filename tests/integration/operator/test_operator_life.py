@@ -54,7 +54,7 @@ async def test_run_is_trained_evaluated_and_billed_to_the_second_when_its_pods_d
     assert (status.usage.gpu_seconds, status.cost.spent_micro_usd) == (seconds, seconds * MICRO_USD_PER_GPU_SECOND)
     assert status.evaluation is not None
     assert status.evaluation.display == "0.000 -> 0.900"
-    reasons = [event.reason for event in await run.events()]
+    reasons = [event.reason for event in await run.events_until("Complete")]
     assert [each for each in reasons if each != "AttemptStarted"] == [
         "Accepted", "Prepared", "Trained", "Evaluated", "Complete"
     ]  # fmt: skip

@@ -52,7 +52,7 @@ async def test_run_leaves_nothing_behind_when_it_is_deleted_in_any_stage(
     except AssertionError as error:
         error.add_note(f"left are {await left()}")
         raise
-    deleted = [event.note for event in await runs["training"].events() if event.reason == "Deleted"]
+    deleted = [event.note for event in await runs["training"].events_until("Deleted") if event.reason == "Deleted"]
     assert len(deleted) == 1
     assert "GPU-hours" in deleted[0]
 
@@ -67,4 +67,4 @@ async def test_run_is_deleted_by_itself_when_its_time_to_live_has_passed(
         return not await run.leftovers()
 
     await eventually(gone, what="the run to be gone", seconds=GARBAGE_SECONDS)
-    assert "Complete" in [event.reason for event in await run.events()]
+    await run.events_until("Complete")
