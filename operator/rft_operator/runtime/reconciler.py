@@ -2,7 +2,7 @@
 
 Invariant: the status write comes first and carries the resourceVersion that was read; only when it succeeded do
 actions and Events follow. So nothing is ever done that is not on record, and a crash anywhere repeats safely.
-An action that fails ends the actions of this look; the Events are written all the same.
+An action that fails ends the actions of this look, but for finalizers; the Events are written all the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.domain.actions import Action, Apply, Delete, Plan
+from rft_operator.domain.actions import Action, Apply, Delete, Plan, SetFinalizers
 from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, Key, Settings
 from rft_operator.domain.manifests import references
 from rft_operator.domain.observe import KIND
@@ -134,11 +134,14 @@ class Reconciler:
     async def _execute(self, raw: JsonObject, decided: Plan) -> None:
         failed: KubeError | None = None
         for action in decided.actions:
+            # A finalizer waits for nothing else: a namespace that is being deleted takes no new object, and its end
+            # waits for the pods that are held.
+            if failed is not None and not isinstance(action, SetFinalizers):
+                continue
             try:
                 await self._act(action)
             except KubeError as error:
-                failed = error
-                break
+                failed = failed or error
         # Events also follow a failed action: what they tell is on record, and no later plan tells it again.
         for event in decided.events:
             fields = {"namespace": raw["metadata"]["namespace"], "finetune": raw["metadata"]["name"]}

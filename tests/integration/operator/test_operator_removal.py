@@ -9,7 +9,7 @@ from rft_operator.runtime.kube_client import KubeClient
 from rft_trainer.contract import Stage
 from support.kubelet import Kubelet
 from support.live_run import LiveRun
-from support.operator_thread import OperatorThread
+from support.operator_thread import OperatorThread, Settings, operating
 from support.polling import eventually
 from support.side import GARBAGE_SECONDS
 
@@ -68,3 +68,21 @@ async def test_run_is_deleted_by_itself_when_its_time_to_live_has_passed(
 
     await eventually(gone, what="the run to be gone", seconds=GARBAGE_SECONDS)
     await run.events_until("Complete")
+
+
+async def test_namespace_goes_when_it_is_deleted_under_a_run_in_training(
+    settings: Settings, kubelet: Kubelet, kube: KubeClient, run: LiveRun
+) -> None:
+    # The operator lives elsewhere, as it does where a chart installed it.
+    async with operating(settings(namespace="default", leader_election=False, progress_url=None)) as operator:
+        await run.apply(checkpoint={"graceSeconds": 10})
+        await kubelet.work(Stage.PREPARE)
+        await kubelet.start(Stage.TRAIN)
+        await run.until(lambda status: len(status.ledger.open) == 2, what="the meter to run")
+        await kube.delete(kind="Namespace", namespace="", name=run.namespace)
+
+        async def gone() -> bool:
+            return run.namespace not in [each["metadata"]["name"] for each in await kube.list(kind="Namespace")]
+
+        await eventually(gone, what="the namespace to be gone", seconds=GARBAGE_SECONDS)
+        assert (await operator.metrics()).total("reasoning_finetune_budget_usd") == 0
