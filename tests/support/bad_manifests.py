@@ -55,6 +55,11 @@ BAD: list[Bad] = [
         '"My_Secret": must be the name of an object: lower-case letters',
     ),
     (
+        {"model": {"uri": "hf://a/b", "secretRef": {"name": "hub", "key": "..data"}}},
+        "spec.model.secretRef.key",
+        'but not "." alone or ".." in front',
+    ),
+    (
         {"model": {"uri": "hf://a/b", "secretRef": {"name": "hub", "key": "a b"}}},
         "spec.model.secretRef.key",
         '"a b": must be a key of a Secret',
@@ -105,10 +110,20 @@ BAD: list[Bad] = [
     ({"training": {"learningRate": 1e-5}}, "spec.training.learningRate", 'must be of type string: "number"'),
     # resources, scheduling, storage
     ({"resources": {"nodes": 0}}, "spec.resources.nodes", "greater than or equal to 1"),
+    (
+        {"resources": {"gpuResource": "requests.nvidia.com/gpu"}},
+        "spec.resources.gpuResource",
+        "requests. stands in quotas only; write the name that nodes offer",
+    ),
     ({"resources": {"gpuResource": "gpu"}}, "spec.resources.gpuResource", '"gpu": must be the name of an extended'),
     ({"resources": {"memory": "lots"}}, "spec.resources.memory", '"lots": must be a quantity above 0, such as'),
     ({"resources": {"cpu": 0}}, "spec.resources.cpu", "0: must be a quantity above 0"),
     ({"resources": {"sharedMemory": "0Gi"}}, "spec.resources.sharedMemory", '"0Gi": must be a quantity above 0'),
+    (
+        {"scheduling": {"nodeSelector": {"a..b/c": "d"}}},
+        "spec.scheduling.nodeSelector",
+        "a..b/c: this key must look like pool",
+    ),
     (
         {"scheduling": {"nodeSelector": {"a b": "c"}}},
         "spec.scheduling.nodeSelector",
@@ -221,6 +236,11 @@ BAD: list[Bad] = [
         "rft.dev/x: this annotation is the operator's; choose another key",
     ),
     (
+        {"podTemplate": {"annotations": {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}}},
+        "spec.podTemplate.annotations",
+        "container.apparmor.security.beta.kubernetes.io/trainer: this annotation changes what Kubernetes does",
+    ),
+    (
         {"podTemplate": {"annotations": {"a/b/c": "y"}}},
         "spec.podTemplate.annotations",
         "a/b/c: this key must look like pool",
@@ -248,9 +268,10 @@ BAD: list[Bad] = [
     (
         volume(mountPath="/rft/data"),
         "spec.podTemplate.volumes[0].mountPath",
-        '"/rft/data": /rft, /tmp and /dev/shm',
+        '"/rft/data": /rft, /tmp, /dev, /proc and /sys are',
     ),
-    (volume(mountPath="/tmp/"), "spec.podTemplate.volumes[0].mountPath", "are mounted by the operator"),
+    (volume(mountPath="/tmp/"), "spec.podTemplate.volumes[0].mountPath", "are mounted already"),
+    (volume(mountPath="/dev/termination-log"), "spec.podTemplate.volumes[0].mountPath", "are mounted already"),
     (volume(mountPath="/x/../rft"), "spec.podTemplate.volumes[0].mountPath", "without . and .. in it"),
     (
         {"podTemplate": {"volumes": [VOLUME, {**VOLUME, "name": "other"}]}},

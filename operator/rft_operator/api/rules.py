@@ -13,6 +13,13 @@ _MICRO = "(has(self.training.microBatchSize) ? self.training.microBatchSize : 1)
 _AT_ONCE = f"(self.resources.nodes * self.resources.gpusPerNode * {_MICRO})"
 _HUB = "self.uri.startsWith('hf://')"
 _LIMIT = "self.spec.budget.limitUSD"
+_MEANINGFUL = (
+    "kubernetes.io/config.",
+    "container.apparmor.security.beta.kubernetes.io/",
+    "controller.kubernetes.io/",
+    "batch.kubernetes.io/",
+)
+"""Annotations of pods that Kubernetes reads: they could take a protection away, or the Job would be refused."""
 _SPENT = "oldSelf.status.cost.spentMicroUSD"
 
 
@@ -133,6 +140,12 @@ RULES: dict[Path, list[Rule]] = {
             value="self.offload",
         ),
     ],
+    ("spec", "resources", "gpuResource"): [
+        Rule(
+            expression="!self.startsWith('requests.')",
+            message="requests. stands in quotas only; write the name that nodes offer, for example nvidia.com/gpu",
+        ),
+    ],
     ("spec", "scheduling", "tolerations", "[]"): [
         Rule(
             expression="self.operator != 'Exists' || !has(self.value)",
@@ -194,6 +207,10 @@ RULES: dict[Path, list[Rule]] = {
     ],
     ("spec", "podTemplate", "annotations"): [
         _no_key_of_ours("key.startsWith('rft.dev/')", "this annotation is the operator's; choose another key"),
+        _no_key_of_ours(
+            " || ".join(f"key.startsWith('{prefix}')" for prefix in _MEANINGFUL),
+            "this annotation changes what Kubernetes does with the pod; remove it",
+        ),
     ],
     ("spec", "podTemplate", "env", "[]"): [
         Rule(
@@ -232,8 +249,8 @@ RULES: dict[Path, list[Rule]] = {
     ],
     ("spec", "podTemplate", "volumes", "[]", "mountPath"): [
         Rule(
-            expression="!self.matches('^/(rft|tmp|dev/shm)/?$|^/rft/|/[.][.]?(/|$)')",
-            message="/rft, /tmp and /dev/shm are mounted by the operator; mount it elsewhere, without . and .. in it",
+            expression="!self.matches('^/(rft|tmp|dev|proc|sys)/?$|^/(rft|dev|proc|sys)/|/[.][.]?(/|$)')",
+            message="/rft, /tmp, /dev, /proc and /sys are mounted already; mount it elsewhere, without . and .. in it",
         ),
     ],
 }

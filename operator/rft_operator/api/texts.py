@@ -20,6 +20,7 @@ INT_OR_TEXT = "x-rft-int-or-text"
 QUANTITY_PATTERN = r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.0*[1-9][0-9]*)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 AMOUNT_PATTERN = r"[0-9]{1,9}(\.[0-9]{1,6})?"
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+DNS_NAME = rf"{DNS_LABEL}(\.{DNS_LABEL})*"
 LAST_PART = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 """What stands behind the slash of a label key or an extended resource."""
 
@@ -67,7 +68,7 @@ DnsSubdomain = Annotated[
     str,
     text(
         253,
-        pattern=rf"^{DNS_LABEL}(\.{DNS_LABEL})*$",
+        pattern=f"^{DNS_NAME}$",
         remedy='must be the name of an object: lower-case letters, digits, "-" and "."',
     ),
 ]
@@ -76,13 +77,17 @@ BenchmarkName = Annotated[str, text(40, pattern=f"^{DNS_LABEL}$", remedy=LABEL_R
 VolumeName = Annotated[str, text(50, pattern=f"^{DNS_LABEL}$", remedy=LABEL_REMEDY)]
 SecretKey = Annotated[
     str,
-    text(253, pattern=r"^[-._a-zA-Z0-9]+$", remedy='must be a key of a Secret: letters, digits, "-", "_" and "."'),
+    text(
+        253,
+        pattern=r"^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$",
+        remedy='must be a key of a Secret: letters, digits, "-", "_" and ".", but not "." alone or ".." in front',
+    ),
 ]
 LabelKey = Annotated[
     str,
     text(
-        317,
-        pattern=rf"^([a-z0-9][-a-z0-9.]{{0,252}}/)?{LAST_PART}$",
+        253,
+        pattern=rf"^({DNS_NAME}/)?{LAST_PART}$",
         remedy="must look like pool or example.com/pool, with at most 63 characters after the slash",
     ),
 ]
@@ -116,8 +121,8 @@ SplitName = Annotated[
 GpuResource = Annotated[
     str,
     text(
-        317,
-        pattern=rf"^[a-z0-9][-a-z0-9.]{{0,252}}/{LAST_PART}$",
+        244,  # a quota puts "requests." in front
+        pattern=rf"^{DNS_NAME}/{LAST_PART}$",
         remedy="must be the name of an extended resource, domain/name, for example nvidia.com/gpu",
     ),
 ]

@@ -1,0 +1,141 @@
+"""What the CRD lets in, the API server takes on: no run waits for a child that is refused."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.domain.facts import Settings
+from rft_operator.domain.manifests import claim, hostfile_config_map, run_config_map, service, stage_job
+from rft_operator.domain.resolve import resolve
+from rft_trainer.contract import Stage
+from support.admission import Admission
+from support.api_server import ApiServer
+from support.builders import resource
+from support.manifests import FULL, MINIMAL
+
+SETTINGS = Settings(trainer_image="rft-trainer:test", progress_url="https://rft:8443", progress_ca="PEM")
+LONG_KEY = f"{'a' * 63}.example.com/{'b' * 63}"
+LONG_NAME = "a" * 253
+LONGEST_SECONDS = 2_147_483_647
+
+
+def volume(index: int, **source: Any) -> dict[str, Any]:
+    return {"name": f"extra-{index}", "mountPath": f"/extra/{index}", **source}
+
+
+EDGES: dict[str, dict[str, Any]] = {
+    "long keys": {
+        "scheduling": {"nodeSelector": {LONG_KEY: "c" * 63, "a": ""}, "tolerations": [{"operator": "Exists"}]},
+        "podTemplate": {"labels": {LONG_KEY: "c" * 63}, "annotations": {LONG_KEY: "any text"}},
+        "resources": {"gpuResource": LONG_KEY},
+    },
+    "long names": {
+        "scheduling": {"priorityClassName": LONG_NAME},
+        "storage": {"claimName": LONG_NAME},
+        "podTemplate": {
+            "imagePullSecrets": [{"name": LONG_NAME}],
+            "env": [{"name": "A" * 128, "valueFrom": {"secretKeyRef": {"name": LONG_NAME, "key": ".a..b"}}}],
+            "volumes": [
+                volume(1, configMap={"name": LONG_NAME}),
+                volume(2, secret={"secretName": LONG_NAME}),
+                volume(3, persistentVolumeClaim={"claimName": LONG_NAME}),
+            ],
+        },
+    },
+    "much text": {
+        "podTemplate": {
+            "env": [{"name": f"A{index}", "value": "x" * 4_096} for index in range(64)],
+            "annotations": {f"a{index}": "x" * 4_096 for index in range(32)},
+        }
+    },
+    "small quantities": {
+        "resources": {"cpu": "0.0001", "memory": "1m", "sharedMemory": "1m"},
+        "storage": {"size": "0.0000000000000000000000000001"},
+    },
+    "large quantities": {
+        "resources": {"cpu": "9" * 32, "memory": "99999999999Pi", "sharedMemory": "9" * 32},
+        "storage": {"size": "99999999999Pi", "storageClassName": "a.b"},
+    },
+    "large gang": {
+        "resources": {"nodes": 512, "gpusPerNode": 16},
+        "training": {"globalBatchSize": 8_192},
+        "checkpoint": {"graceSeconds": 7_200},
+    },
+    "one claim thrice": {
+        "model": {"uri": "pvc://data/model"},
+        "dataset": {"uri": "pvc://data/rows.jsonl"},
+        "storage": {"claimName": "data"},
+        "podTemplate": {"volumes": [volume(1, persistentVolumeClaim={"claimName": "data", "readOnly": False})]},
+    },
+    "no evaluation": {"evaluation": None},
+}
+
+
+@pytest.fixture(scope="module")
+def api(server: ApiServer) -> Iterator[client.ApiClient]:
+    """A client of the API server."""
+    file = None if server.kubeconfig is None else str(server.kubeconfig)
+    with config.new_client_from_config(config_file=file) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def admission(api: client.ApiClient) -> Iterator[Admission]:
+    """A namespace of the module's own."""
+    core, name = client.CoreV1Api(api), f"t-{uuid.uuid4().hex[:10]}"
+    core.create_namespace({"metadata": {"name": name}})
+    yield Admission(api, name)
+    core.delete_namespace(name)
+
+
+def children(run: ReasoningFinetune) -> list[dict[str, Any]]:
+    """Return everything the operator may make for a run, and the pods that the Job controller makes of it.
+
+    The pods come without their priority class: whether there is one of that name is the cluster's affair.
+    """
+    snapshot = resolve(run, SETTINGS)
+    stages = [stage for stage in Stage if stage is not Stage.EVALUATE or run.spec.evaluation is not None]
+    jobs = [
+        stage_job(run, snapshot, SETTINGS, stage=stage, attempt=100_000, deadline_seconds=LONGEST_SECONDS)
+        for stage in stages
+    ]
+    pods = [pod_of(job) for job in jobs]
+    others = [claim(run), service(run), hostfile_config_map(run, attempt=1), run_config_map(run, snapshot, SETTINGS)]
+    return [*jobs, *pods, *others]
+
+
+def pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    template = job["spec"]["template"]
+    meta = {**template["metadata"], "name": f"{job['metadata']['name']}-511-abcde"}
+    spec = {name: value for name, value in template["spec"].items() if name != "priorityClassName"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+
+def create(api: client.ApiClient, child: dict[str, Any], namespace: str) -> None:
+    """Create a child as a dry run."""
+    core, batch = client.CoreV1Api(api), client.BatchV1Api(api)
+    calls = {
+        "Job": batch.create_namespaced_job,
+        "Pod": core.create_namespaced_pod,
+        "PersistentVolumeClaim": core.create_namespaced_persistent_volume_claim,
+        "Service": core.create_namespaced_service,
+        "ConfigMap": core.create_namespaced_config_map,
+    }
+    calls[child["kind"]](namespace, child, dry_run="All", field_validation="Strict")
+
+
+@pytest.mark.parametrize("change", [*EDGES.values(), FULL, MINIMAL], ids=[*EDGES, "every field", "required fields"])
+def test_children_are_taken_when_the_crd_lets_the_run_in(
+    api: client.ApiClient, admission: Admission, change: dict[str, Any]
+) -> None:
+    manifest = resource("n" * 40, **change) if change not in (FULL, MINIMAL) else {**resource("full"), "spec": change}
+    stored = admission.create(manifest)
+    assert isinstance(stored, dict), stored
+    for child in children(ReasoningFinetune.parse(stored)):
+        create(api, child, admission.namespace)
