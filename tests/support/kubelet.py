@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 from kubernetes.aio import client
 
+from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import KubeError
 from rft_operator.runtime.kube_client import KubeClient
 from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult, TrainSummary
@@ -121,6 +122,11 @@ class Kubelet:
         for name in self.nodes:
             lease = dict(await self._kube.read(kind="Lease", namespace=LEASES, name=name))
             await self._kube.replace({**lease, "spec": {**lease["spec"], "renewTime": _now()}})
+            found = await self._kube.get(kind="Node", namespace=None, name=name)
+            (ready,) = [each for each in found["status"]["conditions"] if each["type"] == "Ready"]
+            if ready["status"] != "True":  # as after an outage, in which nobody could see the leases
+                again = {"status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": _now()}]}}
+                await self._core.patch_node_status(name, again, _content_type=PATCH)
 
     async def _obey(self) -> None:
         for pod in await self._kube.list(kind="Pod", namespace=self._namespace):
@@ -164,13 +170,27 @@ class Kubelet:
         pods = await self.pods(stage, attempt, run=run)
         return [await self.end(pod, exit_code=0, message="" if rank_of(pod) else words) for pod in pods]
 
-    async def work(self, *stages: Stage, run: str = NAME) -> list[Pod]:
-        """Start and complete the first attempt of each stage; return the pods."""
+    async def work(self, *stages: Stage, run: str = NAME, seconds: int = 0) -> list[Pod]:
+        """Start and complete the first attempt of each stage, which takes so long; return the pods."""
         done: list[Pod] = []
         for stage in stages:
-            await self.start(stage, run=run)
+            await self.hold(await self.start(stage, run=run), seconds=seconds)
             done += await self.complete(stage, run=run)
         return done
+
+    async def hold(self, pods: Sequence[Pod], *, seconds: int = 2) -> None:
+        """Wait until pods have held their nodes for so long, by the API server's clock: a bill of 0 proves nothing."""
+        bound = [
+            epoch(each["lastTransitionTime"])
+            for pod in pods
+            for each in pod["status"]["conditions"]
+            if each["type"] == "PodScheduled"
+        ]
+
+        async def held() -> bool:
+            return self._kube.clock.now() >= max(bound) + seconds
+
+        await eventually(held, what=f"{seconds} s to pass")
 
     async def end(self, pod: Pod, *, exit_code: int, message: str = "", reason: str | None = None) -> Pod:
         """Write a terminal phase; return the pod."""

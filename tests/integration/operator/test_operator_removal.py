@@ -32,11 +32,12 @@ async def test_run_leaves_nothing_behind_when_it_is_deleted_in_any_stage(
         await runs[name].apply(**({} if name == "retaining" else dropped))
         await kubelet.work(*stages, run=name)
     await kubelet.start(Stage.PREPARE, run="preparing")
-    await kubelet.start(Stage.TRAIN, run="training")
+    ranks = await kubelet.start(Stage.TRAIN, run="training")
     await kubelet.start(Stage.EVALUATE, run="evaluating")
     await runs["refused"].until_condition(ConditionType.ACCEPTED, "False")
     await runs["complete"].until_condition(ConditionType.COMPLETE)
     await runs["retaining"].until_condition(ConditionType.COMPLETE)
+    await kubelet.hold(ranks)
     for run in runs.values():
         await run.delete()
 
@@ -55,6 +56,7 @@ async def test_run_leaves_nothing_behind_when_it_is_deleted_in_any_stage(
     deleted = [event.note for event in await runs["training"].events_until("Deleted") if event.reason == "Deleted"]
     assert len(deleted) == 1
     assert "GPU-hours" in deleted[0]
+    assert "$0.00" not in deleted[0]
 
 
 async def test_run_is_deleted_by_itself_when_its_time_to_live_has_passed(

@@ -17,7 +17,7 @@ async def test_run_frees_its_gpus_and_resumes_with_the_next_attempt_when_it_is_s
 ) -> None:
     await run.apply()
     await kubelet.work(Stage.PREPARE)
-    await kubelet.start(Stage.TRAIN)
+    await kubelet.hold(await kubelet.start(Stage.TRAIN))
     await run.edit(suspend=True)
     await run.until_condition(ConditionType.SUSPENDED)
     status = await run.until(lambda status: not status.ledger.uncounted, what="the bill of the first attempt")
@@ -31,7 +31,7 @@ async def test_run_frees_its_gpus_and_resumes_with_the_next_attempt_when_it_is_s
         return jobs == ["demo-prepare-1"] and not await kubelet.pods(Stage.TRAIN)
 
     await eventually(freed, what="the Job and its pods to be gone", seconds=GARBAGE_SECONDS)
-    assert status.usage.gpu_seconds == sum(each.gpu_seconds for each in history.gpu_time(run.namespace))
+    assert status.usage.gpu_seconds == sum(each.gpu_seconds for each in history.gpu_time(run.namespace)) >= 4
     await run.edit(suspend=False)
     await kubelet.start(Stage.TRAIN, 2)
     await run.until_condition(ConditionType.SUSPENDED, "False")
