@@ -9,6 +9,7 @@ from __future__ import annotations
 from rft_operator.api.status import ConditionStatus, ConditionType
 from rft_operator.domain.budget import admit
 from rft_operator.domain.draft import Draft
+from rft_operator.domain.facts import ChildKind
 from rft_operator.domain.money import usd_display
 from rft_operator.domain.money_state import Money
 from rft_operator.domain.prices import unpriced_nodes
@@ -29,7 +30,10 @@ def accept(draft: Draft, money: Money) -> None:
     """Set Accepted, and the start time with it when the run may start."""
     strangers = _strangers(draft)
     if strangers:
-        message = f"Objects of a deleted resource of this name are still being removed: {', '.join(strangers[:4])}."
+        message = (
+            f"Objects of a deleted resource of this name are still there: {', '.join(strangers[:4])}. "
+            "The run starts when they are gone; those without an owner must be deleted by hand."
+        )
         _refuse(draft, "WaitingForCleanup", message, retry_seconds=REFERENCE_RETRY_SECONDS)
         return
     if draft.view.missing:
@@ -70,11 +74,13 @@ def accept(draft: Draft, money: Money) -> None:
 
 
 def _strangers(draft: Draft) -> list[str]:
+    """Return what has the name of a child but belongs to a deleted namesake, or to nobody; a kept claim is welcome."""
     uid = draft.view.resource.metadata.uid
     children = draft.view.children
+    kept = [each for each in children.objects if each.kind is ChildKind.CLAIM and not each.owner_uid]
     named = [(job.name, job.owner_uid) for job in children.jobs]
-    named += [(each.name, each.owner_uid) for each in children.objects]
-    return [name for name, owner in named if owner not in ("", uid)]
+    named += [(each.name, each.owner_uid) for each in children.objects if each not in kept]
+    return [name for name, owner in named if owner != uid]
 
 
 def _no_price(draft: Draft) -> str:

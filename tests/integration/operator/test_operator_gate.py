@@ -59,6 +59,28 @@ async def test_run_names_what_is_missing_and_starts_by_itself_when_it_is_created
     assert warned == list(missing)
 
 
+async def test_run_takes_nothing_over_from_a_namesake_and_starts_when_what_it_left_is_gone(
+    operator: OperatorThread, kubelet: Kubelet, kube: KubeClient, run: LiveRun
+) -> None:
+    labels = {"app.kubernetes.io/managed-by": "rft-operator", "rft.dev/finetune": run.name}
+    orphan = config_map(run.namespace, f"{run.name}-run")
+    orphan["metadata"]["labels"] = labels
+    kept = claim(run.namespace, f"{run.name}-data")
+    kept["metadata"]["labels"] = labels
+    await kube.create({**orphan, "data": {"run.json": "{}"}})
+    before = await kube.create(kept)
+    await run.apply()
+    found = await run.until_condition(ConditionType.ACCEPTED, "False", reason="WaitingForCleanup")
+    assert "demo-run" in found.message
+    assert "demo-data" not in found.message
+    assert await run.children("Job") == []
+    await kube.delete(kind="ConfigMap", namespace=run.namespace, name="demo-run")
+    await kubelet.work(Stage.PREPARE)
+    await run.until_condition(ConditionType.PREPARED)
+    (data,) = await run.children("PersistentVolumeClaim")
+    assert data["metadata"]["uid"] == before["metadata"]["uid"]
+
+
 async def test_run_starts_by_itself_when_its_price_is_written_into_the_file(
     settings: Settings, kubelet: Kubelet, run: LiveRun, prices: Path
 ) -> None:
