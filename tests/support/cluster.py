@@ -154,9 +154,7 @@ class Cluster(World):
         """The node loses its power or its network."""
         self.dead[name] = self.now
         self._ready(name, "Unknown")
-        for life in self.lives.values():
-            if life.node == name and life.ended_at is None and life.vanished_at is None:
-                life.lost_since = self.now
+        self._lose(name)
 
     def revive_node(self, name: str) -> None:
         del self.dead[name]
@@ -165,6 +163,12 @@ class Cluster(World):
     def remove_node(self, name: str) -> None:
         self.dead.pop(name, None)
         self.kube.remove("Node", "", name)
+        self._lose(name)
+
+    def _lose(self, name: str) -> None:
+        for life in self.lives.values():
+            if life.node == name and (life.ended_at, life.vanished_at, life.lost_since) == (None, None, None):
+                life.lost_since = self.now
 
     def _ready(self, name: str, status: str) -> None:
         def write(obj: Object) -> None:

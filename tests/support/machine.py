@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rft_operator.api import KIND
-from rft_operator.domain.facts import LABEL_FINETUNE, Key
+from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, Key
 from rft_operator.domain.money import micro_usd
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import epoch
@@ -27,7 +27,7 @@ from support.stage import START, WATCHED
 
 T = TypeVar("T")
 MICRO_PRICES = {name: int(text.replace(".", "")) * 10_000 for name, text in NODE_PRICES.items()}
-DEAREST = max(MICRO_PRICES.values())
+CHEAPEST, DEAREST = min(MICRO_PRICES.values()), max(MICRO_PRICES.values())
 STOP_SLACK_SECONDS = 30
 MOST_RECONCILES = 40
 """In one instant; ten are enough unless writes fail."""
@@ -77,14 +77,16 @@ class OperatedCluster(LivingCluster):
         super().__init__(**_priced_by_node(spec))
         self.catalogue, problems = PriceCatalogue.parse(PRICES)
         assert not problems
-        self.limit_micro = self.ceiling_micro = self.highest_micro = micro_usd(self.run.spec.budget.limit_usd)
+        self._take_limit()
 
     # -- the process ------------------------------------------------------------------------------------------
 
     def _watch(self, kind: str, type_: str, obj: Mapping[str, Any]) -> None:
         self.changes += 1
         self.litter = self.litter or type_ != "MODIFIED"
-        if kind == KIND and type_ != "DELETED":
+        if kind == KIND and type_ == "DELETED":
+            assert not self._held(obj["metadata"]["uid"]), "the resource is gone, and its pods hold GPUs"
+        elif kind == KIND:
             self._witness_status(obj)
         if kind not in WATCHED or not self.up or kind in self.deaf:
             return
@@ -194,15 +196,29 @@ class OperatedCluster(LivingCluster):
         """Change the limit; what is already under way may still cost what its stop costs."""
         new = cents * 10_000
         stop_seconds = sum(life.gpus * (life.grace_seconds + STOP_SLACK_SECONDS) for life in self._running())
-        self.ceiling_micro = max(new, self.spent_micro() - (-stop_seconds * DEAREST // 3_600))
+        stops = -(-stop_seconds * DEAREST // 3_600)
+        self.ceiling_micro = max(new, self.spent_micro() + stops)
+        self.training_ceiling_micro = max(new - self._reserve_micro(), self.spent_micro(Stage.TRAIN) + stops)
         self.limit_micro, self.highest_micro = new, max(new, self.highest_micro)
         self.edit(budget={"limitUSD": f"{cents // 100}.{cents % 100:02d}"})
+
+    def _take_limit(self) -> None:
+        limit = micro_usd(self.run.spec.budget.limit_usd)
+        self.limit_micro = self.ceiling_micro = self.highest_micro = limit
+        self.training_ceiling_micro = limit - self._reserve_micro()
+
+    def _reserve_micro(self) -> int:
+        """What is kept for the evaluation on the cheapest node, at the least."""
+        evaluation = self.run.spec.evaluation
+        if evaluation is None:
+            return 0
+        return evaluation.gpus * (evaluation.max_seconds + STOP_SLACK_SECONDS) * CHEAPEST // 3_600
 
     def apply_again(self, **spec: Any) -> None:
         """A namesake of a deleted run."""
         self.completions, self.known, self.step, self.saved = [], {}, 0, 0
         self.kube.put(resource(**_priced_by_node(spec)))
-        self.limit_micro = self.ceiling_micro = self.highest_micro = micro_usd(self.run.spec.budget.limit_usd)
+        self._take_limit()
 
     def complete_pods(self, pods: Sequence[Object]) -> None:
         super().complete_pods(pods)
@@ -216,10 +232,17 @@ class OperatedCluster(LivingCluster):
     def _running(self) -> list[Life]:
         return [life for life in self.mine() if life.ended_at is None and life.vanished_at is None]
 
-    def spent_micro(self) -> int:
+    def _held(self, uid: str) -> list[Life]:
+        """Lives that hold a node that answers."""
+        running = [life for life in self.lives.values() if life.run_uid == uid and life.bound_at is not None]
+        return [each for each in running if (each.ended_at, each.vanished_at, each.lost_since) == (None, None, None)]
+
+    def spent_micro(self, stage: Stage | None = None) -> int:
         """What the run has cost, but for what no one can stop: pods on dead nodes and pods taken away by hand."""
         amount = 0
         for life in self.mine():
+            if stage not in (None, life.stage):
+                continue
             until = min(self.now, life.lost_since if life.lost_since is not None else self.now)
             if life.vanished_at is None and life.bound_at is not None:
                 amount += life.gpus * life.seconds(until) * MICRO_PRICES[life.node]
@@ -229,8 +252,14 @@ class OperatedCluster(LivingCluster):
         """What must hold at every instant, and what must hold once the operator has had its chance."""
         if not self.quiet:  # a lowered limit is the operator's to keep; the kubelets know the one of the pods' start
             self.ceiling_micro = max(self.ceiling_micro, self.highest_micro)
-        assert self.spent_micro() <= self.ceiling_micro, f"spent {self.spent_micro()} of {self.ceiling_micro}"
+            reserve = self._reserve_micro() if self.exists else 0
+            self.training_ceiling_micro = max(self.training_ceiling_micro, self.highest_micro - reserve)
+        spent, trained = self.spent_micro(), self.spent_micro(Stage.TRAIN)
+        assert spent <= self.ceiling_micro, f"spent {spent} of {self.ceiling_micro}"
+        assert trained <= self.training_ceiling_micro, f"training spent {trained} of {self.training_ceiling_micro}"
         self._check_gangs()
+        if self._held(self.uid):
+            assert FINALIZER in self.run.metadata.finalizers, "GPUs are held, and nothing holds the resource"
         if self.quiet and self.exists and self.known:
             self._check_bill()
             self._check_suspension()
@@ -243,17 +272,12 @@ class OperatedCluster(LivingCluster):
             for pod in self.pods_of(job)
             if not is_terminal(pod) and pod["metadata"]["uid"] not in lost
         }
-        alive |= {
-            (life.stage.value, str(life.attempt))
-            for life in self._running()
-            if life.lost_since is None and life.bound_at is not None
-        }
+        alive |= {(life.stage.value, str(life.attempt)) for life in self._held(self.uid)}
         assert len(alive) <= 1, f"two gangs are alive: {sorted(alive)}"
 
     def _check_suspension(self) -> None:
         if self.holds("Suspended"):
-            held = [life for life in self._running() if life.lost_since is None and life.bound_at is not None]
-            assert not held, "suspended, and GPUs are held"
+            assert not self._held(self.uid), "suspended, and GPUs are held"
 
     def _check_bill(self) -> None:
         """The bill is what the pods' lives say, to the second; only of vanished pods there are bounds alone."""
@@ -284,7 +308,7 @@ class OperatedCluster(LivingCluster):
         if life.node in self.nodes():
             life.priced = True
         exact = MICRO_PRICES.get(life.node, 0)
-        return (exact, exact) if life.priced else (min(MICRO_PRICES.values()), DEAREST)
+        return (exact, exact) if life.priced else (CHEAPEST, DEAREST)
 
     def holds(self, type_: str) -> bool:
         return _condition(self.known, type_).get("status") == "True"
