@@ -215,7 +215,7 @@ class World:
                 }
             status["containerStatuses"] = [{"name": "trainer", "state": state}]
             if not running:
-                field = {"f:status": {"f:phase": {}}}
+                field: dict[str, Any] = {"f:status": {"f:phase": {}}}
                 obj["metadata"]["managedFields"] = [{"manager": "kubelet", "time": stamp, "fieldsV1": field}]
 
         self.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], write)
