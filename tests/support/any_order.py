@@ -33,6 +33,8 @@ FAULTS = {
 }
 EXITS = (1, 1, 75, 76, 78, 79, 137, "OOMKilled", "no result", "empty result", "preempted", "taken away", "evicted")
 ALL_KINDS = ("Pod", "Job", "Node", KIND)
+FIRST = st.sampled_from(("nothing", "the gang runs", "the gang runs", "a new life"))
+"""What is done before a rule, so that most things happen to a gang that runs."""
 DEPTHS = {"applied": 0, "training": 1, "trained": 2, "evaluating": 3}
 
 
@@ -82,6 +84,25 @@ class Run(RuleBasedStateMachine):
         """Running pods whose kubelet can say how they end."""
         return [pod for pod in self.pods("Running") if pod["spec"]["nodeName"] not in self.world.dead]
 
+    def _first(self, what: str) -> None:
+        world = self.world
+        if what == "nothing":
+            return
+        if what == "a new life":
+            world.sweep()
+            world.work()
+            if world.exists and (world.holds("Complete") or world.holds("Failed")):
+                world.kube.remove(KIND, NAMESPACE, NAME)
+                world.advance(60)
+            if not world.exists:
+                world.apply_again(**self.spec)
+        if world.exists and world.run.spec.suspend:
+            world.edit(suspend=False)
+        world.work()
+        for step in (self.gang_starts, self.work_is_done, self.gang_starts):
+            if not self._depth():
+                step()
+
     # -- what goes well ---------------------------------------------------------------------------------------
 
     @rule()
@@ -94,26 +115,27 @@ class Run(RuleBasedStateMachine):
             self.world.start_all()
             self.world.work()
 
-    @precondition(lambda self: self.obedient())
     @rule()
     def work_is_done(self) -> None:
+        """The running gang completes, if all of it runs."""
         pods = self.obedient()
         wanted = {pod["metadata"]["ownerReferences"][0]["uid"] for pod in self.pods()}
-        if len(wanted) == 1 and len(pods) == len(self.pods()):
+        if pods and len(wanted) == 1 and len(pods) == len(self.pods()):
             self.world.complete_pods(pods)
         self.world.work()
         self.world.advance(1)
 
-    @rule(seconds=st.sampled_from((1, 5, 31, 61, 200, 400, 901, 3_700)))
-    def time_passes(self, seconds: int) -> None:
+    @rule(first=FIRST, seconds=st.sampled_from((1, 5, 31, 61, 200, 400, 901, 3_700)))
+    def time_passes(self, first: str, seconds: int) -> None:
+        self._first(first)
         self.world.advance(seconds)
 
-    @precondition(lambda self: self.obedient())
-    @rule(step=st.integers(1, 20), saved=st.booleans())
-    def trainer_reports(self, step: int, saved: bool) -> None:
+    @rule(first=FIRST, step=st.integers(1, 20), saved=st.booleans())
+    def trainer_reports(self, first: str, step: int, saved: bool) -> None:
+        self._first(first)
         world = self.world
         open_ = [each for each in world.known.get("attempts", ()) if "endTime" not in each and each["stage"] == "train"]
-        if not open_ or not world.up:
+        if not open_ or not self.obedient():
             return
         world.step = min(TOTAL_STEPS - 1, world.step + step)
         world.saved = world.step if saved else world.saved
@@ -135,10 +157,12 @@ class Run(RuleBasedStateMachine):
         self.world.tick()
         self.world.work()
 
-    @precondition(lambda self: self.obedient())
-    @rule(index=st.integers(0, 1), how=st.sampled_from(EXITS))
-    def one_pod_ends(self, index: int, how: int | str) -> None:
+    @rule(first=FIRST, index=st.integers(0, 1), how=st.sampled_from(EXITS))
+    def one_pod_ends(self, first: str, index: int, how: int | str) -> None:
+        self._first(first)
         world, pods = self.world, self.obedient()
+        if not pods:
+            return
         pod = pods[index % len(pods)]
         stage = Stage(pod["metadata"]["labels"]["rft.dev/stage"])
         empty = StageResult(stage=stage, outcome=Outcome.COMPLETED).model_dump_json(exclude_none=True)
@@ -156,8 +180,13 @@ class Run(RuleBasedStateMachine):
             world.end(pod, exit_code=0, message=empty if how == "empty result" else "")
         world.work()
 
-    @rule(name=st.sampled_from(sorted(NODE_PRICES)), what=st.sampled_from(("silent", "back", "back", "removed")))
-    def node_fails(self, name: str, what: str) -> None:
+    @rule(
+        first=FIRST,
+        name=st.sampled_from(sorted(NODE_PRICES)),
+        what=st.sampled_from(("silent", "back", "back", "removed")),
+    )
+    def node_fails(self, first: str, name: str, what: str) -> None:
+        self._first(first)
         world = self.world
         there = name in world.nodes()
         if what == "silent" and there and name not in world.dead:
@@ -172,11 +201,12 @@ class Run(RuleBasedStateMachine):
 
     # -- the user ---------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.world.exists)
-    @rule()
-    def user_suspends_or_resumes(self) -> None:
-        self.world.edit(suspend=not self.world.run.spec.suspend)
-        self.world.work()
+    @rule(first=FIRST)
+    def user_suspends_or_resumes(self, first: str) -> None:
+        self._first(first)
+        if self.world.exists:
+            self.world.edit(suspend=not self.world.run.spec.suspend)
+            self.world.work()
 
     @precondition(lambda self: self.world.exists)
     @rule(more=st.sampled_from((40, 150, 1_000)))
@@ -186,21 +216,22 @@ class Run(RuleBasedStateMachine):
         self.world.work()
         self.reached["revived"] += failed and not self.world.holds("Failed")
 
-    @precondition(lambda self: self.world.exists)
-    @rule(percent=st.sampled_from((0, 20, 60)))
-    def user_lowers_the_limit(self, percent: int) -> None:
+    @rule(first=FIRST, percent=st.sampled_from((0, 20, 60)))
+    def user_lowers_the_limit(self, first: str, percent: int) -> None:
         """Never below what is spent: the API server refuses that."""
+        self._first(first)
         world = self.world
         shown = (world.known.get("cost") or {}).get("spentMicroUSD", 0)
         lowest = -(-max(shown, world.spent_micro()) // 10_000) + 1
         now = world.limit_micro // 10_000
-        if lowest < now:
+        if world.exists and lowest < now:
             world.set_limit(lowest + (now - lowest) * percent // 100)
             world.work()
 
-    @rule(sure=st.sampled_from((False, False, True)))
-    def user_deletes_or_applies_again(self, sure: bool) -> None:
+    @rule(first=FIRST, sure=st.sampled_from((False, False, True)))
+    def user_deletes_or_applies_again(self, first: str, sure: bool) -> None:
         """Deleting needs a second thought; a namesake of a run that has ended or gone is applied at once."""
+        self._first(first)
         world = self.world
         if not world.exists:
             world.apply_again(**self.spec)
@@ -225,15 +256,20 @@ class Run(RuleBasedStateMachine):
     def writes_fail(self, faults: list[str]) -> None:
         self.world.kube.schedule = [FAULTS[fault] for fault in faults]
 
-    @rule(seconds=st.sampled_from((0, 40, 2_000)), meanwhile=st.sampled_from(("", "started", "done", "suspended")))
-    def operator_is_killed(self, seconds: int, meanwhile: str) -> None:
+    @rule(
+        first=FIRST,
+        seconds=st.sampled_from((0, 40, 2_000)),
+        meanwhile=st.sampled_from(("nothing", "nothing", "started", "done", "suspended")),
+    )
+    def operator_is_killed(self, first: str, seconds: int, meanwhile: str) -> None:
+        self._first(first)
         self.world.kill_operator()
         if meanwhile == "started":
             self.gang_starts()
-        elif meanwhile == "done" and self.obedient():
+        elif meanwhile == "done":
             self.work_is_done()
-        elif meanwhile == "suspended" and self.world.exists:
-            self.user_suspends_or_resumes()
+        elif meanwhile == "suspended":
+            self.user_suspends_or_resumes(first="nothing")
         self.world.advance(seconds)
         self.world.start_operator()
         self.world.work()

@@ -36,20 +36,27 @@ def test_run_keeps_its_promises_when_anything_happens_in_any_order() -> None:
 
 
 Steps = list[tuple[str, dict[str, Any]]]
+AT_ONCE = {"first": "nothing"}
 TO_THE_END: Steps = [("work_is_done", {}), ("gang_starts", {}), ("work_is_done", {})]
 UNTIL_THE_MONEY_ENDS: Steps = [
-    ("trainer_reports", {"step": 9, "saved": True}),
-    *[("time_passes", {"seconds": 200})] * 3,
+    ("trainer_reports", {**AT_ONCE, "step": 9, "saved": True}),
+    *[("time_passes", {**AT_ONCE, "seconds": 200})] * 3,
     ("gang_starts", {}),
     ("work_is_done", {}),
 ]
 WALKS: dict[str, Steps] = {
     "Complete": TO_THE_END,
     "evaluate Succeeded": TO_THE_END,
-    "Failed": [("one_pod_ends", {"index": 0, "how": 78}), ("time_passes", {"seconds": 61})],
-    "Suspended": [("user_suspends_or_resumes", {}), ("time_passes", {"seconds": 200})],
-    "train NodeLost": [("node_fails", {"name": "node-1", "what": "silent"}), ("time_passes", {"seconds": 200})],
-    "deleted while training": [("user_deletes_or_applies_again", {"sure": True}), ("time_passes", {"seconds": 200})],
+    "Failed": [("one_pod_ends", {**AT_ONCE, "index": 0, "how": 78}), ("time_passes", {**AT_ONCE, "seconds": 61})],
+    "Suspended": [("user_suspends_or_resumes", AT_ONCE), ("time_passes", {**AT_ONCE, "seconds": 200})],
+    "train NodeLost": [
+        ("node_fails", {**AT_ONCE, "name": "node-1", "what": "silent"}),
+        ("time_passes", {**AT_ONCE, "seconds": 200}),
+    ],
+    "deleted while training": [
+        ("user_deletes_or_applies_again", {**AT_ONCE, "sure": True}),
+        ("time_passes", {**AT_ONCE, "seconds": 200}),
+    ],
     "BudgetExhausted": UNTIL_THE_MONEY_ENDS,
     "revived": [*UNTIL_THE_MONEY_ENDS, ("user_raises_the_limit", {"more": 1_000})],
 }
