@@ -58,7 +58,7 @@ fi
 
 say "3/4 one file"
 "$kubectl" apply -f "$file"
-"$bin/rft" watch "$name" --kubeconfig "$KUBECONFIG" --timeout 1500
+"$bin/rft" watch "$name" --timeout 1500
 
 say "4/4 what is left of it"
 "$kubectl" get reasoningfinetune "$name" -o wide

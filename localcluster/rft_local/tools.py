@@ -162,7 +162,7 @@ def _build(family: Family, folder: Path, say: Callable[[str], None]) -> None:
     if go is None:
         names = ", ".join(family.binaries)
         msg = (
-            f"{names} must be built, and Go is not on PATH. Install Go 1.25 or newer, or set KUBEBUILDER_ASSETS to a "
+            f"{names} must be built, and Go is not on PATH. Install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a "
             f"folder with these programs at version {version_of(family)}."
         )
         raise ToolMissing(msg)

@@ -78,6 +78,6 @@ async def finetune(product: Product, kube: KubeClient) -> AsyncIterator[Finetune
     finally:
         if failed:
             print(json.dumps(run.kubectl_json("get", "rft", "-o", "json"), indent=1))
-        with contextlib.suppress(AssertionError):
+        with contextlib.suppress(AssertionError) if failed else contextlib.nullcontext():
             await run.delete()
         await kube.delete(kind="Namespace", namespace="", name=namespace)

@@ -101,6 +101,7 @@ async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_swit
         each.gpu_seconds for each in finetune.product.history.gpu_time(finetune.namespace) if each.end is not None
     ]
     assert status.usage.gpu_seconds > sum(finished), "the lost pod is charged as well"
+    assert status.cost.spent_micro_usd == priced(status.usage.gpu_seconds)
 
 
 async def test_checkpoint_is_evaluated_and_training_goes_on_when_the_budget_ends_and_is_raised(

@@ -73,7 +73,7 @@ FULL: dict[str, Any] = {
     "timeouts": {"pendingSeconds": 600, "startupSeconds": 900, "stallSeconds": 300, "onStall": "fail"},
     "retries": {"maxRestarts": 5},
     "evaluation": {
-        "gpus": 8,
+        "gpus": 1,
         "benchmarks": [
             {
                 "name": "math500",

@@ -191,7 +191,7 @@ class Training(ApiModel):
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass to save memory. Default true."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
-    """Seed of data order, generated data and random weights."""
+    """Seed of data order and random weights; a generator (gym://) has a seed of its own in its URI."""
     deepspeed: DeepSpeed = Field(default_factory=DeepSpeed)
     """DeepSpeed options."""
 
@@ -324,8 +324,8 @@ class BenchmarkSpec(ApiModel):
 class Evaluation(ApiModel):
     """What is measured after training, with money kept back for it."""
 
-    gpus: Annotated[int, Field(ge=1, le=16)] = 1
-    """GPUs of the evaluation pod."""
+    gpus: Annotated[int, Field(ge=1, le=1)] = 1
+    """GPUs of the evaluation pod: one, which is all that the evaluator uses."""
     benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=16)]
     """Benchmarks, in order."""
     baseline: Baseline = Baseline.MEASURE

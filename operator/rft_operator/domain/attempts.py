@@ -54,7 +54,7 @@ def begin(draft: Draft, stage: Stage) -> None:
     if progress is not None and progress.stage != stage.value:
         draft.update(progress=None)
     restarts = draft.status.restarts
-    if number > 1:
+    if number > 1 and stage is Stage.TRAIN:
         restarts = restarts.model_copy(update={"total": restarts.total + 1})
     if step:
         restarts = restarts.model_copy(update={"resumes": restarts.resumes + 1})
@@ -255,10 +255,14 @@ def fail(draft: Draft, reason: str, message: str) -> None:
 
 def complete(draft: Draft) -> None:
     """End the run as Complete."""
-    draft.set_condition(ConditionType.COMPLETE, True, "Succeeded", "Trained and evaluated as asked.")
+    draft.set_condition(ConditionType.COMPLETE, True, "Succeeded", _done_words(draft))
     draft.set_condition(ConditionType.FAILED, False, "Succeeded")
     _finish(draft)
     draft.emit("Normal", "Complete", f"Complete. Spent {draft.status.cost.display} so far; see status.cost.")
+
+
+def _done_words(draft: Draft) -> str:
+    return "Trained as asked." if draft.spec.evaluation is None else "Trained and evaluated as asked."
 
 
 def _finish(draft: Draft) -> None:

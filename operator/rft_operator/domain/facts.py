@@ -188,13 +188,6 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class References:
-    """Which of the objects the spec refers to exist: (kind, name) of those that do not."""
-
-    missing: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The operator's own settings that manifests and plans depend on."""
 

@@ -169,9 +169,9 @@ def _deepspeed(it: TrainingConfig, *, ranks: int) -> dict[str, Any]:
             "stage3_gather_16bit_weights_on_model_save": True,
         }
     if it.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+        zero["offload_optimizer"] = {"device": "cpu"}
     if it.offload == "all":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+        zero["offload_param"] = {"device": "cpu"}
     return {
         "train_batch_size": it.global_batch_size,
         "train_micro_batch_size_per_gpu": it.micro_batch_size,

@@ -41,7 +41,3 @@ class ServerClock:
     def now(self) -> int:
         """Return the API server's time in whole seconds since the epoch."""
         return int(self._monotonic() + self._low)
-
-    def offset_from(self, wall: float) -> float:
-        """Return how many seconds the API server's clock is ahead of a local wall-clock reading taken now."""
-        return self._monotonic() + self._low - wall

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +16,7 @@ from rft_trainer.errors import BadInputError
 from rft_trainer.prepare.chat import EncodedRow
 from rft_trainer.prepare.dataset import PreparedDataset, build, load, question_hash, save
 from rft_trainer.prepare.packing import pack, singles
+from rft_trainer.prepare.rows import data_files, read_rows
 from rft_trainer.steps import total_steps
 from rft_trainer.train.batch import IGNORE, collate
 from rft_trainer.train.plan import BatchPlan, accumulation_steps
@@ -188,3 +191,25 @@ def test_packed_rows_give_the_loss_of_single_rows_when_attention_is_kept_apart(d
     apart = sum(float(model(collate(single, [index], pad_id=0)).detach()) for index in range(3))
     together = float(model(collate(dataset, [0, 1], pad_id=0)).detach())
     assert together == pytest.approx(apart, rel=1e-5)
+
+
+def test_split_is_a_word_of_the_path_when_files_are_chosen(tmp_path: Path) -> None:
+    for name in ("train-00000.jsonl", "test.jsonl", "constraints.jsonl", "train_sft.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    names = [file.name for file in data_files(tmp_path, split="train_sft", where="hf://a/b")]
+    assert names == ["train_sft.jsonl"]
+    assert "constraints.jsonl" not in {file.name for file in data_files(tmp_path, split="train", where="hf://a/b")}
+    with pytest.raises(BadInputError, match=r"no file is named for split 'validation'.*test\.jsonl"):
+        data_files(tmp_path, split="validation", where="hf://a/b")
+
+
+def test_all_files_are_read_when_none_names_a_split(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    assert [file.name for file in data_files(tmp_path, split="train", where="hf://a/b")] == ["rows.jsonl"]
+
+
+def test_rows_are_those_of_the_table_when_the_file_is_parquet(tmp_path: Path) -> None:
+    table = pyarrow.table({"question": ["1 + 1", "2 + 2"], "attempt": ["2", "4"]})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    rows = list(read_rows(tmp_path / "rows.parquet"))
+    assert rows[1] == ("rows.parquet[1]", {"question": "2 + 2", "attempt": "4"})

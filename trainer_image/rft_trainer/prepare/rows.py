@@ -6,8 +6,8 @@ Invariant: rows come in one order, that of the files sorted by name, so the same
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from rft_trainer.uris import local_path, parse_uri
 
 DEFAULT_GYM_ROWS = 12_000
 TRAINING_GYM_SEED = 1_000_000
+_SPLIT = re.compile(r"(?<![a-z0-9])(train|test|validation|valid|val|dev|eval)(?![a-z0-9])")
+"""Words of a path that name a split by custom of the hub."""
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
 
@@ -50,7 +52,7 @@ def conversations(source: DatasetSource, layout: Layout, *, download_to: Path) -
 
 
 def data_files(path: Path, *, split: str, where: str) -> list[Path]:
-    """The data files at ``path``: itself, or those below it whose path names the split, or all of them."""
+    """The data files at ``path``: itself, or those whose path names the split as a word, or all if none names any."""
     if path.is_file():
         return [path]
     found = sorted(
@@ -60,9 +62,16 @@ def data_files(path: Path, *, split: str, where: str) -> list[Path]:
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
         and file.name not in {"dataset_infos.json", "dataset_info.json"}
     )
-    named = [file for file in found if split in str(file.relative_to(path))]
     if not found:
         raise BadInputError(f"{where}: has no {', '.join(_SUFFIXES)} file")
+    word = re.compile(rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])")
+    named = [file for file in found if word.search(str(file.relative_to(path)).lower())]
+    others = [file for file in found if _SPLIT.search(str(file.relative_to(path)).lower())]
+    if not named and others:
+        names = ", ".join(str(file.relative_to(path)) for file in others[:4])
+        raise BadInputError(
+            f"{where}: no file is named for split {split!r}, but others are: {names}; name one of theirs"
+        )
     return named or found
 
 
@@ -110,13 +119,12 @@ def _object(line: str, *, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from pyarrow import ArrowInvalid, parquet
+
     try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise BadInputError(
-            f"{path.name}: this image cannot read parquet; add the package pyarrow to it, or convert the rows to JSONL"
-        ) from error
-    table = parquet.ParquetFile(path)
+        table = parquet.ParquetFile(path)
+    except ArrowInvalid as error:
+        raise BadInputError(f"{path.name}: is not a parquet file ({error})") from error
     index = 0
     for batch in table.iter_batches(batch_size=256):
         for row in batch.to_pylist():

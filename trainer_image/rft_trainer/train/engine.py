@@ -61,7 +61,7 @@ def deepspeed_config(
     """The effective DeepSpeed configuration."""
     training = config.training
     base = {key: value for key, value in (base or {}).items() if key not in {"scheduler", "fp16"}}
-    zero = {**_zero_defaults(training), **base.get("zero_optimization", {})}
+    zero = _merged(_zero_defaults(training), base.get("zero_optimization", {}))
     if zero["stage"] != training.zero_stage:
         raise BadInputError(
             f"deepspeed.json: zero_optimization.stage={zero['stage']} contradicts zeroStage={training.zero_stage}"
@@ -89,6 +89,16 @@ def deepspeed_config(
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+
+
+def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What is given wins, also inside nested objects: an offload device does not take the memory's pinning away."""
+    nested = {
+        key: {**value, **given[key]}
+        for key, value in defaults.items()
+        if isinstance(value, dict) and isinstance(given.get(key), dict)
+    }
+    return {**defaults, **given, **nested}
 
 
 def _zero_defaults(training: TrainingConfig) -> dict[str, Any]:
