@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -71,13 +70,11 @@ async def finetune(product: Product, kube: KubeClient) -> AsyncIterator[Finetune
     namespace = f"e2e-{uuid.uuid4().hex[:8]}"
     await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     run = Finetune(product=product, kube=kube, namespace=namespace)
-    failed = True
+    yield run
+    # pytest shows this only for a test that failed.
+    print(json.dumps(run.kubectl_json("get", "rft", "-o", "json"), indent=1))
+    print(run.kubectl("get", "events", "--sort-by=.metadata.creationTimestamp"))
     try:
-        yield run
-        failed = False
+        await run.delete()
     finally:
-        if failed:
-            print(json.dumps(run.kubectl_json("get", "rft", "-o", "json"), indent=1))
-        with contextlib.suppress(AssertionError) if failed else contextlib.nullcontext():
-            await run.delete()
         await kube.delete(kind="Namespace", namespace="", name=namespace)

@@ -27,7 +27,8 @@ def processes_of(layout: Layout) -> list[psutil.Process]:
             groups = Path(f"/proc/{process.pid}/cgroup").read_text()
         except (psutil.Error, OSError):
             continue
-        if str(layout.state) in words or f":/{layout.cgroup}/" in groups:
+        # A control plane alone has no cgroup: its number is that of a cluster of somebody else.
+        if str(layout.state) in words or (layout.nodes and f":/{layout.cgroup}/" in groups):
             found.append(process)
     return found
 
