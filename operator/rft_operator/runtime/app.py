@@ -36,6 +36,13 @@ TICK_SECONDS = 5.0
 LAG_SECONDS = 0.5
 
 
+def is_wish(type_: str | None, raw: Mapping[str, Any]) -> bool:
+    """Tell whether a resource's event is a user's wish that was not looked at yet, and no mere news of progress."""
+    metadata = raw["metadata"]
+    seen = (raw.get("status") or {}).get("observedGeneration")
+    return type_ == "DELETED" or "deletionTimestamp" in metadata or metadata.get("generation") != seen
+
+
 class Runtime:
     """The operator's state and its loops."""
 
@@ -93,7 +100,7 @@ class Runtime:
         changed = self.cache.drop(obj) if type_ == "DELETED" else self.cache.put(obj)
         for key in changed if self.leading else ():
             if kind == KIND:
-                self.queue.add(key)
+                self.queue.add(key, prompt=is_wish(type_, obj))
             else:
                 self.queue.add_soon(key)
 

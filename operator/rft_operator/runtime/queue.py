@@ -2,7 +2,9 @@
 
 The semantics are those of client-go's workqueue (queue, dirty, processing). Delayed keys are one timer each: a sooner
 wish replaces a later one, a later one is dropped; a run that succeeded says anew when it wants to be woken, so its old
-timer goes. Invariant: no key sleeps longer than it asked for, and nothing is kept of a key that asks for nothing.
+timer goes. There are two lanes: what a user asked for and what a clock asked for (a stop line, above all) pass what
+merely tells of progress, so a burst of new runs is answered at once; every fourth turn is the other lane's, so neither
+starves. Invariant: no key sleeps longer than it asked for, and nothing is kept of a key that asks for nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ K = TypeVar("K", bound=Hashable)
 
 BATCH_SECONDS = 0.2
 """The Job controller, for the same reason, waits a second."""
+ORDINARY_TURN = 4
+"""Every so many turns an ordinary key goes first."""
 BACKOFF_FIRST_SECONDS = 1.0
 BACKOFF_MOST_SECONDS = 300.0
 
@@ -24,8 +28,12 @@ class WorkQueue(Generic[K]):
     """A de-duplicating queue of keys for many workers of one event loop."""
 
     def __init__(self) -> None:
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._prompt: dict[K, None] = {}
+        self._ordinary: dict[K, None] = {}
+        self._ready = asyncio.Semaphore(0)
+        self._turn = 0
         self._dirty: dict[K, float] = {}
+        self._prompted: set[K] = set()
         self._processing: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._batches: dict[K, asyncio.TimerHandle] = {}
@@ -35,16 +43,25 @@ class WorkQueue(Generic[K]):
         """Return how many keys wait."""
         return len(self._dirty)
 
-    def add(self, key: K) -> None:
-        """Ask for a run of ``key``, once, however often it is asked for."""
+    def add(self, key: K, *, prompt: bool = False) -> None:
+        """Ask for a run of ``key``, once, however often it is asked for; a ``prompt`` wish passes the ordinary ones."""
         batch = self._batches.pop(key, None)
         if batch is not None:
             batch.cancel()
-        if key in self._dirty:
-            return
-        self._dirty[key] = asyncio.get_running_loop().time()
-        if key not in self._processing:
-            self._ready.put_nowait(key)
+        if prompt:
+            self._prompted.add(key)
+        if key not in self._dirty:
+            self._dirty[key] = asyncio.get_running_loop().time()
+            if key not in self._processing:
+                self._put(key)
+        elif prompt and key in self._ordinary:
+            del self._ordinary[key]
+            self._prompt[key] = None
+
+    def _put(self, key: K) -> None:
+        lane = self._prompt if key in self._prompted else self._ordinary
+        lane[key] = None
+        self._ready.release()
 
     def add_soon(self, key: K) -> None:
         """Ask for a run of ``key`` that may wait for others who ask for it: pods change several times at once."""
@@ -67,11 +84,16 @@ class WorkQueue(Generic[K]):
 
     def _fire(self, key: K) -> None:
         self._timers.pop(key, None)
-        self.add(key)
+        self.add(key, prompt=True)
 
     async def get(self) -> tuple[K, float]:
         """Wait for a key and take it; return it with the seconds it waited."""
-        key = await self._ready.get()
+        await self._ready.acquire()
+        self._turn = (self._turn + 1) % ORDINARY_TURN
+        lane = self._ordinary if self._turn == 0 and self._ordinary else self._prompt or self._ordinary
+        key = next(iter(lane))
+        del lane[key]
+        self._prompted.discard(key)
         since = self._dirty.pop(key)
         self._processing.add(key)
         return key, asyncio.get_running_loop().time() - since
@@ -80,7 +102,7 @@ class WorkQueue(Generic[K]):
         """Give a taken key back; if it was asked for meanwhile it is ready again."""
         self._processing.discard(key)
         if key in self._dirty:
-            self._ready.put_nowait(key)
+            self._put(key)
 
     def failed(self, key: K, *, at_least_seconds: float = 0.0) -> float:
         """Ask for a repeat after a failure, later each time; return the delay in seconds.

@@ -12,6 +12,7 @@ import pytest
 from rft_operator.domain.facts import Key
 from rft_operator.errors import Conflict, Rejected, Unavailable
 from rft_operator.runtime import app, queue
+from rft_operator.runtime.app import is_wish
 from support.builders import NAME, NAMESPACE, node, resource
 from support.polling import eventually
 from support.running import Operator
@@ -309,3 +310,20 @@ async def test_unreadable_resource_does_not_hide_the_others_from_prometheus() ->
     )
     assert it.sample("reasoning_finetune_budget_usd", namespace=NAMESPACE, finetune=NAME) == 10
     assert it.sample("reasoning_finetune_budget_usd", namespace=NAMESPACE, finetune="broken") == 0
+
+
+@pytest.mark.parametrize(
+    ("type_", "metadata", "observed", "wish"),
+    [
+        ("ADDED", {"generation": 1}, None, True),
+        ("MODIFIED", {"generation": 2}, 1, True),
+        ("MODIFIED", {"generation": 2}, 2, False),
+        ("MODIFIED", {"generation": 2, "deletionTimestamp": "2026-11-25T00:00:00Z"}, 2, True),
+        ("DELETED", {"generation": 2}, 2, True),
+    ],
+)
+def test_event_is_a_wish_when_the_user_changed_what_was_not_looked_at(
+    type_: str, metadata: dict[str, Any], observed: int | None, wish: bool
+) -> None:
+    status = {} if observed is None else {"observedGeneration": observed}
+    assert is_wish(type_, {"metadata": metadata, "status": status}) is wish

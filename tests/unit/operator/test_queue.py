@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rft_operator.runtime import queue as queue_module
-from rft_operator.runtime.queue import BACKOFF_MOST_SECONDS, WorkQueue
+from rft_operator.runtime.queue import BACKOFF_MOST_SECONDS, ORDINARY_TURN, WorkQueue
 from support.polling import eventually
 
 LONG_SECONDS = 10_000.0
@@ -37,6 +37,50 @@ async def test_keys_are_taken_in_the_order_they_came() -> None:
     for key in ("a", "b", "a", "c"):
         queue.add(key)
     assert [await taken(queue) for _ in range(3)] == ["a", "b", "c"]
+
+
+async def test_wish_passes_the_news_that_waits_and_takes_its_place_in_the_order_of_wishes() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in ("news", "both"):
+        queue.add(key)
+    for key in ("wish", "both"):
+        queue.add(key, prompt=True)
+    assert [await taken(queue) for _ in range(3)] == ["wish", "both", "news"]
+
+
+async def test_news_gets_its_turn_however_many_wishes_wait() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("news")
+    for index in range(20):
+        queue.add(f"wish-{index}", prompt=True)
+    order = [await taken(queue) for _ in range(21)]
+    assert order.index("news") == ORDINARY_TURN - 1
+    assert len(queue) == 0
+
+
+async def test_key_whose_delay_is_over_passes_the_news() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("news")
+    queue.add_after("stop line", 0.01)
+
+    async def both_wait() -> bool:
+        return len(queue) == 2
+
+    await eventually(both_wait, what="the delay to be over", every_seconds=0.005)
+    assert await taken(queue) == "stop line"
+
+
+async def test_wish_that_comes_during_a_run_passes_the_news_after_it_and_only_once() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await taken(queue)
+    queue.add("news")
+    queue.add("a", prompt=True)
+    queue.done("a")
+    assert await taken(queue) == "a"
+    queue.add("a")
+    queue.done("a")
+    assert [await taken(queue) for _ in range(2)] == ["news", "a"]
 
 
 async def test_key_is_held_back_while_it_runs_and_runs_once_more_when_asked_for_meanwhile() -> None:
