@@ -13,6 +13,7 @@ from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.evaluate.record import AnswerFile
 from rft_trainer.prepare.dataset import load
 from rft_trainer.train.export import MARKER
+from support.hub_server import serving
 from unit.trainer.factory import GYM, Pod, run_config, wait_until
 
 
@@ -56,6 +57,33 @@ def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(
     assert summary is not None
     assert (summary.rows, summary.dropped_rows) == (1, 3)
     assert load(pod.paths.dataset).rows == 1
+
+
+def test_prepare_takes_model_and_rows_from_the_hub_when_the_token_allows_it(tmp_path: Path, prepared: Path) -> None:
+    [model] = prepared.glob("*/model")
+    turns = [("What is 2?", "two"), ("What is 3?", "three"), ("Held out?", "yes")]
+    rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in turns]
+    overrides = {
+        "model": {"uri": "hf://org/base", "revision": "v1"},
+        "dataset": {"uri": "hf://org/rows", "format": "messages"},
+        "evaluation__benchmarks": [{"name": "own", "uri": "hf://org/questions", "max_tokens": 8}],
+    }
+    pod, stranger = Pod(tmp_path / "a", run_config(**overrides)), Pod(tmp_path / "b", run_config(**overrides))
+    environment = {"HF_HOME": str(tmp_path / "hub-home"), "NO_PROXY": "127.0.0.1,localhost"}
+    with serving() as hub:
+        base = hub.add("model", "org/base", {"config.json": b"{}"})
+        base.push({path.name: path.read_bytes() for path in model.iterdir()}, branch="v1")
+        base.token = "hf_secret"
+        hub.add("dataset", "org/rows", {"train.jsonl": "\n".join(json.dumps(row) for row in rows).encode()})
+        hub.add("dataset", "org/questions", {"test.jsonl": b'{"problem": "held out?", "answer": "yes"}'})
+        environment["HF_ENDPOINT"] = hub.url
+        assert pod.run("prepare", **environment, HF_TOKEN="hf_secret") == ExitCode.DONE, pod.log("prepare")
+        assert stranger.run("prepare", **environment, HF_TOKEN="") == ExitCode.BAD_INPUT, stranger.log("prepare")
+    summary = pod.result().prepare
+    assert summary is not None
+    assert (summary.rows, summary.dropped_rows) == (2, 1)
+    assert (pod.paths.model / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    assert "hf://org/base@v1: no such model, or it is private" in str(stranger.result().error)
 
 
 @pytest.mark.parametrize(
