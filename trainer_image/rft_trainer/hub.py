@@ -139,7 +139,7 @@ def _explained(name: str, *, kind: Kind) -> Iterator[None]:
     except HfHubHTTPError as error:
         if error.response.status_code in {401, 403}:
             raise BadInputError(
-                f"{name}: the hub refuses access ({_first_line(error)}); set secretRef to a valid token that may read it"
+                f"{name}: the hub refuses access ({_first_line(error)}); set secretRef to a valid token for it"
             ) from error
         raise _cannot_be_downloaded(name, kind=kind, error=error) from error
     except Exception as error:  # the client lets errors of several HTTP libraries through; none is the user's

@@ -59,7 +59,9 @@ def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(
     assert load(pod.paths.dataset).rows == 1
 
 
-def test_prepare_takes_model_and_rows_from_the_hub_when_the_token_allows_it(tmp_path: Path, prepared: Path) -> None:
+def test_prepare_takes_model_and_rows_from_the_hub_when_the_token_allows_it(
+    tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [model] = prepared.glob("*/model")
     turns = [("What is 2?", "two"), ("What is 3?", "three"), ("Held out?", "yes")]
     rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in turns]
@@ -69,16 +71,17 @@ def test_prepare_takes_model_and_rows_from_the_hub_when_the_token_allows_it(tmp_
         "evaluation__benchmarks": [{"name": "own", "uri": "hf://org/questions", "max_tokens": 8}],
     }
     pod, stranger = Pod(tmp_path / "a", run_config(**overrides)), Pod(tmp_path / "b", run_config(**overrides))
-    environment = {"HF_HOME": str(tmp_path / "hub-home"), "NO_PROXY": "127.0.0.1,localhost"}
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     with serving() as hub:
         base = hub.add("model", "org/base", {"config.json": b"{}"})
         base.push({path.name: path.read_bytes() for path in model.iterdir()}, branch="v1")
         base.token = "hf_secret"
         hub.add("dataset", "org/rows", {"train.jsonl": "\n".join(json.dumps(row) for row in rows).encode()})
         hub.add("dataset", "org/questions", {"test.jsonl": b'{"problem": "held out?", "answer": "yes"}'})
-        environment["HF_ENDPOINT"] = hub.url
-        assert pod.run("prepare", **environment, HF_TOKEN="hf_secret") == ExitCode.DONE, pod.log("prepare")
-        assert stranger.run("prepare", **environment, HF_TOKEN="") == ExitCode.BAD_INPUT, stranger.log("prepare")
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        assert pod.run("prepare", HF_TOKEN="hf_secret") == ExitCode.DONE, pod.log("prepare")
+        assert stranger.run("prepare", HF_TOKEN="") == ExitCode.BAD_INPUT, stranger.log("prepare")
     summary = pod.result().prepare
     assert summary is not None
     assert (summary.rows, summary.dropped_rows) == (2, 1)
