@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import kopf
 from aiohttp import web
 
-from rft_operator.api import KIND
+from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.config import Config
 from rft_operator.errors import ConfigError, KubeError, NotFound
 from rft_operator.handlers import build_registry, build_settings
@@ -41,7 +41,7 @@ async def serve(config: Config, stop: asyncio.Event, watching: asyncio.Event | N
     async with KubeClient(await load_configuration(), metrics, instance=config.pod_name) as kube:
         runtime = Runtime(config, kube, metrics)
         runtime.prices.reload()
-        await _check_crd(kube, config)
+        await _check_crds(kube, config)
         async with contextlib.AsyncExitStack() as stack:
             await _listen(stack, Probes(runtime).application(), name="METRICS", port=config.metrics_port)
             if config.progress_url is not None:
@@ -49,15 +49,17 @@ async def serve(config: Config, stop: asyncio.Event, watching: asyncio.Event | N
             return await _run(runtime, stop, watching or asyncio.Event())
 
 
-async def _check_crd(kube: KubeClient, config: Config) -> None:
-    """Fail at once, and clearly, when the CRD is not installed: kopf would wait for it in silence."""
+async def _check_crds(kube: KubeClient, config: Config) -> None:
+    """Fail at once, and clearly, when a CRD is not installed: kopf would wait for it in silence."""
     namespace = config.watch_namespaces[0] if config.watch_namespaces else None
-    try:
-        async with contextlib.aclosing(kube.pages(kind=KIND, namespace=namespace)) as pages:
-            await anext(pages)
-    except NotFound as error:
-        msg = f"the custom resource {KIND} is not installed: install the Helm chart, or apply the folder crds ({error})"
-        raise ConfigError(msg) from error
+    for kind in (KIND, BUDGET_KIND):
+        try:
+            async with contextlib.aclosing(kube.pages(kind=kind, namespace=namespace)) as pages:
+                await anext(pages)
+        except NotFound as error:
+            words = "is not installed: install the Helm chart, or apply the folder crds"
+            msg = f"the custom resource {kind} {words} ({error})"
+            raise ConfigError(msg) from error
 
 
 async def _listen(

@@ -1,4 +1,4 @@
-"""Everything around the operator: the control plane, the CRD, a priced node, an account, namespaces."""
+"""Everything around the operator: the control plane, the CRDs, a priced node, an account, namespaces."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from bench.api import Api, until
 from bench.process import MeasuredOperator
 from rft_local.cluster import Cluster, ClusterOptions, start
 from rft_local.control_plane import AGENT
+from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.runtime.kinds import path_of
 from support.builders import node
 from support.operator_process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-CRD = ROOT / "crds" / "rft.dev_reasoningfinetunes.yaml"
+CRDS = ROOT / "crds"
 OPERATOR_NAMESPACE = "rft-system"
 ACCOUNT = "rft-operator"
 NODE = "bench-node"
@@ -64,13 +65,17 @@ class Rig:
         return await self.api.call("POST", path_of(kind, namespace), body)
 
     async def _define(self) -> None:
-        crd = yaml.safe_load(CRD.read_text(encoding="utf-8"))
-        await self.api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+        for path in sorted(CRDS.iterdir()):
+            crd = yaml.safe_load(path.read_text(encoding="utf-8"))
+            await self.api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
 
         async def served() -> bool:
-            return bool(await self.api.call("GET", path_of("ReasoningFinetune", None), allow=(404, 429)))
+            answers = [
+                await self.api.call("GET", path_of(kind, None), allow=(404, 429)) for kind in (KIND, BUDGET_KIND)
+            ]
+            return all(answers)
 
-        await until(served, what="the API server to serve the custom resource", seconds=30)
+        await until(served, what="the API server to serve the custom resources", seconds=30)
 
     async def _add_node(self) -> None:
         made = node(NODE, gpus=8)

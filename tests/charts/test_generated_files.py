@@ -1,4 +1,4 @@
-"""The files that are made from others are up to date: the chart's CRD, the committed rendering, the table of values."""
+"""The files that are made from others are up to date: the chart's CRDs, the committed rendering, the table of values."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import Any
 
 import yaml
 
-from support.helm import CHART, NAMESPACE, ROOT, Helm, the
+from support.helm import CHART, NAMESPACE, ROOT, Helm
 
 
-def test_crd_is_the_generated_one_and_is_kept(helm: Helm) -> None:
-    crd = the(helm.objects(), "CustomResourceDefinition")
-    generated = yaml.safe_load((ROOT / "crds" / "rft.dev_reasoningfinetunes.yaml").read_text(encoding="utf-8"))
-    assert crd["spec"] == generated["spec"]
-    assert crd["metadata"]["name"] == generated["metadata"]["name"]
-    assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+def test_crds_are_the_generated_ones_and_are_kept(helm: Helm) -> None:
+    rendered = [each for each in helm.objects() if each["kind"] == "CustomResourceDefinition"]
+    crds = {each["metadata"]["name"]: each for each in rendered}
+    generated = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "crds").iterdir()]
+    assert sorted(crds) == sorted(each["metadata"]["name"] for each in generated)
+    for each in generated:
+        crd = crds[each["metadata"]["name"]]
+        assert crd["spec"] == each["spec"]
+        assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
 def test_committed_rendering_is_that_of_the_chart(helm: Helm) -> None:
@@ -28,11 +31,14 @@ def test_committed_rendering_is_that_of_the_chart(helm: Helm) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_committed_rendering_makes_its_namespace_first_and_the_crd_before_the_operator() -> None:
+def test_committed_rendering_makes_its_namespace_first_and_the_crds_before_the_operator() -> None:
     text = (ROOT / "helm" / "rendered" / "rft-operator-local.yaml").read_text(encoding="utf-8")
     order = [each["kind"] for each in yaml.safe_load_all(text) if each]
     assert order[0] == "Namespace"
-    assert order.index("CustomResourceDefinition") < order.index("Deployment")
+    assert order.count("CustomResourceDefinition") == 2
+    assert max(place for place, kind in enumerate(order) if kind == "CustomResourceDefinition") < order.index(
+        "Deployment"
+    )
     namespace = next(yaml.safe_load_all(text))["metadata"]
     assert namespace["name"] == NAMESPACE
     assert namespace["labels"] == {"pod-security.kubernetes.io/enforce": "privileged"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.api_server import CRD, ApiServer
+from support.api_server import BUDGET_CRD, CRD, EVERY_CRD, ApiServer
 from support.builders import resource
 from support.helm import CHART, NAMESPACE, RELEASE, ROOT, Helm
 from support.polling import eventually
@@ -99,15 +99,15 @@ def test_install_makes_everything_and_says_what_comes_next(helm: Helm, cluster: 
     done = helm.run("install", RELEASE, CHART, "--create-namespace")
     assert f"kubectl --namespace {NAMESPACE} rollout status deployment/{RELEASE}" in done.stdout
     assert "No prices are set" in done.stdout
-    assert "the CRD and the runs stay" in done.stdout
+    assert "the CRDs, the runs and the budgets stay" in done.stdout
     found = names(cluster)
     assert found == {
         *(f"{kind}/{RELEASE}" for kind in ("Deployment", "Service", "ServiceAccount", "NetworkPolicy")),
         *(f"{kind}/{RELEASE}" for kind in ("Role", "RoleBinding")),
         f"ConfigMap/{RELEASE}-prices",
-        f"CustomResourceDefinition/{CRD}",
+        *(f"CustomResourceDefinition/{name}" for name in EVERY_CRD),
         *(f"{kind}/{NAMESPACE}-{RELEASE}" for kind in ("ClusterRole", "ClusterRoleBinding")),
-        *(f"ClusterRole/{NAMESPACE}-{RELEASE}-{part}" for part in ("view", "edit")),
+        *(f"ClusterRole/{NAMESPACE}-{RELEASE}-{part}" for part in ("view", "edit", "budgets")),
     }
     apply_run(cluster)
     assert "kept" in cluster.kubectl("get", "rft", "-A").stdout
@@ -166,11 +166,11 @@ def test_upgrade_and_rollback_change_the_crd_and_keep_the_runs(helm: Helm, clust
     assert run_uid(cluster) == uid
 
 
-def test_uninstall_leaves_the_crd_and_the_runs_and_nothing_else(helm: Helm, cluster: ApiServer) -> None:
+def test_uninstall_leaves_the_crds_and_the_runs_and_nothing_else(helm: Helm, cluster: ApiServer) -> None:
     helm.run("install", RELEASE, CHART, "--create-namespace")
     uid = apply_run(cluster)
     helm.run("uninstall", RELEASE, "--wait")
-    assert names(cluster) == {f"CustomResourceDefinition/{CRD}"}
+    assert names(cluster) == {f"CustomResourceDefinition/{name}" for name in EVERY_CRD}
     assert run_uid(cluster) == uid
 
 
@@ -183,7 +183,7 @@ def test_install_takes_kept_runs_over_when_it_is_repeated(helm: Helm, cluster: A
     assert run_uid(cluster) == uid
 
 
-def test_uninstall_removes_the_crd_when_the_admin_asks_for_it(helm: Helm, cluster: ApiServer) -> None:
+def test_uninstall_removes_the_crds_when_the_admin_asks_for_it(helm: Helm, cluster: ApiServer) -> None:
     helm.run("install", RELEASE, CHART, "--create-namespace", "--set", "crds.keep=false")
     helm.run("uninstall", RELEASE, "--wait")
     assert names(cluster) == set()
@@ -205,19 +205,21 @@ def test_committed_rendering_can_be_applied_to_a_fresh_cluster_and_again(cluster
     assert operator(cluster)["spec"]["template"]["spec"]["containers"][0]["image"] == "rft.local/operator:dev"
 
 
-async def test_view_and_edit_of_a_namespace_reach_its_runs(helm: Helm, cluster: ApiServer) -> None:
+async def test_view_edit_and_admin_of_a_namespace_reach_its_runs_and_budgets(helm: Helm, cluster: ApiServer) -> None:
     helm.run("install", RELEASE, CHART, "--create-namespace")
-    users = {"reader": "view", "writer": "edit"}
+    users = {"reader": "view", "writer": "edit", "owner": "admin"}
     for user, role in users.items():
         cluster.kubectl("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", "-n", TEAM)
 
-    async def may(user: str, verb: str) -> bool:
-        asked = ("auth", "can-i", verb, "reasoningfinetunes.rft.dev", "-n", TEAM, f"--as={user}")
+    async def may(user: str, verb: str, kind: str = CRD) -> bool:
+        asked = ("auth", "can-i", verb, kind, "-n", TEAM, f"--as={user}")
         return cluster.kubectl(*asked, check=False).stdout.strip() == "yes"
 
     # A controller of the cluster merges our rules into its roles.
     await eventually(lambda: may("writer", "delete"), what="the roles to be merged", every_seconds=0.5)
+    await eventually(lambda: may("owner", "patch", BUDGET_CRD), what="the roles to be merged", every_seconds=0.5)
     assert [await may("reader", verb) for verb in ("get", "list", "watch", "create", "delete")] == [True] * 3 + [
         False
     ] * 2
     assert [await may("writer", verb) for verb in ("get", "create", "patch")] == [True] * 3
+    assert [await may("writer", verb, BUDGET_CRD) for verb in ("get", "create", "patch")] == [True, False, False]

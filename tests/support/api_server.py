@@ -21,11 +21,13 @@ from kubernetes.aio import client, config
 from rft_local.cluster import ClusterOptions, start
 from rft_local.processes import wait_until
 from rft_local.tools import binary
-from rft_operator.api import GROUP, PLURAL
+from rft_operator.api import BUDGET_PLURAL, GROUP, PLURAL
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = ROOT / "crds"
 CRD = f"{PLURAL}.{GROUP}"
+BUDGET_CRD = f"{BUDGET_PLURAL}.{GROUP}"
+EVERY_CRD = (CRD, BUDGET_CRD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,24 +70,24 @@ class ApiServer:
 def api_server(state: Path) -> Iterator[ApiServer]:
     """Give an API server that serves this checkout's CRDs."""
     with _existing() if os.environ.get("USE_EXISTING_CLUSTER") == "1" else _embedded(state) as server:
-        before = server.kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name").stdout.strip()
+        before = server.kubectl("get", "crd", *EVERY_CRD, "--ignore-not-found", "-o", "name").stdout.strip()
         try:
             install_crds(server)
             yield server
         finally:
             if not before:
-                server.kubectl("delete", "crd", CRD, "--wait=false")
+                server.kubectl("delete", "crd", *EVERY_CRD, "--wait=false")
 
 
 def install_crds(server: ApiServer) -> None:
     """Apply this checkout's CRDs and wait until they are served."""
     server.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
-    # `kubectl wait` fails while the CRD has no conditions yet; that the kind is served is what tests need.
-    wait_until(lambda: _served(server), what=f"{CRD} to be served", seconds=30)
+    # `kubectl wait` fails while a CRD has no conditions yet; that the kinds are served is what tests need.
+    wait_until(lambda: _served(server), what=f"{EVERY_CRD} to be served", seconds=30)
 
 
 def _served(server: ApiServer) -> bool:
-    return server.kubectl("get", PLURAL, "-n", "default", check=False).returncode == 0
+    return all(server.kubectl("get", name, "-n", "default", check=False).returncode == 0 for name in EVERY_CRD)
 
 
 @contextlib.contextmanager

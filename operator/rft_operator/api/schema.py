@@ -7,12 +7,13 @@ and map a bound (the cost of CEL rules is estimated from the bounds). A pattern 
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from rft_operator.api.cel import INT_OR_TEXT, Path, Rule, keys_rule, pattern_rule
-from rft_operator.api.rules import LIST_KEYS, LIST_SETS, RULES
 from rft_operator.api.texts import INT_OR_TEXT as INT_OR_TEXT_MARK
 from rft_operator.api.texts import REMEDY
 
@@ -21,12 +22,22 @@ Schema = dict[str, Any]
 DROPPED = ("title", "discriminator")
 
 
-def structural(model: type[BaseModel], root: str) -> Schema:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rulebook:
+    """What the models of a resource cannot say themselves, by path."""
+
+    rules: Mapping[Path, Sequence[Rule]] = dataclasses.field(default_factory=dict)
+    list_keys: Mapping[Path, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Lists whose items have an identity (x-kubernetes-list-type: map)."""
+    list_sets: frozenset[Path] = frozenset()
+
+
+def structural(model: type[BaseModel], root: str, book: Rulebook | None = None) -> Schema:
     """Return the structural schema of a model that stands at ``root`` (``spec`` or ``status``)."""
     raw = model.model_json_schema(by_alias=True)
     schema = _inline(raw, raw.get("$defs", {}))
     _fill_defaults(schema, model)
-    return _finish(schema, (root,))
+    return _finish(schema, (root,), book or Rulebook())
 
 
 def _inline(node: Any, definitions: Schema) -> Any:
@@ -76,7 +87,7 @@ def _object_of(prop: Schema) -> Schema:
     return items if items is prop else _object_of(items)
 
 
-def _finish(node: Schema, path: Path) -> Schema:
+def _finish(node: Schema, path: Path, book: Rulebook) -> Schema:
     node = _without_null(node)
     for key in DROPPED:
         node.pop(key, None)
@@ -86,16 +97,16 @@ def _finish(node: Schema, path: Path) -> Schema:
         del node["default"]
     if "const" in node:
         node["enum"] = [node.pop("const")]
-    rules = [*_rules_of_texts(node, path), *RULES.get(path, [])]
+    rules = [*_rules_of_texts(node, path), *book.rules.get(path, ())]
     if rules:
         node["x-kubernetes-validations"] = [rule.to_wire() for rule in rules]
     if "properties" in node:
-        node["properties"] = {name: _finish(child, (*path, name)) for name, child in node["properties"].items()}
+        node["properties"] = {name: _finish(child, (*path, name), book) for name, child in node["properties"].items()}
     if "items" in node:
-        node["items"] = _finish(node["items"], (*path, "[]"))
-        _list_type(node, path)
+        node["items"] = _finish(node["items"], (*path, "[]"), book)
+        _list_type(node, path, book)
     if isinstance(node.get("additionalProperties"), dict):
-        node["additionalProperties"] = _finish(node["additionalProperties"], (*path, "*"))
+        node["additionalProperties"] = _finish(node["additionalProperties"], (*path, "*"), book)
     return node
 
 
@@ -132,11 +143,11 @@ def _without_null(node: Schema) -> Schema:
     return _without_null({**options[0], **node})
 
 
-def _list_type(node: Schema, path: Path) -> None:
-    if path in LIST_KEYS:
+def _list_type(node: Schema, path: Path, book: Rulebook) -> None:
+    if path in book.list_keys:
         node["x-kubernetes-list-type"] = "map"
-        node["x-kubernetes-list-map-keys"] = list(LIST_KEYS[path])
-    elif path in LIST_SETS:
+        node["x-kubernetes-list-map-keys"] = list(book.list_keys[path])
+    elif path in book.list_sets:
         node["x-kubernetes-list-type"] = "set"
     else:
         node["x-kubernetes-list-type"] = "atomic"

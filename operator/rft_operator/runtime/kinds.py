@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rft_operator.api import API_VERSION, KIND, PLURAL
+from rft_operator.api import API_VERSION, BUDGET_KIND, BUDGET_PLURAL, KIND, PLURAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Endpoint:
 
 ENDPOINTS = {
     KIND: Endpoint(API_VERSION, PLURAL),
+    BUDGET_KIND: Endpoint(API_VERSION, BUDGET_PLURAL),
     "Pod": Endpoint("v1", "pods"),
     "Service": Endpoint("v1", "services"),
     "ConfigMap": Endpoint("v1", "configmaps"),

@@ -1,4 +1,4 @@
-"""The generated CRD: up to date, bounded, described, and free of floats."""
+"""The generated CRDs: up to date, bounded, described, and free of floats."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from typing import Annotated
 import pytest
 
 from rft_operator.api.base import ApiModel
-from rft_operator.api.crd import custom_resource_definition, main, outputs, refusals
-from rft_operator.api.rules import LIST_KEYS, LIST_SETS, RULES
+from rft_operator.api.crd import (
+    RESOURCES,
+    RUN,
+    TEAM_BUDGET,
+    CustomResource,
+    custom_resource_definition,
+    main,
+    outputs,
+    refusals,
+)
 from rft_operator.api.schema import Schema, structural
 from rft_operator.api.spec import Spec
 from rft_operator.api.texts import text
 
 ROOT = Path(__file__).resolve().parents[3]
-FILE = "rft.dev_reasoningfinetunes.yaml"
-VERSION = custom_resource_definition()["spec"]["versions"][0]
-TOP = VERSION["schema"]["openAPIV3Schema"]
+FILES = [f"rft.dev_{each.plural}.yaml" for each in RESOURCES]
+both = pytest.mark.parametrize("resource", RESOURCES, ids=lambda each: each.plural)
 
 
 def nodes(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
@@ -31,7 +38,19 @@ def nodes(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
             yield from nodes(schema[key], path + mark)
 
 
-NODES = [pair for part in ("spec", "status") for pair in nodes(TOP["properties"][part], part)]
+def version(resource: CustomResource) -> Schema:
+    found: Schema = custom_resource_definition(resource)["spec"]["versions"][0]
+    return found
+
+
+def top(resource: CustomResource) -> Schema:
+    found: Schema = version(resource)["schema"]["openAPIV3Schema"]
+    return found
+
+
+def fields(resource: CustomResource) -> list[tuple[str, Schema]]:
+    """Every schema of a resource with its path."""
+    return [pair for part in ("spec", "status") for pair in nodes(top(resource)["properties"][part], part)]
 
 
 def is_text(schema: Schema) -> bool:
@@ -48,77 +67,90 @@ def unbounded(schema: Schema) -> bool:
     return "additionalProperties" in schema and "maxProperties" not in schema
 
 
-@pytest.mark.parametrize("path", outputs(ROOT), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", outputs(ROOT), ids=lambda path: "-".join(path.parts[-2:]))
 def test_generated_file_is_what_the_models_say_when_it_is_committed(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == outputs(ROOT)[path]
 
 
-def test_crd_of_the_chart_is_the_crd_to_the_byte() -> None:
-    chart = ROOT / "helm" / "rft-operator" / "files" / FILE
-    assert chart.read_bytes() == (ROOT / "crds" / FILE).read_bytes()
+@pytest.mark.parametrize("file", FILES)
+def test_crd_of_the_chart_is_the_crd_to_the_byte(file: str) -> None:
+    chart = ROOT / "helm" / "rft-operator" / "files" / file
+    assert chart.read_bytes() == (ROOT / "crds" / file).read_bytes()
 
 
+def test_folder_of_crds_holds_those_of_the_models_alone() -> None:
+    assert sorted(path.name for path in (ROOT / "crds").iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_check_names_the_stale_file_when_one_is_edited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([]) == 0
     assert main(["--check"]) == 0
     capsys.readouterr()
-    edited = tmp_path / "crds" / FILE
+    edited = tmp_path / "crds" / file
     edited.write_text(edited.read_text() + "# by hand\n")
     assert main(["--check"]) == 1
-    assert f"crds/{FILE} differ from the models; run: make generate" in capsys.readouterr().err
+    assert f"crds/{file} differ from the models; run: make generate" in capsys.readouterr().err
     assert edited.read_text().endswith("# by hand\n")
 
 
-def test_field_is_bounded_when_it_is_in_the_schema() -> None:
-    assert [path for path, schema in NODES if unbounded(schema)] == []
+@both
+def test_field_is_bounded_when_it_is_in_the_schema(resource: CustomResource) -> None:
+    assert [path for path, schema in fields(resource) if unbounded(schema)] == []
 
 
-def test_field_is_described_when_it_is_in_the_schema() -> None:
-    fields = [(path, schema) for path, schema in NODES if not path.endswith(("[]", "[*]"))]
-    assert len(fields) > 200
-    assert [path for path, schema in fields if not schema.get("description", "").strip()] == []
+@both
+def test_field_is_described_when_it_is_in_the_schema(resource: CustomResource) -> None:
+    found = [(path, schema) for path, schema in fields(resource) if not path.endswith(("[]", "[*]"))]
+    assert len(found) > (200 if resource is RUN else 30)
+    assert [path for path, schema in found if not schema.get("description", "").strip()] == []
 
 
-def test_no_field_is_a_float() -> None:
-    kinds = {schema.get("type") for _, schema in NODES}
+@both
+def test_no_field_is_a_float(resource: CustomResource) -> None:
+    kinds = {schema.get("type") for _, schema in fields(resource)}
     assert kinds == {"array", "boolean", "integer", "object", "string", None}
-    assert all("x-kubernetes-int-or-string" in schema for _, schema in NODES if schema.get("type") is None)
+    assert all("x-kubernetes-int-or-string" in schema for _, schema in fields(resource) if schema.get("type") is None)
 
 
-def test_schema_is_structural_when_it_is_generated() -> None:
+@both
+def test_schema_is_structural_when_it_is_generated(resource: CustomResource) -> None:
     forbidden = {"$ref", "$defs", "title", "nullable", "anyOf", "allOf", "oneOf", "const", "patternProperties"}
-    assert [path for path, schema in NODES if forbidden & schema.keys()] == []
-    assert [path for path, schema in NODES if any(key.startswith("x-rft") for key in schema)] == []
+    assert [path for path, schema in fields(resource) if forbidden & schema.keys()] == []
+    assert [path for path, schema in fields(resource) if any(key.startswith("x-rft") for key in schema)] == []
 
 
-def test_list_says_how_its_items_merge_when_it_is_in_the_schema() -> None:
-    lists = {path: schema for path, schema in NODES if schema.get("type") == "array"}
+@both
+def test_list_says_how_its_items_merge_when_it_is_in_the_schema(resource: CustomResource) -> None:
+    lists = {path: schema for path, schema in fields(resource) if schema.get("type") == "array"}
     found = {kind: set[str]() for kind in ("atomic", "map", "set")}
     for path, schema in lists.items():
         found[schema["x-kubernetes-list-type"]].add(path)
-    assert found["map"] == {".".join(path) for path in LIST_KEYS}
-    assert found["set"] == {".".join(path) for path in LIST_SETS}
+    assert found["map"] == {".".join(path) for path in resource.book.list_keys}
+    assert found["set"] == {".".join(path) for path in resource.book.list_sets}
     for path in found["map"]:
         items = lists[path]["items"]
         for key in lists[path]["x-kubernetes-list-map-keys"]:
             assert key in items["required"] or "default" in items["properties"][key], path
 
 
-def test_rule_is_in_the_schema_when_it_is_written() -> None:
+@both
+def test_rule_is_in_the_schema_when_it_is_written(resource: CustomResource) -> None:
     """A rule at a path that does not exist would be dropped without a word."""
-    messages = [message for _, message in refusals(TOP)]
-    for path, rules in RULES.items():
+    found = list(refusals(top(resource)))
+    for path, rules in resource.book.rules.items():
         for rule in rules:
             where = ".".join(path).replace(".[]", "[]") + rule.field
-            assert (where.removeprefix("."), rule.message) in set(refusals(TOP))
-    assert len(messages) > sum(len(rules) for rules in RULES.values())
+            assert (where.removeprefix("."), rule.message) in found
+    assert len(found) > sum(len(rules) for rules in resource.book.rules.values())
 
 
-def test_text_of_the_spec_has_no_bare_pattern() -> None:
-    assert [path for path, schema in NODES if path.startswith("spec") and "pattern" in schema] == []
+@both
+def test_text_of_the_spec_has_no_bare_pattern(resource: CustomResource) -> None:
+    assert [path for path, schema in fields(resource) if path.startswith("spec") and "pattern" in schema] == []
 
 
 def test_generator_refuses_a_pattern_when_it_has_no_words_for_a_user() -> None:
@@ -140,7 +172,8 @@ def test_generator_refuses_a_union_of_types_when_no_structural_schema_has_it() -
 
 
 def test_default_of_the_schema_is_the_default_of_the_model_when_a_field_has_one() -> None:
-    defaults = {path: schema["default"] for path, schema in NODES if "default" in schema and path.startswith("spec")}
+    defaults = {path: schema["default"] for path, schema in fields(RUN) if "default" in schema}
+    defaults = {path: value for path, value in defaults.items() if path.startswith("spec")}
     assert defaults["spec.budget.warnAtPercent"] == [50, 80]
     assert defaults["spec.resources"] == {}
     training = {path for path in defaults if path.startswith("spec.training.")}
@@ -159,6 +192,15 @@ def test_quantity_is_read_as_text_when_it_is_a_whole_number() -> None:
     assert spec.resources.cpu == "8"
 
 
-def test_column_points_at_a_field_when_it_is_printed() -> None:
-    paths = {f".{path}" for path, _ in NODES} | {".metadata.creationTimestamp"}
-    assert {column["jsonPath"] for column in VERSION["additionalPrinterColumns"]} <= paths
+def test_team_budget_has_a_window_and_thresholds_when_none_are_written() -> None:
+    defaults = {path: schema["default"] for path, schema in fields(TEAM_BUDGET) if "default" in schema}
+    assert {path: value for path, value in defaults.items() if path.startswith("spec")} == {
+        "spec.window": "none",
+        "spec.warnAtPercent": [50, 80],
+    }
+
+
+@both
+def test_column_points_at_a_field_when_it_is_printed(resource: CustomResource) -> None:
+    paths = {f".{path}" for path, _ in fields(resource)} | {".metadata.creationTimestamp"}
+    assert {column["jsonPath"] for column in version(resource)["additionalPrinterColumns"]} <= paths
