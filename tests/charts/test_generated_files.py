@@ -1,4 +1,4 @@
-"""The files that are made from others are up to date: the chart's CRDs, the committed rendering, the table of values."""
+"""The files made from others are up to date: the chart's CRDs, the committed rendering, the table of values."""
 
 from __future__ import annotations
 
