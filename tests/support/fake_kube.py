@@ -77,6 +77,14 @@ class FakeKube:
 
         return self._faulty(write)
 
+    async def set_deadline(self, *, namespace: str, name: str, uid: str, seconds: int) -> Object:
+        def write() -> Object:
+            obj = self._get("Pod", namespace, name)
+            rules.check_deadline(obj, uid, seconds)
+            return self._store({**obj, "spec": {**obj["spec"], "activeDeadlineSeconds": seconds}})
+
+        return self._faulty(write)
+
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
         obj = self.objects.get((kind, namespace, name))
         if obj is None or (uid is not None and obj["metadata"]["uid"] != uid):

@@ -195,11 +195,13 @@ class Kubelet:
     async def end(self, pod: Pod, *, exit_code: int, message: str = "", reason: str | None = None) -> Pod:
         """Write a terminal phase; return the pod."""
         stamp = _now()
+        statuses = pod["status"].get("containerStatuses") or [{}]
+        running = statuses[0].get("state", {}).get("running", {})
         ended = {
             "exitCode": exit_code,
             "reason": reason or ("Error" if exit_code else "Completed"),
             "message": message,
-            "startedAt": stamp,
+            "startedAt": running.get("startedAt", stamp),
             "finishedAt": stamp,
         }
         phase = "Failed" if exit_code else "Succeeded"

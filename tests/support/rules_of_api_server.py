@@ -35,6 +35,15 @@ def check_finalizers(obj: Mapping[str, Any], finalizers: Sequence[str]) -> None:
         raise Rejected("no new finalizers can be added if the object is being deleted", status=422)
 
 
+def check_deadline(pod: Mapping[str, Any], uid: str, seconds: int) -> None:
+    """Refuse the deadline of another pod, and one that is raised: it can only be set or lowered."""
+    if pod["metadata"]["uid"] != uid:
+        raise Conflict("Precondition failed: UID in precondition", status=409)
+    old = pod["spec"].get("activeDeadlineSeconds")
+    if old is not None and seconds > old:
+        raise Rejected(f"spec.activeDeadlineSeconds: must be less than or equal to previous value {old}", status=422)
+
+
 def check_immutable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse a change of what never changes."""
     if old.get("immutable") and new.get("data") != old.get("data"):

@@ -88,6 +88,9 @@ class Side:
             kind=kind, namespace=self.namespace, name=name, finalizers=finalizers, resource_version=version
         )
 
+    async def set_deadline(self, name: str, seconds: int, *, uid: str) -> Any:
+        return await self.api.set_deadline(namespace=self.namespace, name=name, uid=uid, seconds=seconds)
+
     async def delete(self, kind: str, name: str, *, uid: str | None = None) -> None:
         await self.api.delete(kind=kind, namespace=self.namespace, name=name, uid=uid)
 

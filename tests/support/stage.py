@@ -200,6 +200,7 @@ class World:
             status = obj["status"]
             status["phase"] = phase
             stamp = rfc3339(self.now)
+            before = (status.get("containerStatuses") or [{}])[0].get("state", {}).get("running", {})
             if running:
                 status["conditions"] = [*status.get("conditions", ()), {"type": "Ready", "status": "True"}]
                 state: dict[str, Any] = {"running": {"startedAt": stamp}}
@@ -208,7 +209,7 @@ class World:
                     "terminated": {
                         "exitCode": exit_code,
                         "finishedAt": stamp,
-                        "startedAt": stamp,
+                        "startedAt": before.get("startedAt", stamp),
                         "message": message,
                         "reason": reason,
                     }

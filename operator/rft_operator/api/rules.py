@@ -70,6 +70,7 @@ RULES: dict[Path, list[Rule]] = {
         _fixed("podTemplate"),
         *(_fixed(name, optional=True) for name in ("recipe", "evaluation", "managedBy")),
         _fixed("budget.usdPerGpuHour", optional=True),
+        _fixed("budget.pricePolicy"),
         Rule(
             # Half a micro-dollar of tolerance makes the comparison of doubles exact.
             expression=f"{_LIMIT} == oldSelf.spec.budget.limitUSD || !has(oldSelf.status) || "
@@ -144,6 +145,11 @@ RULES: dict[Path, list[Rule]] = {
         Rule(
             expression="!self.startsWith('requests.')",
             message="requests. stands in quotas only; write the name that nodes offer, for example nvidia.com/gpu",
+        ),
+        Rule(
+            expression="!self.contains('/mig-') && !self.endsWith('.shared')",
+            message="a slice of a GPU has no price of its own and cannot hold a rank; name whole GPUs, "
+            "for example nvidia.com/gpu",
         ),
     ],
     ("spec", "scheduling", "tolerations", "[]"): [

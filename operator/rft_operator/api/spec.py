@@ -77,6 +77,13 @@ class OnExhausted(StrEnum):
     SUSPEND = "suspend"
 
 
+class PricePolicy(StrEnum):
+    """Which price a pod that already runs is charged at when the catalogue changes."""
+
+    LOCKED = "locked"
+    FLOATING = "floating"
+
+
 class OnStall(StrEnum):
     """What happens when no step is made for ``stallSeconds``."""
 
@@ -259,6 +266,8 @@ class Budget(ApiModel):
     """Never spend more than this. A whole number or a quoted decimal, in US dollars."""
     usd_per_gpu_hour: PositiveMoney | None = Field(default=None, alias="usdPerGpuHour")
     """Price of one GPU-hour; absent means the admin's price catalogue decides by the node's labels."""
+    price_policy: PricePolicy = PricePolicy.LOCKED
+    """locked: a pod pays the price at which it was bound. floating: it follows the catalogue."""
     evaluation_reserve_usd: Money | None = Field(default=None, alias="evaluationReserveUSD")
     """Kept back for the evaluation; absent means evaluation GPUs x rate x evaluation.maxSeconds."""
     warn_at_percent: Annotated[list[Annotated[int, Field(ge=1, le=99)]], Field(max_length=8)] = Field(

@@ -12,10 +12,10 @@ from typing import Annotated
 from pydantic import Field
 
 from rft_operator.api.base import BigCounter, Counter, StatusModel, Timestamp
+from rft_operator.api.ledger import Ledger, WasteReason
 from rft_operator.api.texts import text
 
 MAX_ATTEMPTS_KEPT = 32
-MAX_LEDGER_ENTRIES = 1_024
 
 Name = Annotated[str, text(253)]
 Reason = Annotated[str, text(64, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", minimum=1)]
@@ -50,6 +50,7 @@ class ConditionType(StrEnum):
     PROGRESSING = "Progressing"
     CHECKPOINT_VALID = "CheckpointValid"
     WITHIN_BUDGET = "WithinBudget"
+    BUDGET_AT_RISK = "BudgetAtRisk"
     SUSPENDED = "Suspended"
     EVALUATED = "Evaluated"
     COMPLETE = "Complete"
@@ -106,6 +107,18 @@ class Attempt(StatusModel):
     """Why it ended."""
     message: Message | None = None
     """The same in a sentence: pod, container, node, exit code, last words."""
+    gpus: Annotated[int, Field(ge=0, le=16_384)] | None = None
+    """GPUs it holds when all its pods are bound."""
+    grace_seconds: Counter | None = None
+    """Time its pods have to save when they are stopped: checkpoint.graceSeconds, or more if saves took longer."""
+    deadline_seconds: Counter | None = None
+    """activeDeadlineSeconds of its pods: the kubelet ends them then, even if everything else is down."""
+    worst_case_usd: DecimalText | None = Field(default=None, alias="worstCaseUSD")
+    """What it can cost at most, decided before its first pod exists: deadline, grace and slack at the dearest price."""
+    running_time: Timestamp | None = None
+    """When the container of its last rank started."""
+    last_checkpoint_time: Timestamp | None = None
+    """Its newest checkpoint when it ended; what came after is lost work."""
     start_step: Counter | None = None
     """Optimizer step it resumed from."""
     end_step: Counter | None = None
@@ -198,6 +211,19 @@ class StageUsage(StatusModel):
     """prepare, train or evaluate."""
     gpu_seconds: BigCounter
     """GPU-seconds held."""
+    spent_usd: DecimalText = Field(default="0.000000", alias="spentUSD")
+    """What they cost, rounded up to the micro-dollar."""
+
+
+class WasteUsage(StatusModel):
+    """GPU time that was paid for and trained or evaluated nothing."""
+
+    reason: WasteReason
+    """pull, backOff, gangWait, lostWork, terminating or nodeLost."""
+    gpu_seconds: BigCounter
+    """GPU-seconds."""
+    spent_usd: DecimalText = Field(default="0.000000", alias="spentUSD")
+    """What they cost, rounded up to the micro-dollar."""
 
 
 class Usage(StatusModel):
@@ -209,6 +235,12 @@ class Usage(StatusModel):
     """The same in hours, for the GPU-H column."""
     by_stage: Annotated[list[StageUsage], Field(max_length=8)] = Field(default_factory=list)
     """Split by stage."""
+    waste: Annotated[list[WasteUsage], Field(max_length=8)] = Field(default_factory=list)
+    """Share of it that trained and evaluated nothing, by reason."""
+    estimated_gpu_seconds: BigCounter = 0
+    """Share of it whose end no timestamp of the cluster proves; it errs high."""
+    disputed_gpu_seconds: BigCounter = 0
+    """Share of it that was charged after the last proof that the GPUs were held."""
     metered_until: Timestamp | None = None
     """The instant this sum speaks of while pods hold GPUs; it is refreshed at most once a minute."""
 
@@ -234,12 +266,18 @@ class Cost(StatusModel):
     """Kept back for the evaluation."""
     remaining_usd: DecimalText | None = Field(default=None, alias="remainingUSD")
     """limitUSD less spent."""
+    forecast_usd: DecimalText | None = Field(default=None, alias="forecastUSD")
+    """What the run will have cost at its end if it goes on as it does now, evaluation included."""
+    overshoot_usd: DecimalText = Field(default="0.000000", alias="overshootUSD")
+    """Spent beyond limitUSD; above 0 only if GPUs could not be taken back from a node that does not answer."""
     stop_time: Timestamp | None = None
     """When the stop line is reached if nothing changes."""
     warned_at_percent: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length=16)] = Field(
         default_factory=list
     )
     """Thresholds of budget.warnAtPercent that were announced."""
+    forecast_warned: bool = False
+    """It was announced that the forecast exceeds the limit."""
 
 
 class ScoreResult(StatusModel):
@@ -291,57 +329,6 @@ class Failure(StatusModel):
     """Node."""
     exit_code: Annotated[int, Field(ge=-1, le=255)] | None = None
     """Exit code of the container."""
-
-
-class LedgerEntry(StatusModel):
-    """One GPU pod that holds or held GPUs; the key is the pod's uid."""
-
-    uid: Annotated[str, text(64, minimum=1)]
-    """UID of the pod."""
-    pod: Name
-    """Name of the pod."""
-    stage: Annotated[str, text(16)]
-    """Stage that pays."""
-    attempt: Counter
-    """Attempt the pod belongs to."""
-    node: Name
-    """Node the pod was bound to."""
-    gpus: Annotated[int, Field(ge=0, le=1_024)]
-    """GPUs the scheduler reserved."""
-    micro_usd_per_gpu_hour: BigCounter = Field(alias="microUSDPerGpuHour")
-    """Price, locked at bind."""
-    price_source: Annotated[str, text(128)]
-    """spec, or the catalogue's entry."""
-    start_time: Timestamp
-    """PodScheduled became True (apiserver's clock, M3)."""
-    end_time: Timestamp | None = None
-    """The terminal phase was written (apiserver's clock, M4); absent while open."""
-    end_basis: Annotated[str, text(32)] | None = None
-    """What the end rests on: phaseWritten, finishedAt, observed or vanished."""
-
-
-class LedgerTotal(StatusModel):
-    """Closed entries of one stage and one price, folded."""
-
-    stage: Annotated[str, text(16)]
-    """Stage that paid."""
-    micro_usd_per_gpu_hour: BigCounter = Field(alias="microUSDPerGpuHour")
-    """Price."""
-    gpu_seconds: BigCounter
-    """GPU-seconds at that price."""
-    estimated_gpu_seconds: BigCounter = 0
-    """Share of them whose end had to be estimated."""
-
-
-class Ledger(StatusModel):
-    """The bill: totals + uncounted + open pods recomputed from their timestamps."""
-
-    open: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
-    """Pods that hold GPUs now."""
-    uncounted: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
-    """Closed, but our finalizer may still be on the pod."""
-    totals: Annotated[list[LedgerTotal], Field(max_length=64)] = Field(default_factory=list)
-    """Closed and folded."""
 
 
 class Status(StatusModel):

@@ -11,8 +11,8 @@ from rft_operator.domain.budget import admit
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import ChildKind
 from rft_operator.domain.money import usd_display
-from rft_operator.domain.money_state import Money
-from rft_operator.domain.prices import unpriced_nodes
+from rft_operator.domain.money_state import Money, terms_of
+from rft_operator.domain.prices import shared_words, unpriced_nodes
 from rft_operator.domain.resolve import resolve
 from rft_operator.errors import InvalidResource
 from rft_trainer.contract import Stage
@@ -54,14 +54,7 @@ def accept(draft: Draft, money: Money) -> None:
     if money.rate is None:
         _refuse(draft, "PriceUnknown", _no_price(draft), retry_seconds=PRICE_RETRY_SECONDS)
         return
-    admission = admit(
-        draft.spec,
-        rate=money.rate,
-        bill=money.bill,
-        limit_micro_usd=money.limit_micro_usd,
-        reserve_micro_usd=money.reserve_micro_usd,
-        stage=Stage.TRAIN,
-    )
+    admission = admit(terms_of(draft, money, rate=money.rate, stage=Stage.TRAIN), money.bill)
     if not admission.ok:
         _refuse(draft, "BudgetInsufficient", admission.message, retry_seconds=None)
         return
@@ -92,6 +85,13 @@ def _no_price(draft: Draft) -> str:
         catalogue=draft.view.catalogue,
         at=draft.now,
     )
+    shared = [(node.name, words) for node in draft.view.nodes if node.name in names and (words := shared_words(node))]
+    if shared:
+        name, words = shared[0]
+        return (
+            f"{name} offers {words}, which the catalogue does not price. Use nodes with whole GPUs "
+            "(scheduling.nodeSelector), or set budget.usdPerGpuHour to the price of one such share."
+        )
     if names:
         where = f"The price catalogue has no (or no unique) price for {', '.join(names[:4])}"
     else:

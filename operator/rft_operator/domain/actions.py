@@ -41,7 +41,17 @@ class SetFinalizers:
     finalizers: tuple[str, ...]
 
 
-Action = Apply | Delete | SetFinalizers
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDeadline:
+    """Lower the activeDeadlineSeconds of a pod, if it is still the same one."""
+
+    namespace: str
+    name: str
+    uid: str
+    deadline_seconds: int
+
+
+Action = Apply | Delete | SetFinalizers | SetDeadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,14 +15,15 @@ from rft_operator.api.status import (
     ConditionType,
     Failure,
 )
-from rft_operator.domain.actions import Apply, Delete
-from rft_operator.domain.budget import pod_deadline_seconds
+from rft_operator.domain.actions import Apply, Delete, SetDeadline
+from rft_operator.domain.budget import pod_deadline_seconds, worst_case_micro_usd
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import ChildKind, PodFacts
 from rft_operator.domain.failure import classify_end, parse_result
 from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, service, stage_job
-from rft_operator.domain.money_state import Money, budget_state
+from rft_operator.domain.money import usd_text
+from rft_operator.domain.money_state import Money, budget_state, terms_of
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import is_complete, take_over
 from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, Stop
@@ -30,10 +31,14 @@ from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage, StageResult
 
 MAX_BACKOFF_SECONDS = 300
+DEADLINE_TOLERANCE_SECONDS = 5
+"""A deadline is not lowered by less: a kubelet takes a second or two to acknowledge a pod; the slack has that."""
+COMMITMENT_MARGIN_SECONDS = 10
+"""How much shorter a deadline is made while other pods go on spending, so that it is not outdated at once."""
 
 
-def begin(draft: Draft, stage: Stage) -> None:
-    """Put the next attempt of a stage on record, unless its back-off is still running."""
+def begin(draft: Draft, stage: Stage, money: Money) -> None:
+    """Put the next attempt of a stage on record with what it may cost, unless its back-off is still running (M7)."""
     former = draft.attempts_of(stage)
     last = former[-1] if former else None
     if last is not None and last.counted and last.end_time is not None:
@@ -46,6 +51,7 @@ def begin(draft: Draft, stage: Stage) -> None:
     number = last.number + 1 if last else 1
     step = _resume_step(draft) if stage is Stage.TRAIN else None
     attempt = Attempt(stage=stage.value, number=number, start_time=draft.now_text, start_step=step)
+    attempt = committed(draft, attempt, money)
     draft.update(attempts=_kept([*draft.status.attempts, attempt]))
     if stage is Stage.TRAIN and draft.holds(ConditionType.EVALUATED):
         message = "The scores are those of an earlier checkpoint; the model is trained further."
@@ -80,6 +86,29 @@ def _resume_step(draft: Draft) -> int | None:
     return checkpoint.step
 
 
+def committed(draft: Draft, attempt: Attempt, money: Money) -> Attempt:
+    """Return the attempt with its commitment: GPUs, grace, the pods' deadline, and the most it can cost.
+
+    While something else spends the run's money (pods of lost nodes), the deadline is a little shorter than it could be,
+    so that it still holds when the pods are made.
+    """
+    stage = Stage(attempt.stage)
+    if stage is Stage.PREPARE or money.rate is None:
+        return attempt
+    terms = terms_of(draft, money, rate=money.rate, stage=stage, attempt=attempt)
+    margin = COMMITMENT_MARGIN_SECONDS if money.bill.rate else 0
+    deadline = max(1, pod_deadline_seconds(terms, money.bill) - margin)
+    worst = worst_case_micro_usd(terms, deadline_seconds=deadline)
+    return attempt.model_copy(
+        update={
+            "gpus": terms.gpus,
+            "grace_seconds": terms.grace,
+            "deadline_seconds": deadline,
+            "worst_case_usd": usd_text(worst),
+        }
+    )
+
+
 def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, money: Money) -> None:
     """Create the attempt's objects if they are not there and no pod of it exists."""
     recorded = next(
@@ -90,19 +119,10 @@ def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot
     if others_alive(draft, attempt):
         return
     resource, settings, stage = draft.view.resource, draft.view.settings, gang.stage
-    deadline: int | None = None
     if stage is not Stage.PREPARE:
-        if money.rate is None:
+        if money.rate is None or not _commitment_holds(draft, recorded, money):
             return
         draft.claims_gpus = True
-        deadline = pod_deadline_seconds(
-            draft.spec,
-            rate=money.rate,
-            bill=money.bill,
-            limit_micro_usd=money.limit_micro_usd,
-            reserve_micro_usd=0 if stage is Stage.EVALUATE else money.reserve_micro_usd,
-            stage=stage,
-        )
     if stage is Stage.TRAIN:
         existing = {(each.kind, each.name) for each in draft.view.children.objects}
         name = resource.metadata.name
@@ -110,13 +130,19 @@ def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot
             draft.actions.append(Apply(manifest=service(resource)))
         if (ChildKind.CONFIG_MAP, child_name(name, "train", attempt.number)) not in existing:
             draft.actions.append(Apply(manifest=hostfile_config_map(resource, attempt=attempt.number)))
-    draft.actions.append(
-        Apply(
-            manifest=stage_job(
-                resource, snapshot, settings, stage=stage, attempt=attempt.number, deadline_seconds=deadline
-            )
-        )
-    )
+    draft.actions.append(Apply(manifest=stage_job(resource, snapshot, settings, attempt=recorded)))
+
+
+def _commitment_holds(draft: Draft, recorded: Attempt, money: Money) -> bool:
+    """Return whether what is on record can still be afforded; else put a smaller commitment on record first."""
+    now = committed(draft, recorded, money)
+    on_record, affordable = recorded.deadline_seconds, now.deadline_seconds
+    margin = COMMITMENT_MARGIN_SECONDS if money.bill.rate else 0
+    if on_record is not None and affordable is not None and on_record <= affordable + margin:
+        return True
+    draft.replace_attempt(now)
+    draft.wake(draft.now)
+    return False
 
 
 def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | None) -> Attempt:
@@ -140,7 +166,7 @@ def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | N
 
 def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tuple[Stop | None, int | None]:
     """Return a stop when the stop line is reached, else when it will be reached."""
-    state = budget_state(draft, money, stage=gang.stage, attempt=attempt.number)
+    state = budget_state(draft, money, stage=gang.stage, attempt=attempt)
     if state.past_stop_line and gang.stage is not Stage.PREPARE:
         limit = draft.spec.budget.limit_usd
         message = f"The budget's stop line is reached: the limit is ${limit}, the rest pays for the stop"
@@ -148,7 +174,24 @@ def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tup
         return Stop(reason="BudgetExhausted", message=message), None
     if state.stop_at is not None:
         draft.wake(state.stop_at)
+        lower_deadlines(draft, gang, stop_at=state.stop_at)
     return None, state.stop_at
+
+
+def lower_deadlines(draft: Draft, gang: Gang, *, stop_at: int) -> None:
+    """Lower the deadline of pods that would outlast the stop line, so that it holds without the operator too.
+
+    A limit that was lowered, a price that rose and a lost node bring the line closer (E7, E11). A deadline can only be
+    set or lowered (Kubernetes issue 20170), so a raised limit leaves the pods' deadlines as they are.
+    """
+    for pod in gang.pods:
+        if not pod.holds_node or pod.acknowledged_at is None or pod.deadline_seconds is None:
+            continue
+        allowed = max(1, stop_at - pod.acknowledged_at)
+        if pod.deadline_seconds > allowed + DEADLINE_TOLERANCE_SECONDS:
+            draft.actions.append(
+                SetDeadline(namespace=pod.namespace, name=pod.name, uid=pod.uid, deadline_seconds=allowed)
+            )
 
 
 def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
@@ -204,6 +247,8 @@ def _close(
     end_step = attempt.end_step
     if end_step is None and mine and progress is not None:
         end_step = progress.step
+    checkpoint = draft.status.checkpoint
+    saved = checkpoint is not None and epoch(checkpoint.time) >= epoch(attempt.start_time)
     draft.replace_attempt(
         attempt.model_copy(
             update={
@@ -213,6 +258,7 @@ def _close(
                 "message": message[:2_048] or None,
                 "counted": counted,
                 "end_step": end_step,
+                "last_checkpoint_time": checkpoint.time if saved and checkpoint is not None else None,
             }
         )
     )

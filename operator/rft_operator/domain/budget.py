@@ -2,36 +2,48 @@
 
 Invariant: at every instant in which the operator lets GPU pods run,
 ``spent + rate x stop bound + reserve <= limit``, where the stop bound is the longest a stop can take: the grace in
-which the ranks save a checkpoint, and what detection and the kubelet add. All amounts are integers.
+which the ranks save a checkpoint, and what detection and the kubelet add. All amounts are integers. The one exception
+is a node that does not answer: nobody can take its GPUs back, so its pods may pass the limit (E10, BudgetAtRisk).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rft_operator.api.spec import Spec
-from rft_operator.domain.ledger import SECONDS_PER_HOUR, Bill
+from rft_operator.domain.bill import SECONDS_PER_HOUR, Bill
 from rft_operator.domain.money import micro_usd, usd_display
 from rft_operator.domain.prices import Rate
 from rft_trainer.contract import Stage
 
 STOP_SLACK_SECONDS = 30
 """Beyond the grace: noticing, deleting, the kubelet's signal, its phase write (0 to 2 s measured), two truncations."""
+LONGEST_GRACE_SECONDS = 7_200
 EVALUATION_GRACE_SECONDS = 30
 """An evaluation has nothing to save."""
+LONGEST_DEADLINE_SECONDS = 2_147_483_647
+"""The API server's bound of activeDeadlineSeconds."""
 MINIMUM_USEFUL_SECONDS = 60
 """A stage that could run for less is not started."""
 
 
-def grace_seconds(spec: Spec, stage: Stage) -> int:
-    """Return how long a pod of a stage may take to stop."""
-    return spec.checkpoint.grace_seconds if stage is Stage.TRAIN else EVALUATION_GRACE_SECONDS
+def grace_seconds(spec: Spec, stage: Stage, *, save_seconds: str | None = None) -> int:
+    """Return how long a pod of a stage may take to stop: half as long again as the last save took, and at least what
+    the spec says (E4).
+
+    ``save_seconds`` is the measured duration of the newest checkpoint; it is the trainer's word, so it is bounded.
+    """
+    if stage is not Stage.TRAIN:
+        return EVALUATION_GRACE_SECONDS
+    measured = math.ceil(float(save_seconds) * 1.5) if save_seconds is not None else 0
+    return max(spec.checkpoint.grace_seconds, min(measured, LONGEST_GRACE_SECONDS))
 
 
-def stop_bound_seconds(spec: Spec, stage: Stage) -> int:
+def stop_bound_seconds(grace: int) -> int:
     """Return the longest time from reaching the stop line to the last GPU-second charged."""
-    return grace_seconds(spec, stage) + STOP_SLACK_SECONDS
+    return grace + STOP_SLACK_SECONDS
 
 
 def stage_gpus(spec: Spec, stage: Stage) -> int:
@@ -49,7 +61,7 @@ def evaluation_reserve(spec: Spec, *, rate: Rate) -> int:
         return 0
     if spec.budget.evaluation_reserve_usd is not None:
         return micro_usd(spec.budget.evaluation_reserve_usd)
-    seconds = spec.evaluation.max_seconds + stop_bound_seconds(spec, Stage.EVALUATE)
+    seconds = spec.evaluation.max_seconds + stop_bound_seconds(EVALUATION_GRACE_SECONDS)
     return -(-spec.evaluation.gpus * rate.micro_usd_per_gpu_hour * seconds // SECONDS_PER_HOUR)
 
 
@@ -88,22 +100,45 @@ class Admission:
     message: str
 
 
-def admit(
-    spec: Spec, *, rate: Rate, bill: Bill, limit_micro_usd: int, reserve_micro_usd: int, stage: Stage
-) -> Admission:
-    """Return whether a stage may start: it must be able to do something useful and to stop in time (E2).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What one stage may spend, and how."""
 
-    What holds GPUs already (pods of lost nodes) goes on costing meanwhile.
-    """
-    gpus = stage_gpus(spec, stage)
-    kept = 0 if stage is Stage.EVALUATE else reserve_micro_usd
-    seconds = MINIMUM_USEFUL_SECONDS + stop_bound_seconds(spec, stage)
-    needed = -(-(gpus * rate.micro_usd_per_gpu_hour + bill.rate) * seconds // SECONDS_PER_HOUR)
-    left = limit_micro_usd - bill.spent_micro_usd
+    spec: Spec
+    stage: Stage
+    rate: Rate
+    """The dearest price its pods may be bound at."""
+    limit_micro_usd: int
+    reserve_micro_usd: int
+    """Kept back for the evaluation; the evaluation itself keeps nothing back."""
+    grace: int
+    """Seconds its pods get to stop."""
+
+    @property
+    def gpus(self) -> int:
+        """Return the GPUs of the whole gang."""
+        return stage_gpus(self.spec, self.stage)
+
+    @property
+    def kept_micro_usd(self) -> int:
+        """Return what the stage must leave."""
+        return 0 if self.stage is Stage.EVALUATE else self.reserve_micro_usd
+
+    def hourly(self, bill: Bill) -> int:
+        """Return micro-dollars per hour of the gang and of what holds GPUs already (pods of lost nodes)."""
+        return self.gpus * self.rate.micro_usd_per_gpu_hour + bill.rate
+
+
+def admit(terms: Terms, bill: Bill) -> Admission:
+    """Return whether a stage may start: it must be able to do something useful and to stop in time (E2)."""
+    seconds = MINIMUM_USEFUL_SECONDS + stop_bound_seconds(terms.grace)
+    needed = -(-terms.hourly(bill) * seconds // SECONDS_PER_HOUR)
+    left = terms.limit_micro_usd - bill.spent_micro_usd
+    kept = terms.kept_micro_usd
     numbers = (
-        f"limit {usd_display(limit_micro_usd)}, spent {usd_display(bill.spent_micro_usd)}, kept for the evaluation "
-        f"{usd_display(kept)}; {gpus} GPUs at {usd_display(rate.micro_usd_per_gpu_hour)} per GPU-hour need at least "
-        f"{usd_display(needed)} to start and to stop in time"
+        f"limit {usd_display(terms.limit_micro_usd)}, spent {usd_display(bill.spent_micro_usd)}, kept for the "
+        f"evaluation {usd_display(kept)}; {terms.gpus} GPUs at {usd_display(terms.rate.micro_usd_per_gpu_hour)} per "
+        f"GPU-hour need at least {usd_display(needed)} to start and to stop in time"
     )
     if left >= kept + needed:
         return Admission(ok=True, message=f"The budget is enough: {numbers}.")
@@ -114,29 +149,37 @@ def admit(
     )
 
 
-def pod_deadline_seconds(
-    spec: Spec, *, rate: Rate, bill: Bill, limit_micro_usd: int, reserve_micro_usd: int, stage: Stage
-) -> int:
+def pod_deadline_seconds(terms: Terms, bill: Bill) -> int:
     """Return activeDeadlineSeconds of a stage's GPU pods: the limit holds with the operator down (E3).
 
     At the deadline the kubelet sends SIGTERM and gives the full grace, so both come off the affordable time. What
     holds GPUs already (pods of lost nodes) spends the same money.
     """
-    gpus = stage_gpus(spec, stage)
-    hourly = max(1, gpus * rate.micro_usd_per_gpu_hour + bill.rate)
-    kept = 0 if stage is Stage.EVALUATE else reserve_micro_usd
-    affordable = ((limit_micro_usd - kept) * SECONDS_PER_HOUR - bill.amount) // hourly
-    deadline = affordable - stop_bound_seconds(spec, stage)
-    if stage is Stage.EVALUATE and spec.evaluation is not None:
-        deadline = min(deadline, spec.evaluation.max_seconds)
-    return int(max(1, min(deadline, 2_147_483_647)))
+    hourly = max(1, terms.hourly(bill))
+    affordable = ((terms.limit_micro_usd - terms.kept_micro_usd) * SECONDS_PER_HOUR - bill.amount) // hourly
+    deadline = affordable - stop_bound_seconds(terms.grace)
+    if terms.stage is Stage.EVALUATE and terms.spec.evaluation is not None:
+        deadline = min(deadline, terms.spec.evaluation.max_seconds)
+    return int(max(1, min(deadline, LONGEST_DEADLINE_SECONDS)))
 
 
-def thresholds_crossed(spec: Spec, *, spent_micro_usd: int, already: Sequence[int]) -> tuple[int, ...]:
+def worst_case_micro_usd(terms: Terms, *, deadline_seconds: int) -> int:
+    """Return what an attempt can cost at most: it runs to its deadline, and takes as long as it may to stop."""
+    seconds = deadline_seconds + stop_bound_seconds(terms.grace)
+    return -(-terms.gpus * terms.rate.micro_usd_per_gpu_hour * seconds // SECONDS_PER_HOUR)
+
+
+def forecast_micro_usd(bill: Bill, *, eta_seconds: int, reserve_micro_usd: int) -> int:
+    """Return what the run will have cost: spent, the stage's rest at the rate of now, and the reserve (E6)."""
+    return -(-(bill.amount + bill.rate * eta_seconds) // SECONDS_PER_HOUR) + reserve_micro_usd
+
+
+def thresholds_crossed(
+    spec: Spec, *, limit_micro_usd: int, spent_micro_usd: int, already: Sequence[int]
+) -> tuple[int, ...]:
     """Return the thresholds of budget.warnAtPercent that were passed and not yet announced, ascending (E6)."""
-    limit = micro_usd(spec.budget.limit_usd)
     return tuple(
         percent
         for percent in sorted(set(spec.budget.warn_at_percent) - set(already))
-        if spent_micro_usd * 100 >= limit * percent
+        if spent_micro_usd * 100 >= limit_micro_usd * percent
     )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage, Status
 from rft_operator.domain.actions import Delete, SetFinalizers
+from rft_operator.domain.bill import hours_text
 from rft_operator.domain.draft import Draft, is_true
 from rft_operator.domain.facts import FINALIZER, ChildKind
 from rft_operator.domain.gang import silence_of
 from rft_operator.domain.ledger import written_off
 from rft_operator.domain.money import usd_display
-from rft_operator.domain.money_state import Money, show_money
+from rft_operator.domain.money_state import Money
+from rft_operator.domain.show_money import show_money, show_risk
 from rft_operator.domain.timestamps import epoch
 
 WANT_OF_MONEY = frozenset({"BudgetExhausted", "EvaluationReserveExhausted"})
@@ -91,12 +93,13 @@ def delete(draft: Draft, money: Money) -> None:
         return
     if draft.status == draft.recorded:
         spent = usd_display(money.bill.spent_micro_usd)
-        message = f"Deleted. {money.bill.gpu_hours_text} GPU-hours, {spent} in all."
+        message = f"Deleted. {hours_text(money.bill.gpu_seconds)} GPU-hours, {spent} in all."
         draft.emit("Normal", "Deleted", message)
         draft.actions.append(_without_finalizer(draft))
 
 
 def _close_ledger(draft: Draft, money: Money) -> None:
+    show_risk(draft, money)
     show_money(draft, money, stop_at=None)
     if draft.status != draft.recorded:
         draft.wake(draft.now)

@@ -80,6 +80,14 @@ class PodFacts:
     """managedFields time of the write of a terminal phase (M4)."""
     deleted_at: int | None = None
     """deletionTimestamp."""
+    deletion_requested_at: int | None = None
+    """deletionTimestamp less the grace that it includes."""
+    bound_when_created: bool = False
+    """It was created on its node; there was no scheduling to take the start from."""
+    acknowledged_at: int | None = None
+    """status.startTime: the kubelet took it over; activeDeadlineSeconds counts from here."""
+    deadline_seconds: int | None = None
+    """activeDeadlineSeconds."""
     ready: bool = False
     has_finalizer: bool = False
     finalizers: tuple[str, ...] = ()
@@ -163,6 +171,8 @@ class NodeFacts:
     """Allocatable extended resources by name."""
     ready: bool
     not_ready_since: int | None = None
+    silent_since: int | None = None
+    """Since when the control plane has heard nothing of its kubelet (Ready is Unknown)."""
     unschedulable: bool = False
 
 

@@ -1,117 +1,99 @@
 """From pod timestamps to GPU-seconds and money: the run's bill, exact to the second.
 
-Rules M1 to M9 and M12 of docs/metering.md. Invariants: the bill is a
-function of the ledger on record and the pods in view, never incremented on a tick; each pod UID is charged exactly
-once. Closing a record takes the three steps of Job tracking (KEP-2307): (1) the closed entry goes on record as
-*uncounted*, (2) our finalizer comes off the pod, (3) the entry is folded into the totals. A crash between any two
-steps repeats the same step.
+Rules M1 to M9 and M12 of docs/metering.md. Invariants: the bill is a function of the ledger on record and the pods in
+view, never incremented on a tick; each pod UID is charged exactly once. Closing a record takes the three steps of Job
+tracking (KEP-2307): (1) the closed entry goes on record as *uncounted*, (2) our finalizer comes off the pod, (3) the
+entry is folded into the totals. A crash between any two steps repeats the same step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from rft_operator.api.status import Ledger, LedgerEntry, LedgerTotal
+from rft_operator.api.ledger import Ledger, LedgerEntry, LedgerTotal, WasteTotal
+from rft_operator.domain.bill import (
+    ESTIMATED,
+    FINISHED_AT,
+    NODE_GONE,
+    OBSERVED,
+    PHASE_WRITTEN,
+    VANISHED,
+    Share,
+    disputed_gpu_seconds,
+    priced_from,
+    seconds_of,
+)
 from rft_operator.domain.facts import PodFacts
 from rft_operator.domain.prices import Rate
 from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_operator.domain.waste import AttemptLife, clipped, intervals
 
-SECONDS_PER_HOUR = 3_600
-PHASE_WRITTEN = "phaseWritten"
-FINISHED_AT = "finishedAt"
-OBSERVED = "observed"
-VANISHED = "vanished"
-ESTIMATED = frozenset({OBSERVED, VANISHED})
-"""Ends that no timestamp of the cluster proves."""
+POD_SCHEDULED = "podScheduled"
+CREATED = "created"
+REPORTED_LATE_SECONDS = 5
+"""A terminal phase written so much later than its last container ended is shown as disputed (M4); 2 s are usual."""
+
+
+def no_steps(_: LedgerEntry) -> Sequence[tuple[int, Rate]]:
+    """Return no price change: the price is locked."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
-    """What a run has used and what it costs now."""
+class Evidence:
+    """All that the ledger is computed from, beside the one on record."""
 
-    gpu_seconds: int
-    amount: int
-    """Sum of GPUs x seconds x micro-dollars per GPU-hour; 3,600 of it are one micro-dollar."""
-    by_stage: Mapping[str, int]
-    """GPU-seconds."""
-    rate: int
-    """Micro-dollars per hour of everything that holds GPUs now."""
+    pods: Sequence[PodFacts]
+    now: int
+    rate_of: Callable[[PodFacts], Rate | None]
+    """The price of a pod's node when it was bound (M10)."""
+    fallback: Rate
+    """The pool's dearest rate, taken for a node that is already gone."""
+    price_steps: Callable[[LedgerEntry], Sequence[tuple[int, Rate]]] = no_steps
+    """Changes of an open entry's price since it holds, as (instant, new rate), in order; none if it is locked."""
+    lives: Mapping[tuple[str, int], AttemptLife] = field(default_factory=dict)
+    silent: Mapping[str, int] = field(default_factory=dict)
+    """Nodes that do not answer, with the instant of their last sign of life (M8)."""
+    gone_nodes: frozenset[str] = frozenset()
+    """Nodes that the API server says do not exist."""
 
-    @property
-    def spent_micro_usd(self) -> int:
-        """Return the money spent, rounded up once."""
-        return -(-self.amount // SECONDS_PER_HOUR)
-
-    @property
-    def gpu_hours_text(self) -> str:
-        """Return the GPU-hours with three decimals, rounded half up."""
-        thousandths = (self.gpu_seconds * 1_000 + SECONDS_PER_HOUR // 2) // SECONDS_PER_HOUR
-        return f"{thousandths // 1_000}.{thousandths % 1_000:03d}"
-
-
-def seconds_of(entry: LedgerEntry, *, now: int) -> int:
-    """Return the GPU-seconds of an entry; an open one counts until ``now``."""
-    end = epoch(entry.end_time) if entry.end_time is not None else now
-    return entry.gpus * max(0, end - epoch(entry.start_time))
+    def silent_since(self, node: str | None) -> int | None:
+        """Return the last sign of life of a node that does not answer; None of one that does."""
+        return self.silent.get(node or "")
 
 
-def bill(ledger: Ledger, *, now: int) -> Bill:
-    """Return the bill: totals + closed entries + open entries recomputed from their timestamps (M9)."""
-    by_stage: dict[str, int] = {}
-    amount = 0
-    parts = [(each.stage, each.gpu_seconds, each.micro_usd_per_gpu_hour) for each in ledger.totals]
-    parts += [
-        (each.stage, seconds_of(each, now=now), each.micro_usd_per_gpu_hour)
-        for each in (*ledger.uncounted, *ledger.open)
-    ]
-    for stage, seconds, price in parts:
-        by_stage[stage] = by_stage.get(stage, 0) + seconds
-        amount += seconds * price
-    return Bill(
-        gpu_seconds=sum(by_stage.values()),
-        amount=amount,
-        by_stage=by_stage,
-        rate=sum(each.gpus * each.micro_usd_per_gpu_hour for each in ledger.open),
-    )
-
-
-def next_ledger(
-    ledger: Ledger,
-    *,
-    pods: Sequence[PodFacts],
-    rate_of: Callable[[PodFacts], Rate | None],
-    fallback: Rate,
-    now: int,
-) -> Ledger:
-    """Return the ledger one step on, from the one on record and the pods in view.
-
-    ``rate_of`` gives the price of a pod's node when it was bound (M10); ``fallback`` is the pool's dearest rate, taken
-    for a node that is already gone.
-    """
-    by_uid = {pod.uid: pod for pod in pods}
+def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
+    """Return the ledger one step on, from the one on record and the evidence."""
+    by_uid = {pod.uid: pod for pod in evidence.pods}
     still_open: list[LedgerEntry] = []
     uncounted: list[LedgerEntry] = []
     totals = list(ledger.totals)
     for entry in ledger.uncounted:
         pod = by_uid.get(entry.uid)
         if pod is None or not pod.has_finalizer:
-            totals = _fold(totals, entry)
+            totals = fold(totals, entry, end=_end_of(entry))
         else:
-            uncounted.append(entry)
+            uncounted.append(_with_waste(entry, pod, evidence))
     for entry in ledger.open:
-        closed = _close(entry, by_uid.get(entry.uid), now=now)
+        pod = by_uid.get(entry.uid)
+        closed = _close(entry, pod, evidence)
+        for at, rate in evidence.price_steps(entry):
+            if closed.end_time is None or at < epoch(closed.end_time):
+                before, closed = _reprice(closed, pod, at=at, rate=rate, evidence=evidence)
+                totals = fold(totals, before, end=at)
         (still_open if closed.end_time is None else uncounted).append(closed)
     known = {entry.uid for entry in (*ledger.open, *ledger.uncounted)}
-    for pod in sorted(pods, key=lambda pod: (pod.scheduled_at or 0, pod.uid)):
+    for pod in sorted(evidence.pods, key=lambda pod: (pod.scheduled_at or 0, pod.uid)):
         if pod.uid in known or not pod.has_finalizer or pod.gpus == 0 or pod.scheduled_at is None:
             continue
-        entry = _close(_open(pod, rate_of(pod) or fallback), pod, now=now)
+        entry = _close(open_entry(pod, evidence.rate_of(pod) or evidence.fallback), pod, evidence)
         (still_open if entry.end_time is None else uncounted).append(entry)
     return Ledger(open=still_open, uncounted=uncounted, totals=totals)
 
 
-def _open(pod: PodFacts, rate: Rate) -> LedgerEntry:
+def open_entry(pod: PodFacts, rate: Rate) -> LedgerEntry:
+    """Return the record of a bound pod (M1)."""
     return LedgerEntry(
         uid=pod.uid,
         pod=pod.name,
@@ -122,23 +104,126 @@ def _open(pod: PodFacts, rate: Rate) -> LedgerEntry:
         micro_usd_per_gpu_hour=rate.micro_usd_per_gpu_hour,
         price_source=rate.source,
         start_time=rfc3339(pod.scheduled_at or pod.created_at),
+        start_basis=CREATED if pod.bound_when_created else POD_SCHEDULED,
     )
 
 
-def _close(entry: LedgerEntry, pod: PodFacts | None, *, now: int) -> LedgerEntry:
-    """Return the entry with its end if the pod holds no GPU any more (M4, M7), else as it is."""
-    start = epoch(entry.start_time)
+def _close(entry: LedgerEntry, pod: PodFacts | None, evidence: Evidence) -> LedgerEntry:
+    """Return the entry with its end if the pod holds no GPU any more (M4, M7, M8), else with what is disputed."""
+    start, now = epoch(entry.start_time), evidence.now
     if pod is None:
-        end, basis = max(start, now), VANISHED
-    elif not pod.terminal:
+        return _ended(entry, None, evidence, end=max(start, now), basis=VANISHED)
+    if not pod.terminal:
+        silent = evidence.silent_since(entry.node)
+        disputed = rfc3339(max(start, silent)) if silent is not None else None
+        if disputed is not None and entry.disputed_since is not None:
+            disputed = entry.disputed_since
+        entry = entry.model_copy(update={"disputed_since": disputed})
+        if entry.node in evidence.gone_nodes:
+            return _ended(entry, pod, evidence, end=max(start, now), basis=NODE_GONE)
         return entry
-    elif pod.phase_written_at is not None:
+    if pod.phase_written_at is not None:
         end, basis = max(start, pod.phase_written_at), PHASE_WRITTEN
     elif pod.finished_at is not None:
         end, basis = min(max(start, pod.finished_at + 1), max(start, now)), FINISHED_AT
     else:
         end, basis = max(start, now), OBSERVED
-    return entry.model_copy(update={"end_time": rfc3339(end), "end_basis": basis})
+    return _ended(entry, pod, evidence, end=end, basis=basis)
+
+
+def _ended(entry: LedgerEntry, pod: PodFacts | None, evidence: Evidence, *, end: int, basis: str) -> LedgerEntry:
+    disputed = entry.disputed_since
+    if basis == PHASE_WRITTEN and pod is not None and evidence.silent_since(entry.node) is None:
+        late = pod.finished_at is not None and end - pod.finished_at > REPORTED_LATE_SECONDS
+        disputed = rfc3339(max(epoch(entry.start_time), pod.finished_at or end)) if late else None
+    closed = entry.model_copy(update={"end_time": rfc3339(end), "end_basis": basis, "disputed_since": disputed})
+    return _with_waste(closed, pod, evidence) if pod is not None else closed
+
+
+def _with_waste(entry: LedgerEntry, pod: PodFacts, evidence: Evidence) -> LedgerEntry:
+    """Return a closed entry with its waste; it grows once the attempt has ended in vain."""
+    end = _end_of(entry)
+    parts = intervals(
+        pod,
+        start=epoch(entry.start_time),
+        end=end,
+        life=evidence.lives.get((entry.stage, entry.attempt), AttemptLife()),
+        silent_since=epoch(entry.disputed_since) if entry.disputed_since is not None else None,
+    )
+    return entry.model_copy(update={"waste": clipped(entry, parts, start=priced_from(entry), end=end)})
+
+
+def _reprice(
+    entry: LedgerEntry, pod: PodFacts | None, *, at: int, rate: Rate, evidence: Evidence
+) -> tuple[LedgerEntry, LedgerEntry]:
+    """Split an entry at a price step: what was charged before it, to be folded, and what goes on at the new price."""
+    before = entry.model_copy(update={"end_time": rfc3339(at), "end_basis": None, "waste": []})
+    if pod is not None:
+        before = _with_waste(before, pod, evidence)
+    after = entry.model_copy(
+        update={
+            "micro_usd_per_gpu_hour": rate.micro_usd_per_gpu_hour,
+            "price_source": rate.source,
+            "priced_from": rfc3339(at),
+        }
+    )
+    if after.end_time is not None and pod is not None:
+        after = _with_waste(after, pod, evidence)
+    return before, after
+
+
+def fold(totals: Sequence[LedgerTotal], entry: LedgerEntry, *, end: int) -> list[LedgerTotal]:
+    """Return the totals with an entry added that was charged until ``end``."""
+    seconds = seconds_of(entry, now=end)
+    old = next((each for each in totals if each.stage == entry.stage), None)
+    base = old or LedgerTotal(stage=entry.stage, gpu_seconds=0, amount="0")
+    new = LedgerTotal(
+        stage=entry.stage,
+        gpu_seconds=base.gpu_seconds + seconds,
+        amount=str(int(base.amount) + seconds * entry.micro_usd_per_gpu_hour),
+        estimated_gpu_seconds=base.estimated_gpu_seconds + (seconds if entry.end_basis in ESTIMATED else 0),
+        disputed_gpu_seconds=base.disputed_gpu_seconds + disputed_gpu_seconds(entry, end=end),
+        waste=_fold_waste(base.waste, entry),
+    )
+    return sorted([*(each for each in totals if each is not old), new], key=lambda each: each.stage)
+
+
+def _fold_waste(waste: Sequence[WasteTotal], entry: LedgerEntry) -> list[WasteTotal]:
+    by_reason = {each.reason: each for each in waste}
+    for part in entry.waste:
+        old = by_reason.get(part.reason)
+        by_reason[part.reason] = WasteTotal(
+            reason=part.reason,
+            gpu_seconds=part.gpu_seconds + (old.gpu_seconds if old else 0),
+            amount=str(part.gpu_seconds * entry.micro_usd_per_gpu_hour + (int(old.amount) if old else 0)),
+        )
+    return sorted(by_reason.values(), key=lambda each: each.reason)
+
+
+def _end_of(entry: LedgerEntry) -> int:
+    return epoch(entry.end_time or entry.start_time)
+
+
+def open_waste(ledger: Ledger, evidence: Evidence) -> Mapping[str, Share]:
+    """Return the waste by reason: folded, of closed entries, and of open ones as far as it can be told now."""
+    shares: dict[str, Share] = {}
+
+    def add(reason: str, seconds: int, amount: int) -> None:
+        shares[reason] = shares.get(reason, Share()).plus(seconds, amount)
+
+    for total in ledger.totals:
+        for folded in total.waste:
+            add(folded.reason.value, folded.gpu_seconds, int(folded.amount))
+    by_uid = {pod.uid: pod for pod in evidence.pods}
+    entries = list(ledger.uncounted)
+    for entry in ledger.open:
+        pod = by_uid.get(entry.uid)
+        if pod is not None:
+            entries.append(_with_waste(entry.model_copy(update={"end_time": rfc3339(evidence.now)}), pod, evidence))
+    for entry in entries:
+        for part in entry.waste:
+            add(part.reason.value, part.gpu_seconds, part.gpu_seconds * entry.micro_usd_per_gpu_hour)
+    return shares
 
 
 def written_off(ledger: Ledger, uids: Collection[str], *, now: int) -> Ledger:
@@ -150,31 +235,6 @@ def written_off(ledger: Ledger, uids: Collection[str], *, now: int) -> Ledger:
     ]
     still_open = [entry for entry in ledger.open if entry.uid not in uids]
     return ledger.model_copy(update={"open": still_open, "uncounted": [*ledger.uncounted, *closed]})
-
-
-def _fold(totals: list[LedgerTotal], entry: LedgerEntry) -> list[LedgerTotal]:
-    seconds = seconds_of(entry, now=0)
-    estimated = seconds if entry.end_basis in ESTIMATED else 0
-    key = (entry.stage, entry.micro_usd_per_gpu_hour)
-    folded = list(totals)
-    for index, total in enumerate(folded):
-        if (total.stage, total.micro_usd_per_gpu_hour) == key:
-            folded[index] = total.model_copy(
-                update={
-                    "gpu_seconds": total.gpu_seconds + seconds,
-                    "estimated_gpu_seconds": total.estimated_gpu_seconds + estimated,
-                }
-            )
-            return folded
-    folded.append(
-        LedgerTotal(
-            stage=entry.stage,
-            micro_usd_per_gpu_hour=entry.micro_usd_per_gpu_hour,
-            gpu_seconds=seconds,
-            estimated_gpu_seconds=estimated,
-        )
-    )
-    return folded
 
 
 def releasable(ledger: Ledger, pods: Sequence[PodFacts]) -> tuple[PodFacts, ...]:

@@ -13,6 +13,7 @@ from rft_operator.api import API_VERSION, KIND
 from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Spec
+from rft_operator.api.status import Attempt
 from rft_operator.domain.facts import (
     LABEL_ATTEMPT,
     LABEL_FINETUNE,
@@ -119,21 +120,14 @@ def hostfile_config_map(resource: ReasoningFinetune, *, attempt: int) -> Manifes
     }
 
 
-def stage_job(  # noqa: PLR0913 - one value for each thing a Job depends on
-    resource: ReasoningFinetune,
-    snapshot: RunSnapshot,
-    settings: Settings,
-    *,
-    stage: Stage,
-    attempt: int,
-    deadline_seconds: int | None,
-) -> Manifest:
+def stage_job(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, attempt: Attempt) -> Manifest:
     """Return the Job of one attempt of a stage.
 
     ``backoffLimit: 0``: a rank that fails ends the attempt. ``podReplacementPolicy: Failed``: no replacement is
     made, and charged, beside a pod that still terminates.
     """
-    labels = {LABEL_STAGE: stage.value, LABEL_ATTEMPT: str(attempt)}
+    stage = Stage(attempt.stage)
+    labels = {LABEL_STAGE: stage.value, LABEL_ATTEMPT: str(attempt.number)}
     pods = resource.spec.resources.nodes if stage is Stage.TRAIN else 1
     spec: Manifest = {
         "parallelism": pods,
@@ -141,14 +135,12 @@ def stage_job(  # noqa: PLR0913 - one value for each thing a Job depends on
         "completionMode": "Indexed" if stage is Stage.TRAIN else "NonIndexed",
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
-        "template": pod_template(
-            resource, snapshot, settings, stage=stage, attempt=attempt, deadline_seconds=deadline_seconds
-        ),
+        "template": pod_template(resource, snapshot, settings, attempt=attempt),
     }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(resource, child_name(resource.metadata.name, stage.value, attempt), labels=labels),
+        "metadata": _metadata(resource, child_name(resource.metadata.name, stage.value, attempt.number), labels=labels),
         "spec": spec,
     }
 

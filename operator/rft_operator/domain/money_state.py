@@ -1,28 +1,31 @@
-"""The run's money at this instant: price, bill, reserve, stop line; and how it is shown.
+"""The run's money at this instant: price, bill, reserve, and where a stage stands against its stop line.
 
-Invariant: the ledger is the only source of what was spent. The shown sums are refreshed together with other
-changes, or once per ``Settings.progress_write_seconds`` while pods hold GPUs, so that they cost no extra writes.
+Invariant: the ledger is the only source of what was spent; a price that is not known lets nothing start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from rft_operator.api.status import Cost, Ledger, StageUsage, Usage
+from rft_operator.api.ledger import Ledger, LedgerEntry
+from rft_operator.api.spec import PricePolicy
+from rft_operator.api.status import Attempt
+from rft_operator.domain.bill import Bill, Share, bill, priced_from
 from rft_operator.domain.budget import (
     BudgetState,
+    Terms,
     assess,
     evaluation_reserve,
-    stage_gpus,
+    grace_seconds,
     stop_bound_seconds,
-    thresholds_crossed,
 )
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts
-from rft_operator.domain.ledger import Bill, bill, next_ledger
-from rft_operator.domain.money import micro_usd, usd_display, usd_text
-from rft_operator.domain.prices import Rate, rate_of_node, rate_of_pool
-from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_operator.domain.ledger import Evidence, next_ledger, open_waste
+from rft_operator.domain.money import micro_usd
+from rft_operator.domain.prices import Rate, price_steps, rate_of_node, rate_of_pool
+from rft_operator.domain.waste import lives_of
 from rft_trainer.contract import Stage
 
 
@@ -35,6 +38,8 @@ class Money:
     bill: Bill
     limit_micro_usd: int
     reserve_micro_usd: int
+    waste: Mapping[str, Share] = field(default_factory=dict)
+    """By reason."""
 
 
 def pool_rate(draft: Draft) -> Rate | None:
@@ -62,110 +67,94 @@ def _dearer(rate: Rate, other: Rate | None) -> Rate:
     return max(rate, other or rate, key=lambda each: each.micro_usd_per_gpu_hour)
 
 
-def meter(draft: Draft) -> Money:
-    """Bring the ledger up to date with the pods and return the run's money."""
+def _evidence(draft: Draft, fallback: Rate) -> Evidence:
     view, spec = draft.view, draft.spec
-    rate = pool_rate(draft)
     nodes = {node.name: node for node in view.nodes}
+    resource, given = spec.resources.gpu_resource, spec.budget.usd_per_gpu_hour
 
     def rate_of(pod: PodFacts) -> Rate | None:
         node = nodes.get(pod.node or "")
         if node is None:
             return None
-        return rate_of_node(
+        at = pod.scheduled_at or draft.now
+        return rate_of_node(node, gpu_resource=resource, spec_price=given, catalogue=view.catalogue, at=at)
+
+    def steps(entry: LedgerEntry) -> Sequence[tuple[int, Rate]]:
+        node = nodes.get(entry.node)
+        if node is None or given is not None or spec.budget.price_policy is PricePolicy.LOCKED:
+            return ()
+        held = Rate(micro_usd_per_gpu_hour=entry.micro_usd_per_gpu_hour, source=entry.price_source)
+        return price_steps(
             node,
-            gpu_resource=spec.resources.gpu_resource,
-            spec_price=spec.budget.usd_per_gpu_hour,
+            gpu_resource=resource,
             catalogue=view.catalogue,
-            at=pod.scheduled_at or draft.now,
+            since=priced_from(entry),
+            until=draft.now,
+            held=held,
         )
 
+    silent = {node.name: node.silent_since for node in view.nodes if node.silent_since is not None}
+    return Evidence(
+        pods=view.children.pods,
+        now=draft.now,
+        rate_of=rate_of,
+        fallback=fallback,
+        price_steps=steps,
+        lives=lives_of(draft.recorded.attempts),
+        silent={name: view.last_seen.get(name, since) for name, since in silent.items()},
+        gone_nodes=view.gone_nodes,
+    )
+
+
+def meter(draft: Draft) -> Money:
+    """Bring the ledger up to date and return the run's money."""
+    spec = draft.spec
+    rate = pool_rate(draft)
     ledger: Ledger = draft.status.ledger
+    waste: Mapping[str, Share] = {}
     if rate is not None:
-        fallback = _dearer(rate, _recorded_rate(draft))
-        ledger = next_ledger(ledger, pods=view.children.pods, rate_of=rate_of, fallback=fallback, now=draft.now)
+        evidence = _evidence(draft, _dearer(rate, _recorded_rate(draft)))
+        ledger = next_ledger(ledger, evidence)
+        waste = open_waste(ledger, evidence)
         draft.update(ledger=ledger)
     return Money(
         rate=rate,
         bill=bill(ledger, now=draft.now),
         limit_micro_usd=micro_usd(spec.budget.limit_usd),
         reserve_micro_usd=evaluation_reserve(spec, rate=rate) if rate is not None else 0,
+        waste=waste,
     )
 
 
-def budget_state(draft: Draft, money: Money, *, stage: Stage, attempt: int) -> BudgetState:
+def terms_of(draft: Draft, money: Money, *, rate: Rate, stage: Stage, attempt: Attempt | None = None) -> Terms:
+    """Return what a stage may spend: as an attempt was begun, or as the next one will be."""
+    checkpoint = draft.status.checkpoint
+    begun = attempt.grace_seconds if attempt is not None else None
+    saved = checkpoint.save_seconds if checkpoint is not None else None
+    return Terms(
+        spec=draft.spec,
+        stage=stage,
+        rate=rate,
+        limit_micro_usd=money.limit_micro_usd,
+        reserve_micro_usd=money.reserve_micro_usd,
+        grace=begun if begun is not None else grace_seconds(draft.spec, stage, save_seconds=saved),
+    )
+
+
+def budget_state(draft: Draft, money: Money, *, stage: Stage, attempt: Attempt) -> BudgetState:
     """Return where the stop line is for an attempt; the evaluation spends the reserve, so it keeps none."""
-    held = sum(e.gpus for e in draft.status.ledger.open if (e.stage, e.attempt) == (stage.value, attempt))
-    unbound = max(0, stage_gpus(draft.spec, stage) - held)
+    terms = terms_of(draft, money, rate=money.rate or FREE, stage=stage, attempt=attempt)
+    held = sum(e.gpus for e in draft.status.ledger.open if (e.stage, e.attempt) == (stage.value, attempt.number))
+    unbound = max(0, terms.gpus - held)
     return assess(
         money.bill,
         limit_micro_usd=money.limit_micro_usd,
-        reserve_micro_usd=0 if stage is Stage.EVALUATE else money.reserve_micro_usd,
-        unbound_rate=unbound * (money.rate.micro_usd_per_gpu_hour if money.rate else 0),
-        bound_seconds=stop_bound_seconds(draft.spec, stage),
+        reserve_micro_usd=terms.kept_micro_usd,
+        unbound_rate=unbound * terms.rate.micro_usd_per_gpu_hour,
+        bound_seconds=stop_bound_seconds(terms.grace),
         now=draft.now,
     )
 
 
-def announce_thresholds(draft: Draft, money: Money) -> None:
-    """Emit an Event for each percentage of the limit that was passed, once."""
-    spent = money.bill.spent_micro_usd
-    already = draft.status.cost.warned_at_percent
-    for percent in thresholds_crossed(draft.spec, spent_micro_usd=spent, already=already):
-        already = [*already, percent]
-        draft.emit(
-            "Warning",
-            f"BudgetWarning{percent}",
-            f"{percent} % of the budget is spent: {usd_display(spent)} of {usd_display(money.limit_micro_usd)}.",
-        )
-    if already != draft.status.cost.warned_at_percent:
-        draft.update(cost=draft.status.cost.model_copy(update={"warned_at_percent": already}))
-
-
-def show_money(draft: Draft, money: Money, *, stop_at: int | None) -> None:
-    """Write usage and cost if anything else changed, money was booked, or a minute has passed."""
-    interval = draft.view.settings.progress_write_seconds
-    holding = bool(draft.status.ledger.open)
-    usage, cost = _usage(draft, money), _cost(draft, money, stop_at=stop_at)
-    if holding:
-        if draft.status == draft.recorded and draft.recorded.usage.metered_until is not None:
-            due = _metered_at(draft.recorded.usage) + interval
-            if draft.now < due:
-                draft.wake(due)
-                return
-        draft.wake(draft.now + interval)
-    draft.update(usage=usage, cost=cost)
-
-
-def _metered_at(usage: Usage) -> int:
-    return epoch(usage.metered_until) if usage.metered_until else 0
-
-
-def _usage(draft: Draft, money: Money) -> Usage:
-    seconds = money.bill.gpu_seconds
-    old = draft.status.usage
-    moved = seconds != old.gpu_seconds or draft.status.ledger != draft.recorded.ledger
-    return Usage(
-        gpu_seconds=seconds,
-        gpu_hours=money.bill.gpu_hours_text,
-        by_stage=[StageUsage(stage=stage, gpu_seconds=value) for stage, value in sorted(money.bill.by_stage.items())],
-        metered_until=draft.now_text if moved else old.metered_until,
-    )
-
-
-def _cost(draft: Draft, money: Money, *, stop_at: int | None) -> Cost:
-    spent = money.bill.spent_micro_usd
-    old = draft.status.cost
-    rate = money.rate
-    return Cost(
-        spent_usd=usd_text(spent),
-        spent_micro_usd=spent,
-        display=usd_display(spent),
-        rate_usd_per_hour=usd_text(money.bill.rate),
-        usd_per_gpu_hour=usd_text(rate.micro_usd_per_gpu_hour) if rate else old.usd_per_gpu_hour,
-        price_source=rate.source if rate else old.price_source,
-        reserve_usd=usd_text(money.reserve_micro_usd) if rate else old.reserve_usd,
-        remaining_usd=usd_text(max(0, money.limit_micro_usd - spent)),
-        stop_time=rfc3339(stop_at) if stop_at is not None else None,
-        warned_at_percent=old.warned_at_percent,
-    )
+FREE = Rate(micro_usd_per_gpu_hour=0, source="unknown")
+"""Of a stage whose price is not known: it holds no GPU yet, for without a price nothing starts."""

@@ -105,7 +105,13 @@ def digest_pod(raw: Raw) -> PodFacts | None:
         gpus=_gpus(spec, (meta.get("annotations") or {}).get(ANNOTATION_GPU_RESOURCE, DEFAULT_GPU_RESOURCE)),
         scheduled_at=scheduled_at if scheduled_at is not None or not node else created_at,
         phase_written_at=_phase_written_at(meta) if terminal else None,
-        deleted_at=_at(meta.get("deletionTimestamp")),
+        deleted_at=(deleted_at := _at(meta.get("deletionTimestamp"))),
+        deletion_requested_at=(
+            deleted_at - int(meta.get("deletionGracePeriodSeconds") or 0) if deleted_at is not None else None
+        ),
+        bound_when_created=scheduled_at is None and bool(node),
+        acknowledged_at=_at(status.get("startTime")),
+        deadline_seconds=spec.get("activeDeadlineSeconds"),
         ready=_holds(status, "Ready") is not None,
         has_finalizer=FINALIZER in (meta.get("finalizers") or ()),
         finalizers=tuple(meta.get("finalizers") or ()),
@@ -213,12 +219,15 @@ def digest_node(raw: Raw) -> NodeFacts:
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     ready = _condition(status, "Ready")
     is_ready = ready is not None and ready.get("status") == "True"
+    not_ready_since = None if is_ready or ready is None else _at(ready.get("lastTransitionTime"))
+    silent = ready is not None and ready.get("status") == "Unknown"
     gpus = {name: _count(value) for name, value in (status.get("allocatable") or {}).items() if "/" in name}
     return NodeFacts(
         name=meta["name"],
         labels=dict(meta.get("labels") or {}),
         gpus=gpus,
         ready=is_ready,
-        not_ready_since=None if is_ready or ready is None else _at(ready.get("lastTransitionTime")),
+        not_ready_since=not_ready_since,
+        silent_since=not_ready_since if silent else None,
         unschedulable=bool(spec.get("unschedulable")),
     )

@@ -13,17 +13,18 @@ from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, Dis
 from rft_operator.domain.accept import accept
 from rft_operator.domain.actions import Apply, Delete, Plan, SetFinalizers
 from rft_operator.domain.attempts import begin, budget_stop, complete, conclude, fail, provide, stop_if_needed
-from rft_operator.domain.budget import admit
+from rft_operator.domain.budget import Admission, admit
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.ending import delete, finished, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind
 from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, stray_jobs
 from rft_operator.domain.ledger import releasable
 from rft_operator.domain.manifests import child_name, claim, run_config_map
-from rft_operator.domain.money_state import Money, announce_thresholds, meter, show_money
+from rft_operator.domain.money_state import Money, meter, terms_of
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import take_report
 from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
+from rft_operator.domain.show_money import announce_money, show_money, show_risk
 from rft_operator.domain.stops import Stop, trouble_stop
 from rft_operator.domain.view import View
 from rft_trainer.contract import Stage
@@ -75,7 +76,8 @@ def _live(draft: Draft, money: Money) -> None:
     gang = gang_of(draft, attempt) if attempt is not None else None
     show_gang(draft, gang)
     show_progressing(draft, attempt)
-    announce_thresholds(draft, money)
+    announce_money(draft, money)
+    show_risk(draft, money)
     draft.update(stage=stage_word(draft, attempt, gang))
     show_money(draft, money, stop_at=stop_at)
 
@@ -114,7 +116,7 @@ def _advance(draft: Draft, money: Money) -> None:
     if stage is None:
         return
     draft.set_condition(ConditionType.SUSPENDED, False, "NotSuspended")
-    begin(draft, stage)
+    begin(draft, stage, money)
 
 
 def _next_stage(draft: Draft, money: Money) -> Stage | None:
@@ -124,7 +126,7 @@ def _next_stage(draft: Draft, money: Money) -> Stage | None:
     trained = draft.holds(ConditionType.TRAINED)
     if not trained:
         if _admission_ok(draft, money, Stage.TRAIN):
-            draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
+            _within_budget(draft)
             return Stage.TRAIN if _has_finalizer(draft) else None
         if not _budget_refused(draft, money, Stage.TRAIN):
             return None
@@ -133,18 +135,24 @@ def _next_stage(draft: Draft, money: Money) -> Stage | None:
     if wanted and (trained or draft.status.checkpoint is not None):
         if _admission_ok(draft, money, Stage.EVALUATE):
             if trained:
-                draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
+                _within_budget(draft)
             return Stage.EVALUATE if _has_finalizer(draft) else None
         if trained and not _budget_refused(draft, money, Stage.EVALUATE):
             return None
         if trained:
-            fail(draft, "EvaluationReserveExhausted", _refusal(draft, money, Stage.EVALUATE))
+            fail(draft, "EvaluationReserveExhausted", _admission(draft, money, Stage.EVALUATE).message)
             return None
     if trained:
         complete(draft)
     else:
-        fail(draft, "BudgetExhausted", _refusal(draft, money, Stage.TRAIN))
+        fail(draft, "BudgetExhausted", _admission(draft, money, Stage.TRAIN).message)
     return None
+
+
+def _within_budget(draft: Draft) -> None:
+    """The money is enough again; while it is, the reason says how much is spent (show_money)."""
+    if not draft.holds(ConditionType.WITHIN_BUDGET):
+        draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
 
 
 def _admission_ok(draft: Draft, money: Money, stage: Stage) -> bool:
@@ -157,34 +165,20 @@ def _admission_ok(draft: Draft, money: Money, stage: Stage) -> bool:
         )
         draft.wake(draft.now + 30)
         return False
-    return admit(
-        draft.spec,
-        rate=money.rate,
-        bill=money.bill,
-        limit_micro_usd=money.limit_micro_usd,
-        reserve_micro_usd=money.reserve_micro_usd,
-        stage=stage,
-    ).ok
+    return _admission(draft, money, stage).ok
 
 
-def _refusal(draft: Draft, money: Money, stage: Stage) -> str:
+def _admission(draft: Draft, money: Money, stage: Stage) -> Admission:
     if money.rate is None:
-        return "The pool has no known price."
-    return admit(
-        draft.spec,
-        rate=money.rate,
-        bill=money.bill,
-        limit_micro_usd=money.limit_micro_usd,
-        reserve_micro_usd=money.reserve_micro_usd,
-        stage=stage,
-    ).message
+        return Admission(ok=False, message="The pool has no known price.")
+    return admit(terms_of(draft, money, rate=money.rate, stage=stage), money.bill)
 
 
 def _budget_refused(draft: Draft, money: Money, stage: Stage) -> bool:
     """Record that the money is at an end; return whether the run goes on to its end (onExhausted: stop)."""
     if money.rate is None:
         return False
-    message = _refusal(draft, money, stage)
+    message = _admission(draft, money, stage).message
     draft.set_condition(ConditionType.WITHIN_BUDGET, False, "Exhausted", message)
     if draft.spec.budget.on_exhausted is OnExhausted.SUSPEND:
         draft.set_condition(ConditionType.SUSPENDED, True, "BudgetExhausted", message)

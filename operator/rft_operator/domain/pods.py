@@ -12,6 +12,7 @@ from rft_operator.api import GROUP, PLURAL, VERSION
 from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Spec
+from rft_operator.api.status import Attempt
 from rft_operator.domain.budget import grace_seconds, stage_gpus
 from rft_operator.domain.facts import (
     FINALIZER,
@@ -54,25 +55,21 @@ def token_audience(namespace: str, name: str) -> str:
     return status_path(namespace, name).removeprefix("/apis/")
 
 
-def pod_template(  # noqa: PLR0913 - one value for each thing a pod depends on
-    resource: ReasoningFinetune,
-    snapshot: RunSnapshot,
-    settings: Settings,
-    *,
-    stage: Stage,
-    attempt: int,
-    deadline_seconds: int | None,
+def pod_template(
+    resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, attempt: Attempt
 ) -> Manifest:
     """Return the pod template of one attempt of a stage."""
     spec, overlay, name = resource.spec, resource.spec.pod_template, resource.metadata.name
+    stage, number = Stage(attempt.stage), attempt.number
     gpus = stage_gpus(spec, stage)
+    grace = attempt.grace_seconds if attempt.grace_seconds is not None else grace_seconds(spec, stage)
     metadata: Manifest = {
         "labels": {
             **overlay.labels,
             LABEL_MANAGED_BY: MANAGED_BY,
             LABEL_FINETUNE: name,
             LABEL_STAGE: stage.value,
-            LABEL_ATTEMPT: str(attempt),
+            LABEL_ATTEMPT: str(number),
         },
         "annotations": {**overlay.annotations, ANNOTATION_GPU_RESOURCE: spec.resources.gpu_resource},
     }
@@ -83,15 +80,15 @@ def pod_template(  # noqa: PLR0913 - one value for each thing a pod depends on
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
         "serviceAccountName": settings.service_account,
-        "terminationGracePeriodSeconds": grace_seconds(spec, stage),
+        "terminationGracePeriodSeconds": grace,
         "securityContext": _pod_security(settings),
-        "containers": [_container(resource, snapshot, settings, stage=stage, attempt=attempt)],
-        "volumes": _volumes(resource, settings, stage=stage, attempt=attempt),
+        "containers": [_container(resource, snapshot, settings, stage=stage, attempt=number, grace=grace)],
+        "volumes": _volumes(resource, settings, stage=stage, attempt=number),
     }
     if overlay.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": each.name} for each in overlay.image_pull_secrets]
-    if deadline_seconds is not None:
-        pod["activeDeadlineSeconds"] = deadline_seconds
+    if attempt.deadline_seconds is not None:
+        pod["activeDeadlineSeconds"] = attempt.deadline_seconds
     if stage is Stage.TRAIN:
         pod["subdomain"] = f"{name}-train"
         if spec.resources.nodes > 1:
@@ -136,8 +133,8 @@ def _scheduling(spec: Spec) -> Manifest:
     return out
 
 
-def _container(
-    resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, stage: Stage, attempt: int
+def _container(  # noqa: PLR0913 - one value for each thing a container depends on
+    resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, stage: Stage, attempt: int, grace: int
 ) -> Manifest:
     mounts = [
         {"name": "rft-config", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
@@ -161,7 +158,7 @@ def _container(
         "image": snapshot.image,
         "imagePullPolicy": snapshot.image_pull_policy,
         "command": ["rft-launch", stage.value],
-        "env": _env(resource, settings, stage=stage, attempt=attempt),
+        "env": _env(resource, settings, stage=stage, attempt=attempt, grace=grace),
         "resources": _resources(resource.spec, stage),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -174,12 +171,12 @@ def _container(
     }
 
 
-def _env(resource: ReasoningFinetune, settings: Settings, *, stage: Stage, attempt: int) -> list[Manifest]:
+def _env(resource: ReasoningFinetune, settings: Settings, *, stage: Stage, attempt: int, grace: int) -> list[Manifest]:
     spec, meta = resource.spec, resource.metadata
     env: list[Manifest] = [
         {"name": ENV_STAGE, "value": stage.value},
         {"name": ENV_ATTEMPT, "value": str(attempt)},
-        {"name": ENV_GRACE_SECONDS, "value": str(grace_seconds(spec, stage))},
+        {"name": ENV_GRACE_SECONDS, "value": str(grace)},
     ]
     if settings.progress_url is not None:
         url = settings.progress_url + status_path(meta.namespace, meta.name)

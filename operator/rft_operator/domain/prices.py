@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -84,12 +85,22 @@ class Entry(_Strict):
             raise ValueError(msg)
         if self.effective_from is not None:
             epoch(self.effective_from)
+        if self.as_of is not None:
+            datetime.fromisoformat(self.as_of)
         return self
 
     @property
     def starts_at(self) -> int:
         """Return the epoch second from which the price holds; 0 if always."""
         return epoch(self.effective_from) if self.effective_from is not None else 0
+
+    @property
+    def as_of_epoch(self) -> int | None:
+        """Return the epoch second of the day the price is of; a date without a time zone is one of UTC."""
+        if self.as_of is None:
+            return None
+        day = datetime.fromisoformat(self.as_of)
+        return int((day if day.tzinfo is not None else day.replace(tzinfo=UTC)).timestamp())
 
 
 def _date_text(value: Any) -> str:
@@ -145,7 +156,9 @@ class PriceCatalogue:
                 continue
             names.add(entry.name)
             entries.append(entry)
-        return cls(entries=tuple(entries)), tuple(problems)
+        doubtful = {entry.name: words for entry in entries if (words := _dear_spot(entry, entries)) is not None}
+        problems += doubtful.values()
+        return cls(entries=tuple(entry for entry in entries if entry.name not in doubtful)), tuple(problems)
 
     def lookup(self, labels: Mapping[str, str], *, at: int) -> Entry | None:
         """Return the entry for a node's labels at an instant, or None.
@@ -172,6 +185,17 @@ class PriceCatalogue:
         return newest
 
 
+def _dear_spot(entry: Entry, entries: Sequence[Entry]) -> str | None:
+    """Return what is wrong with a spot price above every on-demand price of the same machines; None if all is well."""
+    if entry.match.capacity_type != "spot":
+        return None
+    on_demand = entry.match.model_copy(update={"capacity_type": "on-demand"}).wanted()
+    rivals = [each for each in entries if each.match.wanted() == on_demand and each.basis == entry.basis]
+    if not rivals or any(micro_usd(entry.usd_per_hour) <= micro_usd(each.usd_per_hour) for each in rivals):
+        return None
+    return f"{entry.name}: usdPerHour {entry.usd_per_hour} for spot is above the on-demand price of {rivals[0].name}"
+
+
 def rate_of_node(
     node: NodeFacts,
     *,
@@ -180,9 +204,11 @@ def rate_of_node(
     catalogue: PriceCatalogue,
     at: int,
 ) -> Rate | None:
-    """Return the price of a GPU-hour on a node, or None if nobody named one."""
+    """Return the price of a GPU-hour on a node, or None if nobody named one or its GPUs are shared (M2)."""
     if spec_price is not None:
         return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")
+    if shared_words(node) is not None:
+        return None
     try:
         entry = catalogue.lookup(node.labels, at=at)
     except PriceCatalogueError:
@@ -197,6 +223,40 @@ def _rate(entry: Entry, *, gpus: int) -> Rate | None:
             return None
         micro = -(-micro // gpus)
     return Rate(micro_usd_per_gpu_hour=micro, source=entry.name)
+
+
+def price_steps(
+    node: NodeFacts, *, gpu_resource: str, catalogue: PriceCatalogue, since: int, until: int, held: Rate
+) -> tuple[tuple[int, Rate], ...]:
+    """Return the changes of a node's price after ``since`` and up to ``until``, as (instant, new rate), in order.
+
+    An entry with effectiveFrom changes the price at exactly that instant, however late it is noticed; an edit without
+    one, when it is noticed. A price that is missing changes nothing.
+    """
+    instants = {entry.starts_at for entry in catalogue.entries if since < entry.starts_at <= until}
+    steps: list[tuple[int, Rate]] = []
+    for at in sorted({*instants, until}):
+        rate = rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at)
+        if rate is not None and at > since and rate != held:
+            steps.append((at, rate))
+            held = rate
+    return tuple(steps)
+
+
+def shared_words(node: NodeFacts) -> str | None:
+    """Return how a node divides its GPUs, in words; None if a GPU there is a whole one.
+
+    The labels are those of NVIDIA's gpu-feature-discovery: product names end in -SHARED where GPUs are time-sliced, and
+    have -MIG- in them where every slice is offered as a GPU. A price per GPU would be charged several times over.
+    """
+    labels = node.labels
+    product = labels.get(LABELS["gpu_product"], "")
+    if "-MIG-" in product:
+        return f"slices of a GPU (MIG, product {product})"
+    replicas = labels.get("nvidia.com/gpu.replicas", "")
+    if product.endswith("-SHARED") or (replicas.isdecimal() and int(replicas) > 1):
+        return f"GPUs shared by {replicas or 'several'} pods (time-slicing or MPS)"
+    return None
 
 
 def pool(nodes: Sequence[NodeFacts], *, node_selector: Mapping[str, str], gpu_resource: str) -> tuple[NodeFacts, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.facts import Children, NodeFacts, Report, Settings
@@ -21,5 +22,9 @@ class View:
     """(kind, name) of objects the spec refers to that do not exist."""
     catalogue: PriceCatalogue
     settings: Settings
+    last_seen: Mapping[str, int] = field(default_factory=dict)
+    """Last sign of life of nodes that do not answer and hold GPUs of this run: their Lease's renewal."""
+    gone_nodes: frozenset[str] = frozenset()
+    """Nodes that held GPUs of this run and do not exist any more."""
     listening_since: int
     """Since when this operator takes progress reports: nobody's silence before counts."""

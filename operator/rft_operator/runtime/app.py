@@ -21,7 +21,8 @@ from rft_operator.config import Config
 from rft_operator.domain.facts import Key, Settings
 from rft_operator.domain.observe import KIND
 from rft_operator.errors import Conflict, KubeError, Unavailable
-from rft_operator.metrics import Metrics, RunCollector
+from rft_operator.metrics import Metrics
+from rft_operator.run_metrics import RunCollector
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.event_queue import EventQueue
 from rft_operator.runtime.kube_client import KubeClient
@@ -68,7 +69,14 @@ class Runtime:
             metrics=metrics,
             emit=self.events.emit,
         )
-        metrics.registry.register(RunCollector(self._parsed, kube.clock.now))
+        metrics.registry.register(
+            RunCollector(
+                resources=self._parsed,
+                nodes=self.cache.nodes,
+                catalogue=lambda: self.prices.catalogue,
+                now=kube.clock.now,
+            )
+        )
 
     def settings(self) -> Settings:
         """Return the settings that manifests and plans depend on."""
@@ -209,3 +217,4 @@ class Runtime:
             await asyncio.sleep(LAG_SECONDS)
             self.alive_at = loop.time()
             self.metrics.loop_lag.set(max(0.0, self.alive_at - due))
+            self.metrics.clock_offset.set(self.kube.clock.offset_seconds)

@@ -22,6 +22,7 @@ class ServerClock:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self._monotonic = monotonic
+        self._wall = wall
         offset = wall() - monotonic()
         self._low, self._high = offset, offset
         self._seen = False
@@ -37,6 +38,11 @@ class ServerClock:
             self._low, self._high = max(self._low, low), min(self._high, high)
         else:
             self._low, self._high, self._seen = low, high, True
+
+    @property
+    def offset_seconds(self) -> float:
+        """Return how far the API server's clock is ahead of this machine's."""
+        return self._monotonic() + (self._low + self._high) / 2 - self._wall()
 
     def now(self) -> int:
         """Return the API server's time in whole seconds since the epoch."""

@@ -1,4 +1,4 @@
-"""The operator's view of the API server: eight calls, one place for time-outs, metrics and error mapping.
+"""The operator's view of the API server: nine calls, one place for time-outs, metrics and error mapping.
 
 Invariant: a method either returns or raises an error of :mod:`rft_operator.errors`; nothing of the client
 library leaks out. The real implementation and the fake pass the same contract suite.
@@ -30,6 +30,10 @@ class Kube(Protocol):
         self, *, kind: str, namespace: str, name: str, finalizers: Sequence[str], resource_version: str
     ) -> JsonObject:
         """Replace an object's finalizers; Conflict if it is no longer at ``resource_version``."""
+        ...
+
+    async def set_deadline(self, *, namespace: str, name: str, uid: str, seconds: int) -> JsonObject:
+        """Lower a pod's activeDeadlineSeconds; Conflict if it is another pod, Rejected if it would be raised."""
         ...
 
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:

@@ -130,6 +130,18 @@ class KubeClient:
             content_type=MERGE,
         )
 
+    async def set_deadline(self, *, namespace: str, name: str, uid: str, seconds: int) -> JsonObject:
+        """Lower a pod's activeDeadlineSeconds, if it is still the same pod."""
+        return await self._call(
+            "PATCH",
+            path_of("Pod", namespace, name),
+            kind="Pod",
+            verb="set_deadline",
+            query={"fieldManager": FIELD_MANAGER},
+            body={"metadata": {"uid": uid}, "spec": {"activeDeadlineSeconds": seconds}},
+            content_type=MERGE,
+        )
+
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
         """Delete in the background; nothing happens if it is gone or another object has its name."""
         body: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}

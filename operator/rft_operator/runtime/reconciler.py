@@ -7,6 +7,7 @@ An action that fails ends the actions of this look, but for finalizers; the Even
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.domain.actions import Action, Apply, Delete, Plan, SetFinalizers
+from rft_operator.domain.actions import Action, Apply, Delete, Plan, SetDeadline, SetFinalizers
 from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, Key, Settings
 from rft_operator.domain.manifests import references
 from rft_operator.domain.observe import KIND
@@ -25,6 +26,7 @@ from rft_operator.errors import Conflict, InvalidResource, KubeError, NotFound, 
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.kube import JsonObject, Kube
+from rft_operator.runtime.node_evidence import node_evidence
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +100,14 @@ class Reconciler:
         missing: tuple[tuple[str, str], ...] = ()
         if resource.status.start_time is None and resource.metadata.deletion_timestamp is None:
             missing = await self._missing(resource)
+        nodes = self._cache.nodes()
+        evidence = await node_evidence(self._kube, resource.status.ledger, nodes)
         return View(
             resource=resource,
             children=self._cache.children(key),
-            nodes=self._cache.nodes(),
+            nodes=nodes,
+            last_seen=evidence.last_seen,
+            gone_nodes=evidence.gone,
             report=self._cache.report(key),
             missing=missing,
             catalogue=self._catalogue(),
@@ -157,6 +163,12 @@ class Reconciler:
             self._remember(await self._kube.apply(action.manifest), action.manifest)
         elif isinstance(action, Delete):
             await self._kube.delete(kind=action.kind, namespace=action.namespace, name=action.name, uid=action.uid)
+        elif isinstance(action, SetDeadline):
+            with contextlib.suppress(NotFound):
+                changed = await self._kube.set_deadline(
+                    namespace=action.namespace, name=action.name, uid=action.uid, seconds=action.deadline_seconds
+                )
+                self._cache.put({**changed, "kind": "Pod"})
         else:
             try:
                 changed = await self._kube.set_finalizers(

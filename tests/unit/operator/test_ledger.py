@@ -7,9 +7,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_operator.api.status import Ledger
+from rft_operator.api.ledger import Ledger
 from rft_operator.domain.facts import PodFacts, PodPhase
-from rft_operator.domain.ledger import bill, next_ledger, releasable
+from rft_operator.domain.bill import bill
+from rft_operator.domain.ledger import Evidence, next_ledger, releasable
 from rft_operator.domain.prices import Rate
 from rft_trainer.contract import Stage
 
@@ -38,7 +39,7 @@ def pod(uid: str = "p", **change: object) -> PodFacts:
 
 
 def step(ledger: Ledger, *pods: PodFacts, now: int) -> Ledger:
-    return next_ledger(ledger, pods=pods, rate_of=lambda _: RATE, fallback=RATE, now=now)
+    return next_ledger(ledger, Evidence(pods=pods, rate_of=lambda _: RATE, fallback=RATE, now=now))
 
 
 def test_waiting_pod_is_free_when_it_is_not_bound() -> None:
@@ -103,7 +104,7 @@ def test_finalizer_comes_off_when_a_pod_was_deleted_before_it_was_bound() -> Non
 def test_price_stays_when_the_catalogue_changes_after_the_bind() -> None:
     ledger = step(Ledger(), pod(), now=T0)
     dearer = Rate(micro_usd_per_gpu_hour=9_000_000, source="new")
-    ledger = next_ledger(ledger, pods=[pod()], rate_of=lambda _: dearer, fallback=dearer, now=T0 + 5)
+    ledger = next_ledger(ledger, Evidence(pods=[pod()], rate_of=lambda _: dearer, fallback=dearer, now=T0 + 5))
     assert ledger.open[0].micro_usd_per_gpu_hour == 2_950_000
 
 

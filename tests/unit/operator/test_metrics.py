@@ -9,7 +9,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.timestamps import epoch
-from rft_operator.metrics import Metrics, RunCollector
+from rft_operator.domain.facts import NodeFacts
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.metrics import Metrics
+from rft_operator.run_metrics import SETTLED_SECONDS, RunCollector
 from support.builders import NAME, NAMESPACE
 from support.objects import stored_run
 
@@ -44,7 +47,16 @@ class Scraped:
         self.runs = list(runs)
         self.now = NOW
         self.registry = CollectorRegistry()
-        self.registry.register(RunCollector(lambda: self.runs, lambda: self.now))
+        self.nodes: list[NodeFacts] = []
+        self.catalogue = PriceCatalogue()
+        self.registry.register(
+            RunCollector(
+                resources=lambda: self.runs,
+                nodes=lambda: self.nodes,
+                catalogue=lambda: self.catalogue,
+                now=lambda: self.now,
+            )
+        )
 
     def value(self, name: str, finetune: str = NAME, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {"namespace": NAMESPACE, "finetune": finetune, **labels})
@@ -53,17 +65,17 @@ class Scraped:
 def test_money_and_time_are_the_sum_of_totals_closed_and_open_entries() -> None:
     ledger = {
         "totals": [
-            {"stage": "train", "microUSDPerGpuHour": PRICE, "gpuSeconds": 100},
-            {"stage": "train", "microUSDPerGpuHour": 2 * PRICE, "gpuSeconds": 10},
-            {"stage": "evaluate", "microUSDPerGpuHour": PRICE, "gpuSeconds": 7},
+            {"stage": "train", "gpuSeconds": 110, "amount": str(100 * PRICE + 10 * 2 * PRICE)},
+            {"stage": "evaluate", "gpuSeconds": 7, "amount": str(7 * PRICE)},
         ],
         "uncounted": [entry("a", start="00:00:00", end="00:00:30")],
         "open": [entry("b", gpus=2)],
     }
     it = Scraped(run(ledger=ledger))
-    assert it.value("reasoning_finetune_gpu_seconds_total", phase="train") == 100 + 10 + 30 + 2 * 60
+    assert it.value("reasoning_finetune_gpu_seconds_total", phase="train") == 110 + 30 + 2 * (60 - SETTLED_SECONDS)
     assert it.value("reasoning_finetune_gpu_seconds_total", phase="evaluate") == 7
-    assert it.value("reasoning_finetune_cost_usd_total", phase="train") == pytest.approx(0.270)
+    assert it.value("reasoning_finetune_cost_usd_total", phase="train") == pytest.approx(0.250)
+    assert it.value("reasoning_finetune_spent_usd") == pytest.approx(0.277)
     assert it.value("reasoning_finetune_cost_usd_total", phase="evaluate") == pytest.approx(0.007)
 
 
@@ -97,11 +109,12 @@ def test_series_of_a_deleted_run_vanish() -> None:
     assert it.value("reasoning_finetune_budget_usd") == 10
 
 
-def test_new_run_has_a_limit_and_nothing_else() -> None:
+def test_new_run_has_a_limit_and_has_spent_nothing() -> None:
     text = generate_latest(Scraped(run()).registry).decode()
-    assert [line for line in text.splitlines() if not line.startswith("#")] == [
-        f'reasoning_finetune_budget_usd{{finetune="{NAME}",namespace="{NAMESPACE}"}} 10.0'
-    ]
+    values = {line.split("{")[0]: line.rsplit(" ")[-1] for line in text.splitlines() if not line.startswith("#")}
+    assert values.pop("reasoning_finetune_budget_usd") == "10.0"
+    assert "reasoning_finetune_spent_usd" in values
+    assert set(values.values()) == {"0.0"}
 
 
 def test_labels_never_carry_a_pod_or_a_uid() -> None:
@@ -114,7 +127,9 @@ def test_registration_computes_nothing() -> None:
     def never() -> list[ReasoningFinetune]:
         raise AssertionError("asked for the runs")
 
-    CollectorRegistry().register(RunCollector(never, lambda: NOW))
+    CollectorRegistry().register(
+        RunCollector(resources=never, nodes=list, catalogue=PriceCatalogue, now=lambda: NOW)
+    )
 
 
 def test_two_operators_fit_into_one_process() -> None:

@@ -1,0 +1,145 @@
+"""How the run's money is shown: sums, forecast, warnings, and the word when the limit cannot be held.
+
+Invariant: the shown sums are refreshed together with other changes, or once per ``Settings.progress_write_seconds``
+while pods hold GPUs, so that they cost no extra writes; each warning is an Event once.
+"""
+
+from __future__ import annotations
+
+from rft_operator.api.ledger import WasteReason
+from rft_operator.api.status import ConditionType, Cost, StageUsage, Usage, WasteUsage
+from rft_operator.domain.bill import hours_text
+from rft_operator.domain.budget import forecast_micro_usd, thresholds_crossed
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.money import usd_display, usd_text
+from rft_operator.domain.money_state import Money
+from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_trainer.contract import Stage
+
+
+def announce_money(draft: Draft, money: Money) -> None:
+    """Emit an Event for each threshold that was passed and for a forecast above the limit, once; set conditions."""
+    spent, limit = usd_display(money.bill.spent_micro_usd), usd_display(money.limit_micro_usd)
+    cost = draft.status.cost
+    already = list(cost.warned_at_percent)
+    for percent in thresholds_crossed(
+        draft.spec,
+        limit_micro_usd=money.limit_micro_usd,
+        spent_micro_usd=money.bill.spent_micro_usd,
+        already=already,
+    ):
+        already.append(percent)
+        draft.emit("Warning", f"BudgetWarning{percent}", f"{percent} % of the budget is spent: {spent} of {limit}.")
+    forecast = forecast_of(draft, money)
+    over = forecast is not None and forecast > money.limit_micro_usd
+    if over and forecast is not None and not cost.forecast_warned:
+        draft.emit(
+            "Warning",
+            "ForecastOverLimit",
+            f"The run is going to cost {usd_display(forecast)}, the limit is {limit}: training will be stopped with a "
+            "checkpoint before it is done. Raise budget.limitUSD to let it finish.",
+        )
+    warned = cost.forecast_warned or over
+    if (already, warned) != (cost.warned_at_percent, cost.forecast_warned):
+        draft.update(cost=cost.model_copy(update={"warned_at_percent": already, "forecast_warned": warned}))
+    if draft.holds(ConditionType.WITHIN_BUDGET):
+        if over:
+            message = "status.cost.forecastUSD is above the limit: training will be stopped before it is done."
+            draft.set_condition(ConditionType.WITHIN_BUDGET, True, "ForecastOverLimit", message)
+        elif already:
+            draft.set_condition(ConditionType.WITHIN_BUDGET, True, f"Spent{max(already)}Percent")
+        else:
+            draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
+
+
+def show_risk(draft: Draft, money: Money) -> None:
+    """Write the condition BudgetAtRisk (E10): GPUs that cannot be taken back are never hidden."""
+    over = money.bill.spent_micro_usd - money.limit_micro_usd
+    disputed = [entry for entry in draft.status.ledger.open if entry.disputed_since is not None]
+    if disputed:
+        nodes = sorted({entry.node for entry in disputed})
+        hourly = sum(entry.gpus * entry.micro_usd_per_gpu_hour for entry in disputed)
+        message = (
+            f"{', '.join(nodes[:4])} does not answer and holds {sum(entry.gpus for entry in disputed)} GPUs, which go "
+            f"on being charged, {usd_display(hourly)} per hour, until the node answers or its Node object is deleted."
+        )
+        risk, reason = True, "NodeUnreachable"
+    elif over > 0:
+        risk, reason, message = True, "LimitExceeded", f"{usd_display(over)} were spent beyond the limit."
+    else:
+        risk, reason, message = False, "UnderControl", ""
+    old = draft.condition(ConditionType.BUDGET_AT_RISK)
+    if risk and (old is None or old.reason != reason):
+        draft.emit("Warning", "BudgetAtRisk", message)
+    draft.set_condition(ConditionType.BUDGET_AT_RISK, risk, reason, message)
+
+
+def forecast_of(draft: Draft, money: Money) -> int | None:
+    """Return micro-dollars at the end of the run if it goes on as now; None while nothing was reported."""
+    attempt, progress = draft.open_attempt(), draft.status.progress
+    if attempt is None:
+        return None
+    if progress is None or (progress.stage, progress.attempt) != (attempt.stage, attempt.number):
+        return None
+    if progress.eta_seconds is None or not money.bill.rate:
+        return None
+    elapsed = draft.now - epoch(progress.last_report_time)
+    reserve = 0 if attempt.stage == Stage.EVALUATE else money.reserve_micro_usd
+    return forecast_micro_usd(
+        money.bill, eta_seconds=max(0, progress.eta_seconds - max(0, elapsed)), reserve_micro_usd=reserve
+    )
+
+
+def show_money(draft: Draft, money: Money, *, stop_at: int | None) -> None:
+    """Write usage and cost if anything else changed, money was booked, or a minute has passed."""
+    interval = draft.view.settings.progress_write_seconds
+    holding = bool(draft.status.ledger.open)
+    usage, cost = _usage(draft, money), _cost(draft, money, stop_at=stop_at)
+    if holding:
+        if draft.status == draft.recorded and draft.recorded.usage.metered_until is not None:
+            due = epoch(draft.recorded.usage.metered_until) + interval
+            if draft.now < due:
+                draft.wake(due)
+                return
+        draft.wake(draft.now + interval)
+    draft.update(usage=usage, cost=cost)
+
+
+def _usage(draft: Draft, money: Money) -> Usage:
+    bill, old = money.bill, draft.status.usage
+    moved = bill.gpu_seconds != old.gpu_seconds or draft.status.ledger != draft.recorded.ledger
+    return Usage(
+        gpu_seconds=bill.gpu_seconds,
+        gpu_hours=hours_text(bill.gpu_seconds),
+        by_stage=[
+            StageUsage(stage=stage, gpu_seconds=share.gpu_seconds, spent_usd=usd_text(share.micro_usd))
+            for stage, share in sorted(bill.by_stage.items())
+        ],
+        waste=[
+            WasteUsage(reason=WasteReason(reason), gpu_seconds=share.gpu_seconds, spent_usd=usd_text(share.micro_usd))
+            for reason, share in sorted(money.waste.items())
+        ],
+        estimated_gpu_seconds=bill.estimated_gpu_seconds,
+        disputed_gpu_seconds=bill.disputed_gpu_seconds,
+        metered_until=draft.now_text if moved else old.metered_until,
+    )
+
+
+def _cost(draft: Draft, money: Money, *, stop_at: int | None) -> Cost:
+    spent = money.bill.spent_micro_usd
+    old, rate, forecast = draft.status.cost, money.rate, forecast_of(draft, money)
+    return Cost(
+        spent_usd=usd_text(spent),
+        spent_micro_usd=spent,
+        display=usd_display(spent),
+        rate_usd_per_hour=usd_text(money.bill.rate),
+        usd_per_gpu_hour=usd_text(rate.micro_usd_per_gpu_hour) if rate else old.usd_per_gpu_hour,
+        price_source=rate.source if rate else old.price_source,
+        reserve_usd=usd_text(money.reserve_micro_usd) if rate else old.reserve_usd,
+        remaining_usd=usd_text(max(0, money.limit_micro_usd - spent)),
+        forecast_usd=usd_text(forecast) if forecast is not None else None,
+        overshoot_usd=usd_text(max(0, spent - money.limit_micro_usd)),
+        stop_time=rfc3339(stop_at) if stop_at is not None else None,
+        warned_at_percent=old.warned_at_percent,
+        forecast_warned=old.forecast_warned,
+    )

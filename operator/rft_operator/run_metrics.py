@@ -1,0 +1,217 @@
+"""What Prometheus sees of the runs: money and time read from the ledger when it asks, so restarts lose nothing.
+
+Invariants: the series of a deleted run vanish with it; labels never carry a pod or a uid; money is the gauge
+``_spent_usd``, counters are for rates. A counter must not step back, or its rate would jump: pods that run are
+counted up to ``SETTLED_SECONDS`` ago, when their end, if there was one, is known. Names: docs/reference/metrics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.status import Attempt, ConditionType
+from rft_operator.domain.bill import SECONDS_PER_HOUR, bill
+from rft_operator.domain.budget import STOP_SLACK_SECONDS
+from rft_operator.domain.draft import is_true
+from rft_operator.domain.facts import NodeFacts
+from rft_operator.domain.money import MICRO, micro_usd
+from rft_operator.domain.prices import LABELS, PriceCatalogue
+from rft_operator.domain.timestamps import epoch
+from rft_trainer.contract import Stage
+
+SETTLED_SECONDS = 10
+PREFIX = "reasoning_finetune_"
+RUN = ("namespace", "finetune")
+
+COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "gpu_seconds": ("GPU-seconds held.", ("phase",)),
+    "cost_usd": ("Dollars spent; for rates only, spent_usd is exact.", ("phase",)),
+    "idle_gpu_seconds": ("GPU-seconds that were paid for and trained or evaluated nothing.", ("reason",)),
+    "train_steps": ("Optimizer steps done, the furthest of all attempts.", ()),
+    "budget_stops": (
+        "Attempts that ended for the budget: soft saved, hard did not, deadline by the kubelet.",
+        ("kind",),
+    ),
+    "ledger_estimated_gpu_seconds": ("GPU-seconds whose end no timestamp of the cluster proves.", ()),
+    "ledger_disputed_gpu_seconds": ("GPU-seconds charged after the last proof that the GPUs were held.", ()),
+}
+GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "budget_usd": ("budget.limitUSD.", ()),
+    "spent_usd": ("Dollars spent at this instant.", ()),
+    "reserved_usd": ("Dollars that training may not touch: for the evaluation, the last save, the kill.", ("purpose",)),
+    "forecast_usd": ("Dollars at the end if the run goes on as now.", ()),
+    "overshoot_usd": ("Dollars spent beyond the limit; must be 0.", ()),
+    "gpus_allocated": ("GPUs held now.", ("gpu_product", "capacity_type")),
+    "price_usd_per_gpu_hour": ("Dearest price at which the run's next GPU may be bound.", ("source",)),
+    "stop_timestamp_seconds": ("When training stops: soft by the operator, hard by the pods' deadline.", ("kind",)),
+    "ledger_reconcile_timestamp_seconds": ("Until when the ledger on record was computed.", ()),
+    "progress_ratio": ("Progress of the stage, 0 to 1.", ()),
+    "stage": ("1 for the stage a run is in.", ("stage",)),
+    "score": ("Score of a benchmark, 0 to 1.", ("benchmark", "metric")),
+    "baseline_score": ("Score of the base model under the same protocol, 0 to 1.", ("benchmark", "metric")),
+}
+
+
+@dataclass(slots=True)
+class Families:
+    """The families of one scrape."""
+
+    counters: dict[str, CounterMetricFamily] = field(
+        default_factory=lambda: {
+            name: CounterMetricFamily(PREFIX + name, words, labels=(*RUN, *labels))
+            for name, (words, labels) in COUNTERS.items()
+        }
+    )
+    gauges: dict[str, GaugeMetricFamily] = field(
+        default_factory=lambda: {
+            name: GaugeMetricFamily(PREFIX + name, words, labels=(*RUN, *labels))
+            for name, (words, labels) in GAUGES.items()
+        }
+    )
+
+    def all(self) -> Iterator[Metric]:
+        """Yield the families."""
+        yield from self.counters.values()
+        yield from self.gauges.values()
+
+
+class RunCollector(Collector):
+    """Series of the runs, computed from their status when Prometheus asks."""
+
+    def __init__(
+        self,
+        *,
+        resources: Callable[[], Iterable[ReasoningFinetune]],
+        nodes: Callable[[], Iterable[NodeFacts]],
+        catalogue: Callable[[], PriceCatalogue],
+        now: Callable[[], int],
+    ) -> None:
+        self._resources = resources
+        self._nodes = nodes
+        self._catalogue = catalogue
+        self._now = now
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: registration must not compute the series."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families of all runs, and how old the catalogue's prices are."""
+        found, now = Families(), self._now()
+        nodes = {node.name: node.labels for node in self._nodes()}
+        for run in self._resources():
+            scraped = _Run(run=run, now=now, found=found)
+            scraped.money()
+            scraped.work()
+            scraped.held(nodes)
+        yield from found.all()
+        as_of = GaugeMetricFamily(
+            PREFIX + "price_asof_timestamp_seconds", "Day that a price of the catalogue is of.", labels=("source",)
+        )
+        for entry in self._catalogue().entries:
+            if entry.as_of_epoch is not None:
+                as_of.add_metric([entry.name], entry.as_of_epoch)
+        yield as_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    run: ReasoningFinetune
+    now: int
+    found: Families
+
+    def _count(self, name: str, value: float, *labels: str) -> None:
+        self.found.counters[name].add_metric([*self._names, *labels], value)
+
+    def _show(self, name: str, value: float, *labels: str) -> None:
+        self.found.gauges[name].add_metric([*self._names, *labels], value)
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return self.run.metadata.namespace, self.run.metadata.name
+
+    def money(self) -> None:
+        status, limit = self.run.status, micro_usd(self.run.spec.budget.limit_usd)
+        current, settled = bill(status.ledger, now=self.now), bill(status.ledger, now=self.now - SETTLED_SECONDS)
+        for phase, share in settled.by_stage.items():
+            self._count("gpu_seconds", share.gpu_seconds, phase)
+            self._count("cost_usd", share.amount / SECONDS_PER_HOUR / MICRO, phase)
+        for waste in status.usage.waste:
+            self._count("idle_gpu_seconds", waste.gpu_seconds, waste.reason.value)
+        self._count("ledger_estimated_gpu_seconds", settled.estimated_gpu_seconds)
+        self._count("ledger_disputed_gpu_seconds", settled.disputed_gpu_seconds)
+        self._show("budget_usd", limit / MICRO)
+        self._show("spent_usd", current.spent_micro_usd / MICRO)
+        self._show("overshoot_usd", max(0, current.spent_micro_usd - limit) / MICRO)
+        cost = status.cost
+        if cost.forecast_usd is not None:
+            self._show("forecast_usd", micro_usd(cost.forecast_usd) / MICRO)
+        if cost.usd_per_gpu_hour is not None:
+            price = micro_usd(cost.usd_per_gpu_hour) / MICRO
+            self._show("price_usd_per_gpu_hour", price, cost.price_source or "recorded")
+        if status.usage.metered_until is not None:
+            self._show("ledger_reconcile_timestamp_seconds", epoch(status.usage.metered_until))
+        self._reserves(current.rate)
+
+    def _reserves(self, rate: int) -> None:
+        cost, attempt = self.run.status.cost, _open_attempt(self.run)
+        evaluated = is_true(self.run.status, ConditionType.EVALUATED)
+        if cost.reserve_usd is not None:
+            self._show("reserved_usd", 0 if evaluated else micro_usd(cost.reserve_usd) / MICRO, "evaluation")
+        if attempt is not None and attempt.grace_seconds is not None:
+            for purpose, seconds in (("checkpoint", attempt.grace_seconds), ("kill", STOP_SLACK_SECONDS)):
+                self._show("reserved_usd", rate * seconds / SECONDS_PER_HOUR / MICRO, purpose)
+
+    def work(self) -> None:
+        status = self.run.status
+        if status.stage is not None:
+            self._show("stage", 1, status.stage.value)
+        if status.progress is not None:
+            self._show("progress_ratio", status.progress.percent / 100)
+        self._count("train_steps", _furthest_step(self.run))
+        for kind in ("soft", "hard", "deadline"):
+            self._count("budget_stops", sum(_budget_stop(each) == kind for each in status.attempts), kind)
+        for score in status.evaluation.results if status.evaluation is not None else ():
+            self._show("score", float(score.value), score.benchmark, score.metric)
+            if score.baseline is not None:
+                self._show("baseline_score", float(score.baseline), score.benchmark, score.metric)
+
+    def held(self, nodes: Mapping[str, Mapping[str, str]]) -> None:
+        held: dict[tuple[str, str], int] = {}
+        for entry in self.run.status.ledger.open:
+            labels = nodes.get(entry.node, {})
+            kind = labels.get(LABELS["gpu_product"], ""), labels.get(LABELS["capacity_type"], "")
+            held[kind] = held.get(kind, 0) + entry.gpus
+        for kind, gpus in held.items():
+            self._show("gpus_allocated", gpus, *kind)
+        attempt = _open_attempt(self.run)
+        if self.run.status.cost.stop_time is not None:
+            self._show("stop_timestamp_seconds", epoch(self.run.status.cost.stop_time), "soft")
+        starts = [epoch(entry.start_time) for entry in self.run.status.ledger.open]
+        if attempt is not None and attempt.deadline_seconds is not None and starts:
+            self._show("stop_timestamp_seconds", min(starts) + attempt.deadline_seconds, "hard")
+
+
+def _open_attempt(run: ReasoningFinetune) -> Attempt | None:
+    return next((each for each in run.status.attempts if each.end_time is None), None)
+
+
+def _furthest_step(run: ReasoningFinetune) -> int:
+    steps = [each.end_step or 0 for each in run.status.attempts if each.stage == Stage.TRAIN]
+    progress = run.status.progress
+    if progress is not None and progress.stage == Stage.TRAIN:
+        steps.append(progress.step or 0)
+    return max(steps, default=0)
+
+
+def _budget_stop(attempt: Attempt) -> str | None:
+    if attempt.reason == "DeadlineExceeded":
+        return "deadline"
+    if attempt.reason != "BudgetExhausted":
+        return None
+    return "soft" if attempt.last_checkpoint_time is not None else "hard"
