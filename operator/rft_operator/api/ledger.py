@@ -117,3 +117,5 @@ class Ledger(StatusModel):
     """Closed, but our finalizer may still be on the pod."""
     totals: Annotated[list[LedgerTotal], Field(max_length=8)] = Field(default_factory=list)
     """Closed and folded."""
+    folded_until: Timestamp | None = None
+    """The latest end of what is folded: up to any instant after it the bill is known to the second."""

@@ -14,6 +14,8 @@ from rft_operator.domain.money import usd_display
 from rft_operator.domain.money_state import Money, terms_of
 from rft_operator.domain.prices import shared_words, unpriced_nodes
 from rft_operator.domain.resolve import resolve
+from rft_operator.domain.team_money import unreserved
+from rft_operator.domain.team_run import WAITING
 from rft_operator.errors import InvalidResource
 from rft_trainer.contract import Stage
 
@@ -57,6 +59,10 @@ def accept(draft: Draft, money: Money) -> None:
     admission = admit(terms_of(draft, money, rate=money.rate, stage=Stage.TRAIN), money.bill)
     if not admission.ok:
         _refuse(draft, "BudgetInsufficient", admission.message, retry_seconds=None)
+        return
+    wait = unreserved(draft)
+    if wait is not None:
+        _refuse(draft, wait.reason, wait.message, retry_seconds=None)
         return
     price = usd_display(money.rate.micro_usd_per_gpu_hour)
     message = f"Price {price} per GPU-hour ({money.rate.source}). {admission.message}"
@@ -102,7 +108,7 @@ def _no_price(draft: Draft) -> str:
 def _refuse(draft: Draft, reason: str, message: str, *, retry_seconds: int | None) -> None:
     old = draft.condition(ConditionType.ACCEPTED)
     draft.set_condition(ConditionType.ACCEPTED, ConditionStatus.FALSE, reason, message)
-    if old is None or old.reason != reason:
+    if (old is None or old.reason != reason) and reason != WAITING:
         draft.emit("Warning", reason, message)
     if retry_seconds is not None:
         draft.wake(draft.now + retry_seconds)

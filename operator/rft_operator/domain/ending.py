@@ -9,13 +9,15 @@ from __future__ import annotations
 from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage, Status
 from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.bill import hours_text
-from rft_operator.domain.draft import Draft, is_true
+from rft_operator.domain.draft import Draft, condition_of, is_true
 from rft_operator.domain.facts import FINALIZER, ChildKind
 from rft_operator.domain.gang import silence_of
 from rft_operator.domain.ledger import written_off
 from rft_operator.domain.money import usd_display
 from rft_operator.domain.money_state import Money
 from rft_operator.domain.show_money import show_money, show_risk
+from rft_operator.domain.team_money import close_bill, is_booked
+from rft_operator.domain.team_run import ASKING
 from rft_operator.domain.timestamps import epoch
 
 WANT_OF_MONEY = frozenset({"BudgetExhausted", "EvaluationReserveExhausted"})
@@ -38,14 +40,16 @@ def finished(draft: Draft) -> bool:
 
 
 def revivable(draft: Draft) -> bool:
-    """Return whether a run failed for want of money alone and its spec was edited since.
+    """Return whether a run failed for want of money alone and its spec was edited since, or it waits for its team.
 
     A price that falls does not bring a run back that its user has seen end.
     """
     failed = draft.condition(ConditionType.FAILED)
     if failed is None or failed.status is not ConditionStatus.TRUE or failed.reason not in WANT_OF_MONEY:
         return False
-    return draft.view.resource.metadata.generation > (failed.observed_generation or 0)
+    within = condition_of(draft.recorded, ConditionType.WITHIN_BUDGET)
+    asks = within is not None and within.reason in ASKING
+    return asks or draft.view.resource.metadata.generation > (failed.observed_generation or 0)
 
 
 def revive(draft: Draft) -> None:
@@ -64,7 +68,8 @@ def rest(draft: Draft, money: Money) -> None:
     """Look after a finished run: close the ledger, let go of the finalizer, delete it after its time to live."""
     _close_ledger(draft, money)
     meta = draft.view.resource.metadata
-    if _settled(draft) and FINALIZER in meta.finalizers and draft.status == draft.recorded:
+    held = FINALIZER in meta.finalizers and draft.status == draft.recorded
+    if held and _settled(draft) and is_booked(draft):
         draft.actions.append(_without_finalizer(draft))
     ttl = draft.spec.ttl_seconds_after_finished
     if ttl is None or draft.status.completion_time is None:
@@ -90,6 +95,10 @@ def delete(draft: Draft, money: Money) -> None:
     _close_ledger(draft, money)
     if not _settled(draft) or any(job.deleted_at is None for job in draft.view.children.jobs):
         draft.wake(draft.now + 5)
+        return
+    if not is_booked(draft):
+        if not is_over(draft.recorded):
+            close_bill(draft)
         return
     if draft.status == draft.recorded:
         spent = usd_display(money.bill.spent_micro_usd)

@@ -57,6 +57,12 @@ class Evidence:
     """Nodes that do not answer, with the instant of their last sign of life (M8)."""
     gone_nodes: frozenset[str] = frozenset()
     """Nodes that the API server says do not exist."""
+    hold_after: int | None = None
+    """What ended later is not folded yet: a team budget must see first which of its windows it belongs to (E8)."""
+
+    def may_fold(self, end: int) -> bool:
+        """Return whether what was charged until ``end`` may go into the totals."""
+        return self.hold_after is None or end <= self.hold_after
 
     def silent_since(self, node: str | None) -> int | None:
         """Return the last sign of life of a node that does not answer; None of one that does."""
@@ -69,19 +75,24 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
     still_open: list[LedgerEntry] = []
     uncounted: list[LedgerEntry] = []
     totals = list(ledger.totals)
+    folded = [epoch(ledger.folded_until)] if ledger.folded_until is not None else []
     for entry in ledger.uncounted:
         pod = by_uid.get(entry.uid)
-        if pod is None or not pod.has_finalizer:
-            totals = fold(totals, entry, end=_end_of(entry))
-        else:
+        if pod is not None and pod.has_finalizer:
             uncounted.append(_with_waste(entry, pod, evidence))
+        elif evidence.may_fold(_end_of(entry)):
+            totals = fold(totals, entry, end=_end_of(entry))
+            folded.append(_end_of(entry))
+        else:
+            uncounted.append(entry)
     for entry in ledger.open:
         pod = by_uid.get(entry.uid)
         closed = _close(entry, pod, evidence)
         for at, rate in evidence.price_steps(entry):
-            if closed.end_time is None or at < epoch(closed.end_time):
+            if evidence.may_fold(at) and (closed.end_time is None or at < epoch(closed.end_time)):
                 before, closed = _reprice(closed, pod, at=at, rate=rate, evidence=evidence)
                 totals = fold(totals, before, end=at)
+                folded.append(at)
         (still_open if closed.end_time is None else uncounted).append(closed)
     known = {entry.uid for entry in (*ledger.open, *ledger.uncounted)}
     for pod in sorted(evidence.pods, key=lambda pod: (pod.scheduled_at or 0, pod.uid)):
@@ -89,7 +100,8 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
             continue
         entry = _close(open_entry(pod, evidence.rate_of(pod) or evidence.fallback), pod, evidence)
         (still_open if entry.end_time is None else uncounted).append(entry)
-    return Ledger(open=still_open, uncounted=uncounted, totals=totals)
+    until = rfc3339(max(folded)) if folded else None
+    return Ledger(open=still_open, uncounted=uncounted, totals=totals, folded_until=until)
 
 
 def open_entry(pod: PodFacts, rate: Rate) -> LedgerEntry:

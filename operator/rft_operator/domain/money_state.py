@@ -25,6 +25,7 @@ from rft_operator.domain.facts import PodFacts
 from rft_operator.domain.ledger import Evidence, next_ledger, open_waste
 from rft_operator.domain.money import micro_usd
 from rft_operator.domain.prices import Rate, price_steps, rate_of_node, rate_of_pool
+from rft_operator.domain.team_money import effective_limit, hold_after
 from rft_operator.domain.waste import lives_of
 from rft_trainer.contract import Stage
 
@@ -103,6 +104,7 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
         lives=lives_of(draft.recorded.attempts),
         silent={name: view.last_seen.get(name, since) for name, since in silent.items()},
         gone_nodes=view.gone_nodes,
+        hold_after=hold_after(draft),
     )
 
 
@@ -120,7 +122,7 @@ def meter(draft: Draft) -> Money:
     return Money(
         rate=rate,
         bill=bill(ledger, now=draft.now),
-        limit_micro_usd=micro_usd(spec.budget.limit_usd),
+        limit_micro_usd=effective_limit(draft),
         reserve_micro_usd=evaluation_reserve(spec, rate=rate) if rate is not None else 0,
         waste=waste,
     )

@@ -26,6 +26,7 @@ from rft_operator.domain.results import take_report
 from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
 from rft_operator.domain.show_money import announce_money, show_money, show_risk
 from rft_operator.domain.stops import Stop, trouble_stop
+from rft_operator.domain.team_money import ask_again, ask_no_more, show_team, start_is_known, unraised
 from rft_operator.domain.view import View
 from rft_trainer.contract import Stage
 
@@ -46,13 +47,24 @@ def plan(view: View, now: int) -> Plan:
     elif not finished(draft):
         _live(draft, money)
     elif revivable(draft) and money.rate is not None and _admission_ok(draft, money, _unpaid_stage(draft)):
-        revive(draft)
+        _go_on(draft, money)
     else:
+        ask_no_more(draft)
         rest(draft, money)
     if resource.metadata.deletion_timestamp is None:
         _remove_strays(draft)
     _release_pods(draft)
     return draft.finish()
+
+
+def _go_on(draft: Draft, money: Money) -> None:
+    """Take up a run that failed for want of money and has enough now, once its team budgets have reserved it."""
+    wait = unraised(draft)
+    if wait is None:
+        revive(draft)
+    else:
+        ask_again(draft, wait)
+        rest(draft, money)
 
 
 def _live(draft: Draft, money: Money) -> None:
@@ -78,6 +90,7 @@ def _live(draft: Draft, money: Money) -> None:
     show_progressing(draft, attempt)
     announce_money(draft, money)
     show_risk(draft, money)
+    show_team(draft)
     draft.update(stage=stage_word(draft, attempt, gang))
     show_money(draft, money, stop_at=stop_at)
 
@@ -187,10 +200,10 @@ def _budget_refused(draft: Draft, money: Money, stage: Stage) -> bool:
 
 
 def _has_finalizer(draft: Draft) -> bool:
-    """Put our finalizer on the resource before the first GPU pod; True once it is there."""
+    """Put our finalizer on the resource before the first GPU pod; True once it is there and its team knows."""
     meta = draft.view.resource.metadata
     if FINALIZER in meta.finalizers:
-        return True
+        return start_is_known(draft)
     if draft.status == draft.recorded:
         draft.actions.append(
             SetFinalizers(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.team import FinetuneBudget
 from rft_operator.domain.facts import Children, NodeFacts, Report, Settings
 from rft_operator.domain.prices import PriceCatalogue
 
@@ -26,5 +27,9 @@ class View:
     """Last sign of life of nodes that do not answer and hold GPUs of this run: their Lease's renewal."""
     gone_nodes: frozenset[str] = frozenset()
     """Nodes that held GPUs of this run and do not exist any more."""
+    budgets: tuple[FinetuneBudget, ...] = ()
+    """Team budgets of the namespace."""
+    unreadable_budgets: tuple[str, ...] = ()
+    """Names of those that do not fit this operator's schema: nothing is let in beside them."""
     listening_since: int
     """Since when this operator takes progress reports: nobody's silence before counts."""
