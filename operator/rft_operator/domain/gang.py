@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rft_operator.api.status import Attempt, PodCounts
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
-from rft_operator.domain.timestamps import epoch
+from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
 
 
@@ -48,6 +48,16 @@ class Gang:
             failed=sum(pod.phase is PodPhase.FAILED for pod in self.pods),
             display=f"{ready}/{self.desired}",
         )
+
+
+def remember_start(draft: Draft, attempt: Attempt, gang: Gang) -> Attempt:
+    """Put on record when the last rank's container started: until then the others waited for it."""
+    starts = [pod.started_at for pod in gang.pods if pod.started_at is not None]
+    if attempt.running_time is not None or len(starts) < gang.desired:
+        return attempt
+    attempt = attempt.model_copy(update={"running_time": rfc3339(max(starts))})
+    draft.replace_attempt(attempt)
+    return attempt
 
 
 def gang_of(draft: Draft, attempt: Attempt) -> Gang:

@@ -55,6 +55,8 @@ class Evidence:
     lives: Mapping[tuple[str, int], AttemptLife] = field(default_factory=dict)
     silent: Mapping[str, int] = field(default_factory=dict)
     """Nodes that do not answer, with the instant of their last sign of life (M8)."""
+    answering: frozenset[str] = frozenset()
+    """Nodes whose kubelet is heard of: what was disputed of their pods is settled."""
     gone_nodes: frozenset[str] = frozenset()
     """Nodes that the API server says do not exist."""
     hold_after: int | None = None
@@ -85,23 +87,27 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
             folded.append(_end_of(entry))
         else:
             uncounted.append(entry)
-    for entry in ledger.open:
+    for entry in (*ledger.open, *_new_entries(ledger, evidence)):
         pod = by_uid.get(entry.uid)
-        closed = _close(entry, pod, evidence)
+        latest = _close(entry, pod, evidence)
         for at, rate in evidence.price_steps(entry):
-            if evidence.may_fold(at) and (closed.end_time is None or at < epoch(closed.end_time)):
-                before, closed = _reprice(closed, pod, at=at, rate=rate, evidence=evidence)
+            if evidence.may_fold(at) and (latest.end_time is None or at < epoch(latest.end_time)):
+                before, latest = _reprice(latest, pod, at=at, rate=rate, evidence=evidence)
                 totals = fold(totals, before, end=at)
                 folded.append(at)
-        (still_open if closed.end_time is None else uncounted).append(closed)
-    known = {entry.uid for entry in (*ledger.open, *ledger.uncounted)}
-    for pod in sorted(evidence.pods, key=lambda pod: (pod.scheduled_at or 0, pod.uid)):
-        if pod.uid in known or not pod.has_finalizer or pod.gpus == 0 or pod.scheduled_at is None:
-            continue
-        entry = _close(open_entry(pod, evidence.rate_of(pod) or evidence.fallback), pod, evidence)
-        (still_open if entry.end_time is None else uncounted).append(entry)
+        (still_open if latest.end_time is None else uncounted).append(latest)
     until = rfc3339(max(folded)) if folded else None
     return Ledger(open=still_open, uncounted=uncounted, totals=totals, folded_until=until)
+
+
+def _new_entries(ledger: Ledger, evidence: Evidence) -> list[LedgerEntry]:
+    """Return records of bound pods that have none; a pod without our finalizer had its record folded already."""
+    known = {entry.uid for entry in (*ledger.open, *ledger.uncounted)}
+    return [
+        open_entry(pod, evidence.rate_of(pod) or evidence.fallback)
+        for pod in sorted(evidence.pods, key=lambda pod: (pod.scheduled_at or 0, pod.uid))
+        if pod.uid not in known and pod.has_finalizer and pod.gpus > 0 and pod.scheduled_at is not None
+    ]
 
 
 def open_entry(pod: PodFacts, rate: Rate) -> LedgerEntry:
@@ -127,9 +133,9 @@ def _close(entry: LedgerEntry, pod: PodFacts | None, evidence: Evidence) -> Ledg
         return _ended(entry, None, evidence, end=max(start, now), basis=VANISHED)
     if not pod.terminal:
         silent = evidence.silent_since(entry.node)
-        disputed = rfc3339(max(start, silent)) if silent is not None else None
-        if disputed is not None and entry.disputed_since is not None:
-            disputed = entry.disputed_since
+        disputed = None if entry.node in evidence.answering else entry.disputed_since
+        if disputed is None and silent is not None:
+            disputed = rfc3339(max(start, silent))
         entry = entry.model_copy(update={"disputed_since": disputed})
         if entry.node in evidence.gone_nodes:
             return _ended(entry, pod, evidence, end=max(start, now), basis=NODE_GONE)

@@ -103,6 +103,7 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
         price_steps=steps,
         lives=lives_of(draft.recorded.attempts),
         silent={name: view.last_seen.get(name, since) for name, since in silent.items()},
+        answering=frozenset(node.name for node in view.nodes if node.silent_since is None),
         gone_nodes=view.gone_nodes,
         hold_after=hold_after(draft),
     )

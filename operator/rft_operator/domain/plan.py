@@ -17,7 +17,7 @@ from rft_operator.domain.budget import Admission, admit
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.ending import delete, finished, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind
-from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, stray_jobs
+from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, remember_start, stray_jobs
 from rft_operator.domain.ledger import releasable
 from rft_operator.domain.manifests import child_name, claim, run_config_map
 from rft_operator.domain.money_state import Money, meter, terms_of
@@ -80,6 +80,7 @@ def _live(draft: Draft, money: Money) -> None:
     gang = gang_of(draft, attempt) if attempt is not None else None
     stop_at: int | None = None
     if attempt is not None and gang is not None:
+        attempt = remember_start(draft, attempt, gang)
         take_report(draft, attempt)
         stop_at = _tend(draft, attempt, gang, snapshot=snapshot, money=money)
     if draft.open_attempt() is None and not finished(draft):

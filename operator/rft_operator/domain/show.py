@@ -10,7 +10,6 @@ from rft_operator.domain.draft import Draft, is_true
 from rft_operator.domain.failure import Trouble, classify_pod
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.stops import DRAINING_STOPS
-from rft_operator.domain.timestamps import rfc3339
 from rft_trainer.contract import Stage
 
 SCHEDULING_PATIENCE_SECONDS = 10
@@ -84,7 +83,6 @@ def show_gang(draft: Draft, gang: Gang | None) -> None:
         )
     else:
         draft.set_condition(ConditionType.SCHEDULED, True, "AllPodsScheduled", _where(gang))
-    _remember_start(draft, gang)
     if gang.all_running:
         draft.set_condition(ConditionType.RUNNING, True, "AllRanksRunning", f"{gang.desired} of {gang.desired} run.")
         return
@@ -94,15 +92,6 @@ def show_gang(draft: Draft, gang: Gang | None) -> None:
         draft.set_condition(ConditionType.RUNNING, False, trouble.reason, trouble.message)
     else:
         draft.set_condition(ConditionType.RUNNING, False, "Starting", f"{gang.counts.running} of {gang.desired} run.")
-
-
-def _remember_start(draft: Draft, gang: Gang) -> None:
-    """Put on record when the last rank's container started: until then the others waited for it."""
-    attempt = draft.open_attempt()
-    starts = [pod.started_at for pod in gang.pods if pod.started_at is not None]
-    if attempt is None or attempt.running_time is not None or len(starts) < gang.desired:
-        return
-    draft.replace_attempt(attempt.model_copy(update={"running_time": rfc3339(max(starts))}))
 
 
 def _is_news(draft: Draft, trouble: Trouble) -> bool:
