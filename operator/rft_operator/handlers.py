@@ -9,7 +9,7 @@ from typing import Any
 
 import kopf
 
-from rft_operator.api import GROUP, KIND, PLURAL, VERSION
+from rft_operator.api import BUDGET_KIND, BUDGET_PLURAL, GROUP, KIND, PLURAL, VERSION
 from rft_operator.domain.facts import LABEL_MANAGED_BY, MANAGED_BY
 from rft_operator.runtime.app import Runtime
 
@@ -64,7 +64,8 @@ class NoProgress(kopf.ProgressStorage):
 def build_registry(runtime: Runtime) -> kopf.OperatorRegistry:
     """Return a registry whose handlers feed ``runtime``."""
     registry = kopf.OperatorRegistry()
-    kinds = {KIND: (GROUP, VERSION, PLURAL), "Node": ("", "v1", "nodes"), **WATCHED}
+    ours = {KIND: (GROUP, VERSION, PLURAL), BUDGET_KIND: (GROUP, VERSION, BUDGET_PLURAL)}
+    kinds = {**ours, "Node": ("", "v1", "nodes"), **WATCHED}
     for kind, place in kinds.items():
         _watch(runtime, registry, kind, place)
     kopf.on.login(registry=registry)(_login)

@@ -22,7 +22,7 @@ from rft_operator.domain.pods import status_path
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.kube_client import KubeClient
 from support.api_recorder import Recorder, Use, recording
-from support.api_server import CRD, ApiServer
+from support.api_server import EVERY_CRD, ApiServer
 from support.helm import CHART, NAMESPACE, RELEASE, Helm, Manifest, the
 from support.kubelet import kubelets
 from support.operator_process import OperatorProcess, free_port
@@ -53,6 +53,7 @@ FORBIDDEN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("batch", "jobs", ("update", "deletecollection")),
     ("batch", "cronjobs", ("get", *WRITE)),
     ("rft.dev", "reasoningfinetunes", ("create", "update", "deletecollection")),
+    ("rft.dev", "finetunebudgets", WRITE),
 )
 """What no operator of ours needs, in no namespace."""
 
@@ -144,14 +145,14 @@ def installed(
     values.write_text(json.dumps({"watchNamespaces": watched, "nodeSelector": {"nobody": "here"}}), encoding="utf-8")
     try:
         helm.run("install", RELEASE, CHART, "--create-namespace", "--values", values)
-        server.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+        server.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", *EVERY_CRD)
         yield Installed(server=server, objects=helm.objects(values), team=team)
     finally:
         for kind in ("reasoningfinetune", "pod"):
             for name in server.kubectl("get", kind, "-n", team, "-o", "name", check=False).stdout.split():
                 server.kubectl("patch", name, "-n", team, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
         helm.run("uninstall", RELEASE, "--wait", check=False)
-        server.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
+        server.kubectl("delete", "crd", *EVERY_CRD, "--ignore-not-found", "--timeout=60s")
         server.kubectl("delete", "pods", "--all", "-n", team, "--force", "--wait=false")
         server.kubectl("delete", "ns", team, "--wait=false")
         server.kubectl("delete", "ns", NAMESPACE, "--ignore-not-found", "--timeout=60s")

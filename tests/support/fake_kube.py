@@ -12,7 +12,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
-from rft_operator.api import KIND
+from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Conflict, NotFound
 from rft_operator.runtime.events import EventWriter
@@ -54,12 +54,12 @@ class FakeKube:
         return self._faulty(lambda: self._apply(manifest))
 
     async def apply_status(
-        self, *, namespace: str, name: str, status: Mapping[str, Any], resource_version: str
+        self, *, kind: str = KIND, namespace: str, name: str, status: Mapping[str, Any], resource_version: str
     ) -> Object:
         def write() -> Object:
-            obj = self._get(KIND, namespace, name)
+            obj = self._get(kind, namespace, name)
             rules.check_version(obj, resource_version)
-            rules.check_schema({"status": status})
+            rules.check_schema({"kind": kind, "status": status})
             return self._store({**obj, "status": copy.deepcopy(dict(status))})
 
         return self._faulty(write)
@@ -186,7 +186,7 @@ class FakeKube:
     def _apply(self, manifest: Mapping[str, Any]) -> Object:
         """Server-side apply by the operator: others' fields stay, its own are set, those it dropped are removed."""
         new = rules.without_status(manifest)
-        if new["kind"] == KIND:
+        if new["kind"] in (KIND, BUDGET_KIND):
             rules.check_schema(new)
         place = self._id(new)
         old = self.objects.get(place)

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from rft_operator.api import KIND
-from rft_operator.api.crd import custom_resource_definition
+from rft_operator.api import BUDGET_KIND, KIND
+from rft_operator.api.crd import RESOURCES, custom_resource_definition
 from rft_operator.api.schema import Schema
 from rft_operator.errors import Conflict, Rejected
 
 Object = dict[str, Any]
 
-WITH_STATUS = frozenset({KIND, "Job", "Pod", "PersistentVolumeClaim", "Node"})
+WITH_STATUS = frozenset({KIND, BUDGET_KIND, "Job", "Pod", "PersistentVolumeClaim", "Node"})
 """Kinds whose status is a subresource: no other write reaches it."""
-WITH_GENERATION = frozenset({KIND, "Job"})
+WITH_GENERATION = frozenset({KIND, BUDGET_KIND, "Job"})
 IMMUTABLE = {"Job": ("completions", "completionMode", "template")}
 """Fields of the spec that never change."""
 DEFAULT_GRACE_SECONDS = 30
@@ -54,8 +54,9 @@ def check_immutable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 
 
 @cache
-def _schema() -> Schema:
-    root: Schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+def _schema(kind: str) -> Schema:
+    resource = next(each for each in RESOURCES if each.kind == kind)
+    root: Schema = custom_resource_definition(resource)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return root
 
 
@@ -63,7 +64,7 @@ def check_schema(obj: Mapping[str, Any]) -> None:
     """Refuse spec and status with a field that the CRD does not know."""
     for part in ("spec", "status"):
         if part in obj:
-            _check_known(obj[part], _schema()["properties"][part], part)
+            _check_known(obj[part], _schema(obj["kind"])["properties"][part], part)
 
 
 def _check_known(value: Any, schema: Schema, where: str) -> None:

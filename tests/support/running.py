@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
+from rft_operator.api import BUDGET_KIND
 from rft_operator.config import Config
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.app import Runtime
@@ -15,7 +16,7 @@ from rft_operator.runtime.kube_client import KubeClient
 from rft_operator.runtime.sweep import KINDS
 from support.fake_kube import FakeKube
 
-WATCHED = {*KINDS, "Node"}
+WATCHED = {*KINDS, BUDGET_KIND, "Node"}
 
 
 class ClockedKube(FakeKube):

@@ -47,6 +47,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [rft.dev]
   resources: [reasoningfinetunes/finalizers]  # blockOwnerDeletion on children, where the cluster enforces it
   verbs: [update]
+- apiGroups: [rft.dev]
+  resources: [finetunebudgets]
+  verbs: [list, watch]
+- apiGroups: [rft.dev]
+  resources: [finetunebudgets/status]  # what is reserved for runs, and what they have spent
+  verbs: [patch]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [list, watch, create, patch, delete]

@@ -59,7 +59,7 @@ def statement(book: Book, *, now: int) -> Statement:
         spent=spent,
     )
     changed = status != old
-    is_news = _without_news(status) != _without_news(old)
+    is_news = without_news(status) != without_news(old)
     if changed:
         status = status.model_copy(update={"metered_until": rfc3339(now)})
     return Statement(status=status, events=tuple(events), changed=changed, is_news=is_news)
@@ -83,7 +83,7 @@ def _with_sums(status: TeamStatus, book: Book, *, spent: int) -> TeamStatus:
     )
 
 
-def _without_news(status: TeamStatus) -> TeamStatus:
+def without_news(status: TeamStatus) -> TeamStatus:
     """Return a status without what moves while runs hold GPUs."""
     kept = [each if each.settled else each.model_copy(update={"spent_micro_usd": 0}) for each in status.reservations]
     moving = {"reserved_usd": "", "spent_usd": "", "display": TeamDisplay(), "metered_until": None}

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rft_operator.api import BUDGET_KIND
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.config import Config
 from rft_operator.domain.facts import Key, Settings
@@ -23,13 +24,16 @@ from rft_operator.domain.observe import KIND
 from rft_operator.errors import Conflict, KubeError, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.run_metrics import RunCollector
+from rft_operator.runtime.budget_cache import BudgetCache, Change
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.event_queue import EventQueue
 from rft_operator.runtime.kube_client import KubeClient
 from rft_operator.runtime.price_file import PriceFile
 from rft_operator.runtime.queue import WorkQueue
 from rft_operator.runtime.reconciler import Reconciler, describe
-from rft_operator.runtime.sweep import sweep
+from rft_operator.runtime.sweep import list_budgets, sweep
+from rft_operator.runtime.team import TeamKeeper
+from rft_operator.team_metrics import TeamCollector
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,17 @@ class Runtime:
         """This replica holds the lease; it leads once its first sweep is done."""
         self.leading = False
         self.alive_at = time.monotonic()
+        self.budgets = BudgetCache()
+        self.team = TeamKeeper(
+            kube=kube,
+            cache=self.cache,
+            budgets=self.budgets,
+            now=kube.clock.now,
+            wake=self.wake,
+            emit=self.events.emit,
+            metrics=metrics,
+            refresh_seconds=config.progress_write_seconds,
+        )
         self.reconciler = Reconciler(
             kube=kube,
             cache=self.cache,
@@ -68,7 +83,9 @@ class Runtime:
             now=kube.clock.now,
             metrics=metrics,
             emit=self.events.emit,
+            budgets=self.budgets,
         )
+        metrics.registry.register(TeamCollector(self.budgets))
         metrics.registry.register(
             RunCollector(
                 resources=self._parsed,
@@ -105,12 +122,22 @@ class Runtime:
         """Take a watch event in."""
         self.metrics.watch_events.labels(kind).inc()
         obj = {**raw, "kind": kind}
+        if kind == BUDGET_KIND:
+            change = self.budgets.drop(obj) if type_ == "DELETED" else self.budgets.put(obj)
+            self._budget_changed(change)
+            return
         changed = self.cache.drop(obj) if type_ == "DELETED" else self.cache.put(obj)
         for key in changed if self.leading else ():
             if kind == KIND:
                 self.queue.add(key, prompt=is_wish(type_, obj))
             else:
                 self.queue.add_soon(key)
+        if kind == KIND and self.leading:
+            self.team.nudge(obj["metadata"]["namespace"])
+
+    def _budget_changed(self, change: Change | None) -> None:
+        if self.leading:
+            self.team.take(change)
 
     def wake(self, key: Key) -> None:
         """Ask for a reconcile; a standby needs none: its first sweep as the leader looks at every run."""
@@ -127,6 +154,7 @@ class Runtime:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.config.workers):
                     group.create_task(self._work())
+                group.create_task(self.team.run())
                 group.create_task(self.events.run())
                 group.create_task(self._sweep_again())
                 group.create_task(self._tick())
@@ -134,6 +162,7 @@ class Runtime:
             self.elected = self.leading = False
             self.metrics.leader.set(0)
             self.queue.close()
+            self.team.queue.close()
 
     async def _first_sweep(self) -> None:
         delay = 1.0
@@ -148,7 +177,11 @@ class Runtime:
                 return
 
     async def _sweep(self) -> None:
-        await sweep(self.kube, self.cache, self.queue, namespaces=self.config.watch_namespaces)
+        namespaces = self.config.watch_namespaces
+        await sweep(self.kube, self.cache, self.queue, namespaces=namespaces)
+        for change in await list_budgets(self.kube, self.budgets, namespaces=namespaces):
+            self._budget_changed(change)
+        self.team.nudge_all()
         self.metrics.swept_at.set(self.kube.clock.now())
 
     async def _sweep_again(self) -> None:

@@ -70,6 +70,14 @@ class Cache:
             if run.resource is not None:
                 yield run.resource.decoded()
 
+    def runs_in(self, namespace: str) -> dict[Key, tuple[str, str]]:
+        """Return uid and resourceVersion of the runs of a namespace."""
+        return {
+            key: (run.resource.uid, run.resource.version)
+            for key, run in self._runs.items()
+            if key.namespace == namespace and run.resource is not None
+        }
+
     def children(self, key: Key) -> Children:
         """Return the facts of everything that belongs to a run."""
         run = self._runs.get(key)

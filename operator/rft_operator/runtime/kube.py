@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from rft_operator.api import KIND
+
 JsonObject = Mapping[str, Any]
 
 FIELD_MANAGER = "rft-operator"
@@ -22,8 +24,10 @@ class Kube(Protocol):
         """Server-side apply with force; return the object. An unchanged apply changes nothing."""
         ...
 
-    async def apply_status(self, *, namespace: str, name: str, status: JsonObject, resource_version: str) -> JsonObject:
-        """Apply a ReasoningFinetune's whole status; Conflict if it is no longer at ``resource_version``."""
+    async def apply_status(
+        self, *, kind: str = KIND, namespace: str, name: str, status: JsonObject, resource_version: str
+    ) -> JsonObject:
+        """Apply the whole status of one of our resources; Conflict if it is no longer at ``resource_version``."""
         ...
 
     async def set_finalizers(

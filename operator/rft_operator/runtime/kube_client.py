@@ -20,6 +20,7 @@ import aiohttp
 import yaml
 from kubernetes.aio import client, config
 
+from rft_operator.api import KIND
 from rft_operator.errors import ConfigError, Conflict, KubeError, NotFound, Rejected, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.clock import ServerClock
@@ -102,9 +103,10 @@ class KubeClient:
             "PATCH", _path(manifest), kind=manifest["kind"], verb="apply", query=query, body=manifest
         )
 
-    async def apply_status(self, *, namespace: str, name: str, status: JsonObject, resource_version: str) -> JsonObject:
-        """Apply a run's whole status, if it is still at ``resource_version``."""
-        kind = "ReasoningFinetune"
+    async def apply_status(
+        self, *, kind: str = KIND, namespace: str, name: str, status: JsonObject, resource_version: str
+    ) -> JsonObject:
+        """Apply the whole status of one of our resources, if it is still at ``resource_version``."""
         body = {
             "apiVersion": ENDPOINTS[kind].api_version,
             "kind": kind,

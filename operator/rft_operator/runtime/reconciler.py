@@ -24,6 +24,7 @@ from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.view import View
 from rft_operator.errors import Conflict, InvalidResource, KubeError, NotFound, Rejected
 from rft_operator.metrics import Metrics
+from rft_operator.runtime.budget_cache import BudgetCache
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.kube import JsonObject, Kube
 from rft_operator.runtime.node_evidence import node_evidence
@@ -44,11 +45,13 @@ class Reconciler:
         now: Callable[[], int],
         metrics: Metrics,
         emit: Callable[..., Awaitable[None]] | None = None,
+        budgets: BudgetCache | None = None,
     ) -> None:
         """``emit`` takes Events in the place of ``kube``, to write them later."""
         self._kube = kube
         self._emit = emit or kube.emit
         self._cache = cache
+        self._budgets = budgets or BudgetCache()
         self._settings = settings
         self._catalogue = catalogue
         self._now = now
@@ -113,6 +116,8 @@ class Reconciler:
             catalogue=self._catalogue(),
             settings=self._settings(),
             listening_since=self._listening_since,
+            budgets=self._budgets.of(resource.metadata.namespace),
+            unreadable_budgets=self._budgets.unreadable(resource.metadata.namespace),
         )
 
     async def _missing(self, resource: ReasoningFinetune) -> tuple[tuple[str, str], ...]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+from rft_operator.api import BUDGET_KIND
 from rft_operator.domain.facts import LABEL_MANAGED_BY, MANAGED_BY, ChildKind, Key
 from rft_operator.domain.observe import KIND
+from rft_operator.runtime.budget_cache import BudgetCache, Change
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.kube import JsonObject, Kube
 from rft_operator.runtime.queue import WorkQueue
@@ -35,9 +37,17 @@ async def sweep(kube: Kube, cache: Cache, queue: WorkQueue[Key], *, namespaces: 
         queue.add(key)
 
 
+async def list_budgets(kube: Kube, budgets: BudgetCache, *, namespaces: Sequence[str]) -> list[Change | None]:
+    """List all team budgets and repair their cache; return what changed. Raises KubeError when a LIST fails."""
+    before = budgets.identities()
+    listed = [raw async for raw in _each(kube, BUDGET_KIND, namespaces)]
+    changes = [budgets.put(raw) for raw in listed]
+    return changes + [budgets.drop(raw) for raw in budgets.missing(before, listed)]
+
+
 async def _each(kube: Kube, kind: str, namespaces: Sequence[str]) -> AsyncIterator[JsonObject]:
     """Yield all objects of a kind; at most one page of them is in memory."""
-    selector = None if kind == KIND else SELECTOR
+    selector = None if kind in (KIND, BUDGET_KIND) else SELECTOR
     for namespace in namespaces or (None,):
         async for page in kube.pages(kind=kind, namespace=namespace, label_selector=selector):
             for raw in page:

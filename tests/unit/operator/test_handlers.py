@@ -29,7 +29,8 @@ async def woken(operator: Operator) -> Key:
 
 def test_every_kind_is_watched_and_nothing_else_is_registered() -> None:
     registry = build_registry(Operator().runtime)
-    kinds = ("reasoningfinetune", "node", "pod", "job", "service", "configmap", "persistentvolumeclaim")
+    ours = ("reasoningfinetune", "finetunebudget")
+    kinds = (*ours, "node", "pod", "job", "service", "configmap", "persistentvolumeclaim")
     assert {str(each.id) for each in registry._watching.get_all_handlers()} == {f"watch-{kind}" for kind in kinds}
     assert not registry._changing.get_all_handlers()
     assert not registry._spawning.get_all_handlers()
@@ -87,8 +88,10 @@ def test_children_are_filtered_by_the_server(group: str, plural: str) -> None:
     assert list(selectors.collect(resource)) == [OURS]
 
 
-@pytest.mark.parametrize(("group", "plural"), [("", "nodes"), ("rft.dev", "reasoningfinetunes")])
-def test_nodes_and_runs_are_watched_whole(group: str, plural: str) -> None:
+@pytest.mark.parametrize(
+    ("group", "plural"), [("", "nodes"), ("rft.dev", "reasoningfinetunes"), ("rft.dev", "finetunebudgets")]
+)
+def test_nodes_runs_and_budgets_are_watched_whole(group: str, plural: str) -> None:
     selectors = build_settings().watching.label_selectors
     assert list(selectors.collect(kopf.Resource(group=group, version="v1", plural=plural))) == []
 
