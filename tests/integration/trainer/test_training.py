@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,19 +16,25 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.domain.facts import Settings
+from rft_operator.domain.resolve import resolve
 from rft_trainer.contract import ExitCode, Outcome
 from rft_trainer.prepare.dataset import load
 from rft_trainer.train.batch import IGNORE, collate
 from rft_trainer.train.checkpoint import complete_checkpoints
 from rft_trainer.train.plan import BatchPlan
 from rft_trainer.train.schedule import learning_rate
+from support.builders import resource
+from support.objects import stored_run
 from unit.trainer.factory import Pod, wait_until
 
 pytestmark = pytest.mark.distributed
 
 
 def weights(pod: Pod) -> dict[str, torch.Tensor]:
-    return load_file(pod.paths.export / "model.safetensors")
+    found: dict[str, torch.Tensor] = load_file(pod.paths.export / "model.safetensors")
+    return found
 
 
 def plain_torch(pod: Pod, *, steps: int) -> tuple[dict[str, torch.Tensor], float]:
@@ -50,25 +59,72 @@ def plain_torch(pod: Pod, *, steps: int) -> tuple[dict[str, torch.Tensor], float
         logits = model(input_ids=batch.input_ids).logits
         loss = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORE)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call] # torch has no annotation here
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.max_gradient_norm)
         optimizer.step()
     return dict(model.state_dict()), float(loss.detach())
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_training_equals_plain_torch_when_rows_are_uneven_and_micro_batches_accumulate(
-    make_pod: Callable[..., Pod], stage: int
-) -> None:
-    pod = make_pod(training__zero_stage=stage)
-    assert pod.run("train") == ExitCode.DONE, pod.log("train")
-    wanted, loss = plain_torch(pod, steps=6)
+def write_deepspeed_json(pod: Pod, **more: Any) -> None:
+    """Write what the operator writes for this run, and ``more``."""
+    training = pod.config.training
+    spec = resource(
+        training={
+            "globalBatchSize": training.global_batch_size,
+            "microBatchSize": training.micro_batch_size,
+            "precision": training.precision,
+            "deepspeed": {"offload": training.offload, "zeroStage": training.zero_stage},
+        },
+        resources={"nodes": 1, "gpusPerNode": 2},
+    )["spec"]
+    run = ReasoningFinetune.model_validate(stored_run(spec=spec))
+    written = resolve(run, Settings(trainer_image="rft-trainer:test")).deepspeed
+    pod.layout.deepspeed_file.write_text(json.dumps({**written, **more}))
+
+
+def check_equals_plain_torch(pod: Pod, *, steps: int) -> None:
+    wanted, loss = plain_torch(pod, steps=steps)
     summary = pod.result().train
     assert summary is not None
-    assert summary.step == summary.total_steps == 6
+    assert summary.step == summary.total_steps == steps
     assert summary.loss == pytest.approx(loss, abs=1e-3)
     for name, tensor in weights(pod).items():
         torch.testing.assert_close(tensor, wanted[name], atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("stage", "offload"), [(1, "none"), (2, "none"), (3, "none"), (3, "all")])
+def test_training_equals_plain_torch_when_rows_are_uneven_and_micro_batches_accumulate(
+    make_pod: Callable[..., Pod], stage: int, offload: str
+) -> None:
+    pod = make_pod(training__zero_stage=stage, training__offload=offload)
+    write_deepspeed_json(pod)
+    assert pod.run("train") == ExitCode.DONE, pod.log("train")
+    check_equals_plain_torch(pod, steps=6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles its CPU optimizer: needs g++")
+def test_training_equals_plain_torch_also_after_a_resume_when_deepspeeds_own_optimizer_is_offloaded(
+    make_pod: Callable[..., Pod],
+) -> None:
+    settings = {"training__offload": "all", "training__schedule": "constant", "training__warmup_ratio": 0.0}
+    first = make_pod(**settings, training__max_steps=3)
+    second = make_pod(**settings, share=first)
+    for pod in (first, second):
+        write_deepspeed_json(pod, zero_force_ds_cpu_optimizer=True)
+        assert pod.run("train", timeout_seconds=500) == ExitCode.DONE, pod.log("train")
+    assert next(line["step"] for line in second.progress_lines() if line["phase"] == "train") == 4
+    check_equals_plain_torch(second, steps=6)
+
+
+def test_training_ends_with_78_and_the_remedy_when_offload_finds_no_compiler(
+    make_pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    pod = make_pod(training__offload="all")
+    write_deepspeed_json(pod, zero_force_ds_cpu_optimizer=True)
+    environment = {"CXX": str(tmp_path / "no-compiler"), "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+    assert pod.start("train", **environment).wait(240) == ExitCode.BAD_INPUT, pod.log("train")
+    assert "training.deepspeed.offload: DeepSpeed could not compile" in str(pod.result().error)
 
 
 def test_resumed_training_ends_with_equal_weights_when_the_node_was_lost(make_pod: Callable[..., Pod]) -> None:

@@ -66,8 +66,9 @@ def deepspeed_config(
         raise BadInputError(
             f"deepspeed.json: zero_optimization.stage={zero['stage']} contradicts zeroStage={training.zero_stage}"
         )
-    offload = training.offload != "none"
-    cpu_adam = offload and torch.cuda.is_available()
+    # the optimizer that a compiler makes when training starts: without a GPU only where deepspeed.json insists on it
+    wanted = torch.cuda.is_available() or base.get("zero_force_ds_cpu_optimizer", False)
+    cpu_adam = training.offload != "none" and bool(wanted)
     optimizer = {
         "lr": training.learning_rate,
         "betas": list(training.adam_betas),
@@ -112,7 +113,6 @@ def _zero_defaults(training: TrainingConfig) -> dict[str, Any]:
 
 def start(config: RunConfig, layout: Layout, *, device: torch.device, local_rank: int, universal: bool) -> Trainer:
     """Load the model and build the engine; all ranks call it together."""
-    import deepspeed
     import torch.distributed as dist
 
     training, world_size = config.training, dist.get_world_size()
@@ -129,9 +129,8 @@ def start(config: RunConfig, layout: Layout, *, device: torch.device, local_rank
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     inner.train()
     model = LossModel(inner)
-    engine, _, _, _ = deepspeed.initialize(model=model, config=settings, model_parameters=list(model.parameters()))
     return Trainer(
-        engine=engine,
+        engine=_initialise(model, settings),
         model=model,
         device=device,
         rank=dist.get_rank(),
@@ -140,3 +139,18 @@ def start(config: RunConfig, layout: Layout, *, device: torch.device, local_rank
         accumulation=int(settings["gradient_accumulation_steps"]),
         zero3=zero3,
     )
+
+
+def _initialise(model: LossModel, settings: dict[str, Any]) -> Any:
+    import deepspeed
+
+    try:
+        engine, _, _, _ = deepspeed.initialize(model=model, config=settings, model_parameters=list(model.parameters()))
+    except RuntimeError as error:
+        if "cpu_adam" not in str(error):
+            raise
+        raise BadInputError(
+            "training.deepspeed.offload: DeepSpeed could not compile its CPU optimizer; use a trainer image with g++ "
+            "and Python's headers (its Dockerfile adds them), or set offload: none"
+        ) from error
+    return engine
