@@ -58,7 +58,7 @@ SUMMARIES: dict[Stage, dict[str, Any]] = {
 
 
 class World:
-    """One run in a fake cluster."""
+    """A run in a fake cluster; ``key`` says which one, where a test has several."""
 
     kube_type: type[FakeKube] = FakeKube
 
@@ -124,7 +124,7 @@ class World:
 
     @property
     def run(self) -> ReasoningFinetune:
-        return ReasoningFinetune.parse(self.kube.objects["ReasoningFinetune", NAMESPACE, NAME])
+        return ReasoningFinetune.parse(self.kube.objects["ReasoningFinetune", NAMESPACE, self.key.name])
 
     @property
     def status(self) -> Any:
@@ -144,15 +144,19 @@ class World:
             obj["spec"] = merged(obj["spec"], change)
             obj["metadata"]["generation"] = obj["metadata"].get("generation", 1) + 1
 
-        self.kube.patch("ReasoningFinetune", NAMESPACE, NAME, write)
+        self.kube.patch("ReasoningFinetune", NAMESPACE, self.key.name, write)
 
     # -- the cluster's own controllers ------------------------------------------------------------------------
 
     def job(self, stage: Stage, attempt: int = 1) -> dict[str, Any]:
-        return self.kube.objects["Job", NAMESPACE, f"{NAME}-{stage.value}-{attempt}"]
+        return self.kube.objects["Job", NAMESPACE, f"{self.key.name}-{stage.value}-{attempt}"]
 
     def pods(self, stage: Stage, attempt: int = 1) -> list[dict[str, Any]]:
-        wanted = {"rft.dev/stage": stage.value, "rft.dev/attempt": str(attempt)}
+        wanted = {
+            "rft.dev/finetune": self.key.name,
+            "rft.dev/stage": stage.value,
+            "rft.dev/attempt": str(attempt),
+        }
         return [pod for pod in self.kube.find("Pod") if wanted.items() <= pod["metadata"]["labels"].items()]
 
     def create_pods(self, stage: Stage, attempt: int = 1) -> None:
@@ -235,7 +239,7 @@ class World:
                 message=message,
                 reason=reason or ("Completed" if exit_code == 0 else "Error"),
             )
-        name = f"{NAME}-{stage.value}-{attempt}"
+        name = f"{self.key.name}-{stage.value}-{attempt}"
         if ("Job", NAMESPACE, name) in self.kube.objects:
             condition = {
                 "type": "Complete" if exit_code == 0 else "Failed",
@@ -257,7 +261,7 @@ class World:
         )
 
     def job_gone(self, stage: Stage, attempt: int = 1) -> bool:
-        return ("Job", NAMESPACE, f"{NAME}-{stage.value}-{attempt}") not in self.kube.objects
+        return ("Job", NAMESPACE, f"{self.key.name}-{stage.value}-{attempt}") not in self.kube.objects
 
     async def settle_deleted(self, most: int = 30) -> None:
         """Reconcile until the resource and all of its objects are gone."""

@@ -1,0 +1,418 @@
+"""Team budgets, settled: what is promised to whom, what a window carries over, what a run leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from rft_operator.api.ledger import Ledger
+from rft_operator.api.team import MAX_RESERVATIONS, Reservation, Selector, TeamStatus, Window
+from rft_operator.domain.team_run import selects
+from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_operator.domain.windows import next_window, window_start
+from support.stage import START
+from support.team import DOLLAR, GPU_SECOND, Ring, asking, budget, entry, folded, member
+
+DAY = 86_400
+
+
+def burning(start: int = START, end: int | None = None) -> Ledger:
+    """A GPU that costs a thousandth dollar a second."""
+    return Ledger(open=[entry(start=start)]) if end is None else Ledger(uncounted=[entry(start=start, end=end)])
+
+
+def shown(found: Reservation | None) -> tuple[int, int, int] | None:
+    """Micro-dollars reserved, spent, spent before."""
+    if found is None:
+        return None
+    return found.reserved_micro_usd, found.spent_micro_usd, found.spent_before_micro_usd
+
+
+# -- grants -------------------------------------------------------------------------------------------------------
+
+
+def test_run_is_promised_its_limit_when_it_asks_and_so_much_is_free() -> None:
+    ring = Ring(budget(limitUSD=100)).settle(asking("a", dollars=40))
+    assert shown(ring.record("a")) == (40 * DOLLAR, 0, 0)
+    assert ring.dollars() == ("$40.00", "$0.00", "$60.00")
+    assert ring.condition("Ready") == ("True", "InForce")
+    assert ring.condition("Exhausted") == ("False", "Free")
+    assert ring.condition("OverCommitted") == ("False", "WithinLimit")
+
+
+def test_run_is_promised_nothing_when_it_does_not_ask() -> None:
+    ring = Ring(budget()).settle(asking("a", asks=False))
+    assert ring.record("a") is None
+
+
+def test_older_run_is_promised_the_last_dollars_and_the_younger_one_waits() -> None:
+    ring = Ring(budget(limitUSD=50)).settle(
+        asking("young", dollars=40, created_at=START + 1), asking("old", dollars=40, created_at=START)
+    )
+    assert ring.record("old") is not None
+    assert ring.record("young") is None
+    assert ring.condition("Exhausted") == ("True", "RunsWait")
+    assert "young ($40.00)" in ring.budgets[0].status.conditions[1].message
+
+
+def test_small_run_passes_a_big_one_that_does_not_fit() -> None:
+    ring = Ring(budget(limitUSD=50)).settle(
+        asking("first", dollars=30, created_at=START),
+        asking("big", dollars=40, created_at=START + 1),
+        asking("small", dollars=20, created_at=START + 2),
+    )
+    assert [ring.record(name) is not None for name in ("first", "big", "small")] == [True, False, True]
+    assert ring.dollars() == ("$50.00", "$0.00", "$0.00")
+
+
+def test_waiting_run_is_promised_money_when_another_one_is_finished() -> None:
+    ring = Ring(budget(limitUSD=50))
+    first, second = asking("a", dollars=40), asking("b", dollars=40, created_at=START + 1)
+    ring.settle(first, second)
+    done = member("a", dollars=40, ledger=folded(5_000, until=START + 9), final=True, started=True)
+    ring.settle(done, second, now=START + 10)
+    assert shown(ring.record("a")) == (5 * DOLLAR, 5 * DOLLAR, 0)
+    assert shown(ring.record("b")) == (40 * DOLLAR, 0, 0)
+    assert ring.dollars() == ("$40.00", "$5.00", "$5.00")
+
+
+def test_run_of_two_budgets_is_promised_by_both_or_by_none() -> None:
+    ring = Ring(budget("wide", limitUSD=100), budget("narrow", limitUSD=30)).settle(
+        asking("a", dollars=40), asking("b", dollars=20, created_at=START + 1)
+    )
+    assert ring.record("a", 0) is None
+    assert ring.record("a", 1) is None
+    assert ring.record("b", 0) is not None
+    assert ring.record("b", 1) is not None
+    assert ring.condition("Exhausted", 0) == ("False", "Free")
+    assert ring.condition("Exhausted", 1) == ("True", "RunsWait")
+
+
+def test_run_that_only_one_budget_granted_before_a_crash_comes_first() -> None:
+    wide, narrow = budget("wide", limitUSD=100), budget("narrow", limitUSD=30)
+    younger = asking("younger", dollars=30, created_at=START + 1)
+    ring = Ring(wide, narrow)
+    before = ring.budgets[1]
+    ring.settle(younger)
+    ring.budgets[1] = before  # the write of the second budget never happened
+    ring.settle(asking("older", dollars=30), younger)
+    assert ring.record("younger", 1) is not None
+    assert ring.record("older", 1) is None
+
+
+def test_raised_limit_is_promised_when_it_is_free_and_not_before() -> None:
+    ring = Ring(budget(limitUSD=50)).settle(asking("a", dollars=20), asking("b", dollars=20, created_at=START + 1))
+    raised = member("a", dollars=40, generation=2)
+    ring.settle(raised, member("b", dollars=20))
+    assert shown(ring.record("a")) == (20 * DOLLAR, 0, 0)
+    assert ring.record("a").observed_generation == 1  # type: ignore[union-attr]
+    ring.settle(raised, member("b", dollars=20, final=True))
+    assert shown(ring.record("a")) == (40 * DOLLAR, 0, 0)
+    assert ring.record("a").observed_generation == 2  # type: ignore[union-attr]
+
+
+def test_lowered_limit_frees_money_only_when_no_pod_of_the_old_one_can_run() -> None:
+    ring = Ring(budget(limitUSD=50)).settle(asking("a", dollars=40))
+    holding = member("a", dollars=10, generation=2, ledger=burning())
+    ring.settle(holding, now=START + 1)
+    assert ring.record("a").reserved_micro_usd == 40 * DOLLAR  # type: ignore[union-attr]
+    ring.settle(replace(holding, ledger=burning(end=START + 1), at_rest=True), now=START + 2)
+    assert ring.record("a").reserved_micro_usd == 10 * DOLLAR  # type: ignore[union-attr]
+
+
+def test_failed_run_is_promised_money_again_only_when_it_asks() -> None:
+    ring = Ring(budget(limitUSD=50)).settle(asking("a", dollars=20))
+    failed = member("a", dollars=40, generation=2, ledger=folded(20_000, until=START + 5), final=True, at_rest=True)
+    ring.settle(failed, now=START + 6)
+    assert shown(ring.record("a")) == (20 * DOLLAR, 20 * DOLLAR, 0)
+    assert ring.record("a").settled  # type: ignore[union-attr]
+    asks = replace(failed, asks=True)
+    ring.settle(asks, now=START + 7)
+    assert shown(ring.record("a")) == (40 * DOLLAR, 20 * DOLLAR, 0)
+    assert not ring.record("a").settled  # type: ignore[union-attr]
+    older = asking("older", dollars=20, created_at=START - 1)
+    ring.settle(asks, older, now=START + 8)
+    assert shown(ring.record("a")) == (40 * DOLLAR, 20 * DOLLAR, 0), "what was granted is not given away again"
+    ring.settle(failed, older, now=START + 9)
+    assert shown(ring.record("a")) == (20 * DOLLAR, 20 * DOLLAR, 0)
+    assert ring.record("older") is not None
+
+
+# -- what runs already --------------------------------------------------------------------------------------------
+
+
+def test_new_budget_takes_running_runs_over_in_full_and_grants_nothing_more() -> None:
+    ring = Ring(budget(limitUSD=50, created=START + 100)).settle(
+        member("a", dollars=40, ledger=burning()),
+        member("b", dollars=40, created_at=START + 1),
+        asking("c", dollars=1, created_at=START + 2),
+        now=START + 100,
+    )
+    assert shown(ring.record("a")) == (40 * DOLLAR - 100 * GPU_SECOND, 0, 100 * GPU_SECOND)
+    assert shown(ring.record("b")) == (40 * DOLLAR, 0, 0)
+    assert ring.record("c") is None
+    assert ring.condition("OverCommitted") == ("True", "PromisedMoreThanLimit")
+    assert ring.reasons() == ["OverCommitted"]
+    assert ring.dollars()[2] == "$0.00"
+
+
+def test_lowered_team_limit_takes_nothing_back_and_grants_nothing_more() -> None:
+    ring = Ring(budget(limitUSD=100)).settle(asking("a", dollars=60))
+    ring.edit(limitUSD=30)
+    ring.settle(member("a", dollars=60), asking("b", dollars=1, created_at=START + 1))
+    assert ring.record("a").reserved_micro_usd == 60 * DOLLAR  # type: ignore[union-attr]
+    assert ring.record("b") is None
+    assert ring.condition("OverCommitted") == ("True", "PromisedMoreThanLimit")
+    ring.settle(member("a", dollars=60), asking("b", dollars=1, created_at=START + 1))
+    assert ring.reasons() == [], "it is announced once"
+
+
+def test_run_that_ended_before_the_budget_leaves_no_trace() -> None:
+    ring = Ring(budget(created=START + 10)).settle(member("a", ledger=folded(500, until=START + 5), final=True))
+    assert ring.record("a") is None
+    assert ring.dollars() == ("$0.00", "$0.00", "$100.00")
+
+
+def test_run_keeps_its_share_when_its_labels_no_longer_match() -> None:
+    ring = Ring(budget(selector={"matchLabels": {"team": "a"}}))
+    ring.settle(asking("a", dollars=20, labels={"team": "a"}), asking("b", labels={"team": "b"}))
+    assert ring.record("b") is None
+    ring.settle(member("a", dollars=20, labels={}, ledger=burning()), now=START + 50)
+    assert shown(ring.record("a")) == (20 * DOLLAR, 50 * GPU_SECOND, 0)
+
+
+def test_overshoot_is_shown_and_not_hidden() -> None:
+    ring = Ring(budget(limitUSD=10)).settle(asking("a", dollars=10))
+    ring.settle(member("a", dollars=10, ledger=burning()), now=START + 12_000)
+    assert shown(ring.record("a")) == (12 * DOLLAR, 12 * DOLLAR, 0)
+    assert ring.condition("OverCommitted")[0] == "True"
+
+
+# -- windows ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("window", "at", "start", "following"),
+    [
+        ("day", "2026-03-01T00:00:00Z", "2026-03-01", "2026-03-02"),
+        ("day", "2026-02-28T23:59:59Z", "2026-02-28", "2026-03-01"),
+        ("week", "2026-01-05T00:00:00Z", "2026-01-05", "2026-01-12"),
+        ("week", "2026-01-04T23:59:59Z", "2025-12-29", "2026-01-05"),
+        ("month", "2026-12-31T23:59:59Z", "2026-12-01", "2027-01-01"),
+        ("month", "2028-02-29T12:00:00Z", "2028-02-01", "2028-03-01"),
+    ],
+)
+def test_window_begins_at_midnight_in_utc(window: str, at: str, start: str, following: str) -> None:
+    now = epoch(at)
+    assert window_start(Window(window), now) == epoch(f"{start}T00:00:00Z")
+    assert next_window(Window(window), now) == epoch(f"{following}T00:00:00Z")
+
+
+def test_week_begins_on_monday() -> None:
+    start = window_start(Window.WEEK, START)
+    assert start is not None
+    assert datetime.fromtimestamp(start, UTC).isoweekday() == 1
+
+
+def test_budget_without_a_window_never_begins_anew() -> None:
+    assert window_start(Window.NONE, START) is None
+    assert next_window(Window.NONE, START) is None
+
+
+def test_new_window_begins_at_its_instant_and_not_when_it_is_noticed() -> None:
+    ring = Ring(budget(limitUSD=1_000, window="day"))
+    ring.settle(asking("a", dollars=500))
+    held = burning(START + DAY - 100)
+    ring.settle(member("a", dollars=500, ledger=held), now=START + DAY - 50)
+    ring.settle(member("a", dollars=500, ledger=held), now=START + DAY + 3_000)
+    assert shown(ring.record("a")) == (500 * DOLLAR - 100 * GPU_SECOND, 3_000 * GPU_SECOND, 100 * GPU_SECOND)
+    assert ring.budgets[0].status.window_start == rfc3339(START + DAY)
+
+
+def test_new_window_forgets_what_ended_runs_have_spent() -> None:
+    ring = Ring(budget(limitUSD=100, window="day")).settle(asking("a", dollars=60), asking("b", dollars=40))
+    ended = member("a", dollars=60, ledger=folded(60_000, until=START + 100), final=True)
+    ring.settle(ended, now=START + 200)
+    assert ring.dollars() == ("$0.00", "$60.00", "$40.00")
+    ring.settle(ended, now=START + DAY)
+    assert ring.dollars() == ("$0.00", "$0.00", "$100.00")
+    assert ring.record("a") is None
+
+
+def test_what_a_run_may_spend_in_its_life_is_the_same_in_a_new_window() -> None:
+    ring = Ring(budget(limitUSD=100, window="day")).settle(asking("a", dollars=60))
+    ring.edit(limitUSD=10)
+    ring.settle(member("a", dollars=60, ledger=burning(START + DAY - 100)), now=START + DAY + 5)
+    found = ring.record("a")
+    assert found is not None
+    assert found.spent_before_micro_usd == 100 * GPU_SECOND
+    assert found.spent_before_micro_usd + found.reserved_micro_usd == 60 * DOLLAR
+
+
+def test_pod_whose_end_is_seen_late_is_charged_to_the_window_it_ended_in() -> None:
+    ring = Ring(budget(window="day")).settle(asking("a", dollars=90))
+    ring.settle(member("a", dollars=90, ledger=burning(START + DAY - 100)), now=START + DAY + 5)
+    assert shown(ring.record("a")) == (90 * DOLLAR - 100 * GPU_SECOND, 5 * GPU_SECOND, 100 * GPU_SECOND)
+    seen = burning(START + DAY - 100, end=START + DAY - 10)
+    ring.settle(member("a", dollars=90, ledger=seen), now=START + DAY + 6)
+    assert shown(ring.record("a")) == (90 * DOLLAR - 90 * GPU_SECOND, 0, 90 * GPU_SECOND)
+
+
+def test_window_errs_high_when_times_were_lost_before_it_was_seen() -> None:
+    ring = Ring(budget(window="day")).settle(asking("a", dollars=90))
+    late = folded(300, until=START + DAY + 100)
+    ring.settle(member("a", dollars=90, ledger=late), now=START + DAY + 200)
+    assert shown(ring.record("a")) == (90 * DOLLAR, 300 * GPU_SECOND, 0)
+
+
+def test_reset_counts_only_what_is_spent_after_it() -> None:
+    ring = Ring(budget(limitUSD=100)).settle(asking("a", dollars=90))
+    held = member("a", dollars=90, ledger=burning())
+    ring.settle(held, now=START + 1_000)
+    ring.edit(limitUSD=100, resetTime=rfc3339(START + 600))
+    ring.settle(held, now=START + 1_100)
+    assert shown(ring.record("a")) == (90 * DOLLAR - 600 * GPU_SECOND, 500 * GPU_SECOND, 600 * GPU_SECOND)
+
+
+def test_reset_to_come_is_waited_for() -> None:
+    ring = Ring(budget(limitUSD=100, resetTime=rfc3339(START + 600)))
+    ring.settle(asking("a", dollars=90), now=START + 10)
+    assert ring.budgets[0].status.window_start == rfc3339(START)
+    ring.settle(member("a", dollars=90), now=START + 600)
+    assert ring.budgets[0].status.window_start == rfc3339(START + 600)
+
+
+def test_window_never_goes_back_when_it_is_widened_or_the_clock_is_set_back() -> None:
+    ring = Ring(budget(window="day")).settle(now=START + 10 * DAY)
+    ring.edit(window="month")
+    ring.settle(now=START + 10 * DAY + 5)
+    assert ring.budgets[0].status.window_start == rfc3339(START + 10 * DAY)
+    ring.edit(window="day")
+    ring.settle(now=START + 3 * DAY)
+    assert ring.budgets[0].status.window_start == rfc3339(START + 10 * DAY)
+
+
+# -- runs that go -------------------------------------------------------------------------------------------------
+
+
+def test_bill_of_a_run_that_is_gone_is_booked_exactly_once() -> None:
+    ring = Ring(budget(limitUSD=100)).settle(asking("a", dollars=40))
+    ring.settle(member("a", dollars=40, ledger=folded(7_000, until=START + 5), final=True), now=START + 10)
+    ring.settle(now=START + 11)
+    assert ring.record("a") is None
+    assert ring.budgets[0].status.closed_micro_usd == 7 * DOLLAR
+    assert ring.reasons() == []
+    ring.settle(now=START + 12)
+    assert ring.budgets[0].status.closed_micro_usd == 7 * DOLLAR
+
+
+def test_run_that_vanished_after_its_pods_could_start_is_booked_in_full() -> None:
+    ring = Ring(budget(limitUSD=100)).settle(asking("a", dollars=40))
+    ring.settle(member("a", dollars=40, started=True), now=START + 10)
+    ring.settle(now=START + 11)
+    assert ring.dollars() == ("$0.00", "$40.00", "$60.00")
+    assert ring.reasons() == ["RunVanished"]
+    assert "finalizer was removed by hand" in ring.statements[0].events[0].message
+
+
+def test_run_that_vanished_before_its_pods_could_start_is_booked_as_nothing() -> None:
+    ring = Ring(budget(limitUSD=100)).settle(asking("a", dollars=40))
+    ring.settle(now=START + 11)
+    assert ring.dollars() == ("$0.00", "$0.00", "$100.00")
+    assert ring.reasons() == []
+
+
+def test_run_that_vanished_over_a_boundary_is_booked_with_what_it_had_left() -> None:
+    ring = Ring(budget(limitUSD=100, window="day")).settle(asking("a", dollars=40))
+    ring.settle(member("a", dollars=40, ledger=burning()), now=START + 1_000)
+    ring.settle(now=START + DAY + 1)
+    assert ring.budgets[0].status.closed_micro_usd == 39 * DOLLAR
+
+
+def test_deleted_run_keeps_its_share_until_its_bill_is_closed() -> None:
+    ring = Ring(budget(limitUSD=100)).settle(asking("a", dollars=40))
+    going = member("a", dollars=5, ledger=burning(), deleting=True, at_rest=True)
+    ring.settle(going, now=START + 10)
+    assert ring.record("a").reserved_micro_usd == 40 * DOLLAR  # type: ignore[union-attr]
+    ring.settle(replace(going, ledger=burning(end=START + 20), final=True), now=START + 30)
+    assert shown(ring.record("a")) == (20 * GPU_SECOND, 20 * GPU_SECOND, 0)
+
+
+# -- what is shown ------------------------------------------------------------------------------------------------
+
+
+def test_threshold_is_announced_once_in_a_window() -> None:
+    ring = Ring(budget(limitUSD=10, warnAtPercent=[50, 80], window="day")).settle(asking("a", dollars=10))
+    half = member("a", dollars=10, ledger=burning())
+    assert ring.settle(half, now=START + 5_000).reasons() == ["TeamBudgetWarning50"]
+    assert ring.settle(half, now=START + 6_000).reasons() == []
+    assert ring.settle(half, now=START + 9_000).reasons() == ["TeamBudgetWarning80"]
+    ended = member("a", dollars=10, ledger=folded(9_000, until=START + 9_000), final=True)
+    assert ring.settle(ended, now=START + DAY).budgets[0].status.warned_at_percent == []
+
+
+def test_budget_of_nothing_lets_no_run_in_and_warns_of_nothing() -> None:
+    ring = Ring(budget(limitUSD=0)).settle(asking("a", dollars=1))
+    assert ring.record("a") is None
+    assert ring.reasons() == []
+    assert ring.condition("Exhausted") == ("True", "RunsWait")
+
+
+def test_budget_with_nothing_free_says_so_though_nobody_waits() -> None:
+    ring = Ring(budget(limitUSD=10)).settle(asking("a", dollars=10))
+    assert ring.condition("Exhausted") == ("True", "NothingFree")
+
+
+def test_second_look_changes_nothing_and_a_look_at_spending_runs_is_no_news() -> None:
+    ring = Ring(budget()).settle(asking("a", dollars=40))
+    assert (ring.statements[0].changed, ring.statements[0].is_news) == (True, True)
+    ring.settle(asking("a", dollars=40), now=START + 99)
+    assert not ring.statements[0].changed
+    ring.settle(member("a", dollars=40, ledger=burning(START + 99)), now=START + 99)
+    ring.settle(member("a", dollars=40, ledger=burning(START + 99)), now=START + 150)
+    assert (ring.statements[0].changed, ring.statements[0].is_news) == (True, False)
+    assert ring.dollars() == ("$39.95", "$0.06", "$60.00")
+
+
+def test_budget_says_so_when_it_has_no_room_for_another_record() -> None:
+    crowd = [
+        Reservation(uid=f"uid-{index}", name=f"{index}", reserved_micro_usd=1) for index in range(MAX_RESERVATIONS)
+    ]
+    full = budget(status=TeamStatus(window_start=rfc3339(START), reservations=crowd))
+    runs = [member(name) for name in names]
+    ring = Ring(full).settle(*runs, asking("late", created_at=START + 1), member("later", created_at=START + 2))
+    assert ring.record("late") is None
+    assert ring.record("later") is None
+    assert ring.condition("Ready") == ("False", "TooManyRuns")
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "fits"),
+    [
+        (None, {}, True),
+        ({}, {"team": "a"}, True),
+        ({"matchLabels": {"team": "a"}}, {"team": "a", "x": "y"}, True),
+        ({"matchLabels": {"team": "a", "x": "y"}}, {"team": "a"}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}, {"team": "b"}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}, {}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]}, {}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]}, {"team": "a"}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, {"team": ""}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, {}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}, {}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}, {"team": ""}, False),
+        (
+            {"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "Exists"}]},
+            {"a": "1", "b": "2"},
+            True,
+        ),
+    ],
+)
+def test_selector_takes_what_kubernetes_would_take(
+    selector: dict[str, Any] | None, labels: dict[str, str], fits: bool
+) -> None:
+    parsed = Selector.model_validate(selector) if selector is not None else None
+    assert selects(parsed, labels) is fits
