@@ -3,6 +3,7 @@
 RftError
 ├── ConfigError            a setting of the operator is missing or wrong; it does not start
 ├── PriceCatalogueError    a price catalogue or one of its entries cannot be used
+├── AuditError             a dump of API objects cannot be audited
 ├── InvalidResource        a resource that no reconcile can help until its spec changes
 └── KubeError              a call to the API server failed
     ├── Conflict           409: somebody else wrote first; read again and repeat
@@ -24,6 +25,10 @@ class ConfigError(RftError):
 
 class PriceCatalogueError(RftError):
     """A price catalogue, or one of its entries, cannot be used."""
+
+
+class AuditError(RftError):
+    """A dump of API objects cannot be audited."""
 
 
 class InvalidResource(RftError):  # noqa: N818 - named for the state, as Kubernetes does

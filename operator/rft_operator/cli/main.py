@@ -1,14 +1,15 @@
-"""``rft``: follow and report runs; ``rft local`` for the embedded cluster where it is installed."""
+"""``rft``: plan, follow, report and audit runs; ``rft local`` for the embedded cluster where it is installed."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
 import sys
+import time
 from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -86,6 +87,63 @@ def report_command(name: str, namespace: str | None, kubeconfig: Path | None) ->
             return report(await fetch(kube, namespace=namespace or home, name=name))
 
     click.echo(_await(go()), nl=False)
+
+
+@main.command("plan")
+@click.option(
+    "-f", "--file", "file", type=click.File(encoding="utf-8"), required=True, help="The resource; - is stdin."
+)
+@click.option("--prices", type=click.Path(path_type=Path), help="Price catalogue, where the resource names no price.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--config", type=click.Path(path_type=Path), help="config.json of a model that is not known.")
+@click.option("--gpu", help="GPU product, as its nodes' label nvidia.com/gpu.product says.")
+@click.option("--rows", type=click.IntRange(1), help="Rows of the dataset.")
+@click.option("--mean-tokens", type=click.IntRange(1), help="Tokens of a row on average, prompt included.")
+def plan_command(file: TextIO, output: str, **options: Any) -> None:
+    """Estimate memory, time and cost of a run, without a cluster; exit code 1 if it does not fit or is too dear."""
+    from rft_operator.cli.plan import Options, make_plan, page, to_json
+
+    try:
+        plan = make_plan(file.read(), Options(**options), now=int(time.time()))
+    except (RftError, UnicodeDecodeError) as error:
+        raise Problem(str(error)) from error
+    click.echo(page(plan) if output == "text" else to_json(plan), nl=False)
+    for note in plan.notes if output == "json" else ():
+        click.echo(f"Note: {note}", err=True)
+    if not plan.estimate.works:
+        sys.exit(1)
+
+
+@main.command("audit")
+@click.option("-f", "--file", "file", type=click.File(encoding="utf-8"), required=True, help="The dump; - is stdin.")
+@click.option("--prices", type=click.Path(path_type=Path), help="Price catalogue, where resources name no price.")
+@click.option("--now", "now_text", help="Instant of the dump (RFC 3339), for pods that still run. Default: now.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def audit_command(file: TextIO, prices: Path | None, now_text: str | None, output: str) -> None:
+    """Compute the bill anew from a dump of API objects; exit code 1 if a status in it says something else.
+
+    The dump is a List: kubectl get pods,nodes,jobs,rft -A -o json --show-managed-fields
+    """
+    from rft_operator.cli.audit import page, run_audit, to_json
+    from rft_operator.domain.timestamps import epoch
+
+    try:
+        now = epoch(now_text) if now_text is not None else int(time.time())
+    except ValueError as error:
+        raise Problem(f"--now {now_text!r} is no instant; write for example 2026-01-01T00:00:00Z") from error
+    try:
+        found = run_audit(file.read(), prices, now=now)
+    except (RftError, UnicodeDecodeError) as error:
+        raise Problem(str(error)) from error
+    click.echo(page(found) if output == "text" else to_json(found), nl=False)
+    for note in found.notes:
+        click.echo(f"Note: {note}", err=True)
+    if output == "json":
+        for key, verdict in found.verdicts.items():
+            for each in verdict.findings:
+                click.echo(f"{key} DISAGREES: {each}", err=True)
+    if not found.agrees:
+        sys.exit(1)
 
 
 def _await(work: Coroutine[Any, Any, Value]) -> Value:

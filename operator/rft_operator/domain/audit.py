@@ -1,0 +1,136 @@
+"""The bill once more, from API objects alone: what the pods in a dump held, and whether the status says the same.
+
+Invariant: the operator's own code computes the bill, from nothing but the objects; the ledger on record is compared
+with it. Pods that are gone left no evidence: of them the record is all there is, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rft_operator.api.ledger import Ledger, LedgerEntry
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.spec import PricePolicy
+from rft_operator.domain.bill import Share, bill, priced_from
+from rft_operator.domain.facts import Key, NodeFacts, PodFacts
+from rft_operator.domain.ledger import Evidence, next_ledger, no_steps, open_waste
+from rft_operator.domain.prices import PriceCatalogue, Rate, price_steps, rate_of_node
+from rft_operator.domain.waste import lives_of
+from rft_operator.errors import AuditError
+
+UNPRICED = Rate(micro_usd_per_gpu_hour=0, source="none")
+DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dump:
+    """The objects of a dump."""
+
+    pods: tuple[PodFacts, ...]
+    nodes: tuple[NodeFacts, ...]
+    runs: Mapping[Key, ReasoningFinetune]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodBill:
+    """What one pod cost."""
+
+    pod: PodFacts
+    entry: LedgerEntry
+    """Its record, as the operator would have it."""
+    share: Share
+    waste: Mapping[str, Share]
+    disputed_gpu_seconds: int
+    estimated_gpu_seconds: int
+
+
+def audit(dump: Dump, catalogue: PriceCatalogue | None, *, now: int) -> tuple[PodBill, ...]:
+    """Return the bill of every pod that held GPUs, oldest first; raises AuditError where no price can be told."""
+    held = [pod for pod in dump.pods if pod.gpus > 0 and pod.scheduled_at is not None]
+    ordered = sorted(held, key=lambda pod: (pod.namespace, pod.finetune, pod.scheduled_at or 0, pod.rank, pod.uid))
+    return tuple(_pod_bill(pod, dump, catalogue, now=now) for pod in ordered)
+
+
+def _pod_bill(pod: PodFacts, dump: Dump, catalogue: PriceCatalogue | None, *, now: int) -> PodBill:
+    run = dump.runs.get(Key(pod.namespace, pod.finetune))
+    node = next((each for each in dump.nodes if each.name == pod.node), None)
+    gone = frozenset({pod.node or ""}) if dump.nodes and node is None else frozenset()
+    resource = run.spec.resources.gpu_resource if run is not None else DEFAULT_GPU_RESOURCE
+    floating = run is not None and run.spec.budget.price_policy is PricePolicy.FLOATING
+
+    def steps(entry: LedgerEntry) -> Sequence[tuple[int, Rate]]:
+        if node is None or catalogue is None or not floating:
+            return no_steps(entry)
+        held = Rate(micro_usd_per_gpu_hour=entry.micro_usd_per_gpu_hour, source=entry.price_source)
+        since = priced_from(entry)
+        return price_steps(node, gpu_resource=resource, catalogue=catalogue, since=since, until=now, held=held)
+
+    evidence = Evidence(
+        pods=[replace(pod, has_finalizer=True)],
+        now=now,
+        rate_of=lambda _: _rate(pod, node, run, catalogue, gpu_resource=resource),
+        fallback=UNPRICED,
+        price_steps=steps,
+        lives=lives_of(run.status.attempts) if run is not None else {},
+        silent={each.name: each.silent_since for each in dump.nodes if each.silent_since is not None},
+        gone_nodes=gone,
+    )
+    ledger = next_ledger(Ledger(), evidence)
+    (entry,) = (*ledger.open, *ledger.uncounted)
+    total = bill(ledger, now=now)
+    return PodBill(
+        pod=pod,
+        entry=entry,
+        share=total.by_stage.get(entry.stage, Share()),
+        waste=open_waste(ledger, evidence),
+        disputed_gpu_seconds=total.disputed_gpu_seconds,
+        estimated_gpu_seconds=total.estimated_gpu_seconds,
+    )
+
+
+def _rate(
+    pod: PodFacts,
+    node: NodeFacts | None,
+    run: ReasoningFinetune | None,
+    catalogue: PriceCatalogue | None,
+    *,
+    gpu_resource: str,
+) -> Rate:
+    """Return the price at which a pod was bound: the spec's, the catalogue's for its node, else the one on record."""
+    given = run.spec.budget.usd_per_gpu_hour if run is not None else None
+    if given is not None or (node is not None and catalogue is not None):
+        found = rate_of_node(
+            node or NodeFacts(name=pod.node or "", labels={}, gpus={}, ready=True),
+            gpu_resource=gpu_resource,
+            spec_price=given,
+            catalogue=catalogue or PriceCatalogue(),
+            at=pod.scheduled_at or pod.created_at,
+        )
+        if found is not None:
+            return found
+    recorded = [entry for entry in _entries(run) if entry.uid == pod.uid]
+    if recorded:
+        return Rate(micro_usd_per_gpu_hour=recorded[0].micro_usd_per_gpu_hour, source=recorded[0].price_source)
+    raise AuditError(_no_price(pod, node, catalogue))
+
+
+def _no_price(pod: PodFacts, node: NodeFacts | None, catalogue: PriceCatalogue | None) -> str:
+    where = f"{pod.namespace}/{pod.name} on node {pod.node}"
+    if catalogue is None:
+        return f"no price for {where}: give the catalogue with --prices FILE (helm value prices)"
+    if node is None:
+        return f"no price for {where}: the dump has no such node; dump pods,nodes,jobs,rft together"
+    return f"no price for {where}: no entry (or no unique one) of the catalogue fits its labels"
+
+
+def _entries(run: ReasoningFinetune | None) -> tuple[LedgerEntry, ...]:
+    return (*run.status.ledger.open, *run.status.ledger.uncounted) if run is not None else ()
+
+
+def total_of(bills: Sequence[PodBill]) -> Share:
+    """Return the sum of pods' bills, exact: money is rounded once, when it is shown."""
+    total = Share()
+    for each in bills:
+        total = total.plus(each.share.gpu_seconds, each.share.amount)
+    return total

@@ -1,0 +1,114 @@
+"""Does a run's status say what its pods say? Each sum on record is compared with one that was computed anew.
+
+Invariant: a difference of one GPU-second or one micro-dollar is a finding; what cannot be compared is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rft_operator.api.ledger import LedgerEntry
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.domain.audit import PodBill, total_of
+from rft_operator.domain.bill import Share, bill
+from rft_operator.domain.money import usd_text
+from rft_operator.domain.timestamps import epoch
+
+COMPARED = ("gpus", "micro_usd_per_gpu_hour", "start_time", "end_time", "end_basis", "priced_from")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the comparison of one run found."""
+
+    findings: tuple[str, ...]
+    """Disagreements; none: the status is right."""
+    unproved: tuple[str, ...]
+    """Attempts on record whose pods are gone."""
+    recorded: Share
+    """What is on record of pods that are gone."""
+
+
+def check(run: ReasoningFinetune, bills: Sequence[PodBill], *, has_ledger: bool, now: int) -> Verdict:
+    """Compare a run's status with the bill of its pods; ``bills`` are those of this run, computed at ``now``."""
+    if not has_ledger:
+        return Verdict(findings=tuple(_without_ledger(run, bills)), unproved=(), recorded=Share())
+    by_uid = {each.pod.uid: each for each in bills}
+    entries = {entry.uid: entry for entry in (*run.status.ledger.open, *run.status.ledger.uncounted)}
+    folded = [each for uid, each in by_uid.items() if uid not in entries and not _is_running(each)]
+    unproved = tuple(_unproved(run, bills, entries))
+    missing = Share()
+    findings = [*_entries(entries, by_uid), *_unknown(by_uid, entries, run), *_sums(run, now=now)]
+    for stage, total in _totals(run).items():
+        proved = total_of([each for each in folded if each.entry.stage == stage])
+        rest = Share(gpu_seconds=total.gpu_seconds - proved.gpu_seconds, amount=total.amount - proved.amount)
+        missing = missing.plus(rest.gpu_seconds, rest.amount)
+        gone = any(word.startswith(stage) for word in unproved)
+        if min(rest.gpu_seconds, rest.amount) < 0 or (not gone and (rest.gpu_seconds or rest.amount)):
+            findings.append(
+                f"status.ledger.totals of stage {stage} has {total.gpu_seconds} GPU-seconds and "
+                f"${usd_text(total.micro_usd)}; the pods of the dump give {proved.gpu_seconds} and "
+                f"${usd_text(proved.micro_usd)}"
+            )
+    return Verdict(findings=tuple(findings), unproved=unproved, recorded=missing)
+
+
+def _is_running(each: PodBill) -> bool:
+    return each.entry.end_time is None
+
+
+def _totals(run: ReasoningFinetune) -> Mapping[str, Share]:
+    totals = run.status.ledger.totals
+    return {each.stage: Share(gpu_seconds=each.gpu_seconds, amount=int(each.amount)) for each in totals}
+
+
+def _without_ledger(run: ReasoningFinetune, bills: Sequence[PodBill]) -> Iterator[str]:
+    total = total_of(bills)
+    if run.status.usage.gpu_seconds != total.gpu_seconds:
+        yield f"status.usage.gpuSeconds is {run.status.usage.gpu_seconds}, the pods give {total.gpu_seconds}"
+    if run.status.cost.spent_micro_usd != total.micro_usd:
+        yield f"status.cost.spentMicroUSD is {run.status.cost.spent_micro_usd}, the pods give {total.micro_usd}"
+
+
+def _entries(entries: Mapping[str, LedgerEntry], by_uid: Mapping[str, PodBill]) -> Iterator[str]:
+    """Compare the records of pods that are in the dump, field by field; an open one may have ended since."""
+    for uid, entry in entries.items():
+        found = by_uid.get(uid)
+        if found is None:
+            continue
+        fields = [name for name in COMPARED if entry.end_time is not None or not name.startswith("end")]
+        for name in fields:
+            recorded, computed = getattr(entry, name), getattr(found.entry, name)
+            if recorded != computed:
+                yield f"status.ledger of pod {entry.pod}: {name} is {recorded!r}, the pod gives {computed!r}"
+
+
+def _unknown(
+    by_uid: Mapping[str, PodBill], entries: Mapping[str, LedgerEntry], run: ReasoningFinetune
+) -> Iterator[str]:
+    """A pod that holds GPUs and is on no record is money nobody counts."""
+    for uid, each in by_uid.items():
+        if uid not in entries and _is_running(each) and run.status.start_time is not None:
+            yield f"pod {each.pod.name} holds {each.pod.gpus} GPUs and is not in status.ledger.open"
+
+
+def _unproved(run: ReasoningFinetune, bills: Sequence[PodBill], entries: Mapping[str, LedgerEntry]) -> Iterator[str]:
+    seen = {(each.entry.stage, each.entry.attempt) for each in bills}
+    seen |= {(entry.stage, entry.attempt) for entry in entries.values()}
+    for attempt in run.status.attempts:
+        if attempt.gpus and (attempt.stage, attempt.number) not in seen:
+            yield f"{attempt.stage} {attempt.number}"
+
+
+def _sums(run: ReasoningFinetune, *, now: int) -> Iterator[str]:
+    """Compare the sums that people read with the ledger they come from."""
+    usage, cost, ledger = run.status.usage, run.status.cost, run.status.ledger
+    at = epoch(usage.metered_until) if usage.metered_until is not None else now
+    found = bill(ledger, now=at)
+    if found.gpu_seconds != usage.gpu_seconds:
+        yield f"status.usage.gpuSeconds is {usage.gpu_seconds}, status.ledger gives {found.gpu_seconds}"
+    if found.spent_micro_usd != cost.spent_micro_usd:
+        yield f"status.cost.spentMicroUSD is {cost.spent_micro_usd}, status.ledger gives {found.spent_micro_usd}"
+    if usd_text(cost.spent_micro_usd) != cost.spent_usd:
+        yield f"status.cost.spentUSD is {cost.spent_usd}, spentMicroUSD gives {usd_text(cost.spent_micro_usd)}"

@@ -1,0 +1,306 @@
+"""The audit: the bill computed anew from a dump of API objects, and every difference to the status found."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rft_operator.api import KIND
+from rft_operator.cli.main import main
+from rft_operator.domain.timestamps import rfc3339
+from rft_trainer.contract import Stage
+from support.builders import NAME, NAMESPACE, node
+from support.objects import stored_child, stored_run
+from support.stage import World
+
+NOW = "2026-01-01T02:00:00Z"
+CATALOGUE = """\
+version: 1
+prices:
+- {name: local, match: {instanceType: rft-local}, usdPerHour: "2.95"}
+- {name: dearer, match: {instanceType: rft-local}, usdPerHour: "5.90", effectiveFrom: "2026-01-01T01:30:00Z"}
+"""
+
+
+def pod(
+    name: str = "demo-train-1-0",
+    *,
+    gpus: int = 8,
+    bound: str = "00:00:00",
+    started: str | None = "00:00:20",
+    written: str | None = None,
+    finished: str | None = None,
+    **metadata: Any,
+) -> dict[str, Any]:
+    """Return a pod as kubectl prints it; ``written`` is the time of its terminal phase."""
+    at = lambda clock: f"2026-01-01T{clock}Z"  # noqa: E731 - one word for a format
+    state: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
+    if started is not None:
+        state = {"running": {"startedAt": at(started)}}
+    if finished is not None:
+        state = {"terminated": {"exitCode": 1, "startedAt": at(started), "finishedAt": at(finished)}}
+    managed = (
+        [{"manager": "kubelet", "time": at(written), "fieldsV1": {"f:status": {"f:phase": {}}}}] if written else []
+    )
+    return stored_child(
+        "Pod",
+        name,
+        uid=f"uid-{name}",
+        metadata={"creationTimestamp": at("00:00:00"), "managedFields": managed, **metadata},
+        spec={
+            "nodeName": "node-1",
+            "containers": [{"name": "trainer", "resources": {"requests": {"nvidia.com/gpu": str(gpus)}}}],
+        },
+        status={
+            "phase": "Failed" if finished else "Running",
+            "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": at(bound)}],
+            "containerStatuses": [{"name": "trainer", "state": state}],
+        },
+    )
+
+
+class Desk:
+    """Runs the command on a dump."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.prices = folder / "prices.yaml"
+        self.prices.write_text(CATALOGUE, encoding="utf-8")
+
+    def run(self, *items: Any, arguments: tuple[str, ...] = (), prices: bool = True) -> Result:
+        return self.audit(json.dumps({"kind": "List", "apiVersion": "v1", "items": items}), arguments, prices=prices)
+
+    def audit(self, text: str, arguments: tuple[str, ...] = (), *, prices: bool = True) -> Result:
+        file = self.folder / "dump.json"
+        file.write_text(text, encoding="utf-8")
+        priced = ("--prices", str(self.prices)) if prices else ()
+        return CliRunner().invoke(main, ["audit", "-f", str(file), "--now", NOW, *priced, *arguments])
+
+    def report(self, *items: Any) -> Any:
+        result = self.run(*items, arguments=("-o", "json"))
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_ended_pod_is_charged_from_its_binding_to_the_write_of_its_phase(desk: Desk) -> None:
+    report = desk.report(pod(written="01:00:02", finished="01:00:01"), node())
+    assert report["pods"] == [
+        {
+            "uid": "uid-demo-train-1-0",
+            "namespace": NAMESPACE,
+            "name": "demo-train-1-0",
+            "finetune": NAME,
+            "stage": "train",
+            "attempt": 1,
+            "node": "node-1",
+            "gpus": 8,
+            "start": "2026-01-01T00:00:00Z",
+            "startBasis": "podScheduled",
+            "end": "2026-01-01T01:00:02Z",
+            "endBasis": "phaseWritten",
+            "gpuSeconds": 28_816,
+            "usdPerGpuHour": "2.950000",
+            "microUSD": 23_613_112,
+            "wasteGpuSeconds": {"gangWait": 28_656, "pull": 160},
+            "disputedGpuSeconds": 0,
+            "estimatedGpuSeconds": 0,
+        }
+    ]
+
+
+def test_totals_are_rounded_once_and_are_not_the_sum_of_rounded_rows(desk: Desk) -> None:
+    pods = [pod(f"demo-train-1-{index}", gpus=1, written="00:00:01", finished="00:00:01") for index in range(3)]
+    report = desk.report(*pods, node())
+    assert [each["microUSD"] for each in report["pods"]] == [820, 820, 820]  # 819.44...
+    assert (report["gpuSeconds"], report["microUSD"], report["spentUSD"]) == (3, 2_459, "0.002459")
+    assert report["finetunes"] == [
+        {"namespace": NAMESPACE, "name": NAME, "gpuSeconds": 3, "microUSD": 2_459, "spentUSD": "0.002459"}
+    ]
+    assert (report["version"], report["now"]) == (1, NOW)
+
+
+def test_running_pod_is_charged_until_now_and_has_no_end(desk: Desk) -> None:
+    (row,) = desk.report(pod(gpus=2), node())["pods"]
+    assert (row["end"], row["endBasis"], row["gpuSeconds"]) == (None, None, 2 * 7_200)
+
+
+def test_price_is_that_of_the_binding_when_it_rose_since(desk: Desk) -> None:
+    early, late = pod("early", bound="01:29:59"), pod("late", bound="01:30:00")
+    rows = {row["name"]: row["usdPerGpuHour"] for row in desk.report(early, late, node())["pods"]}
+    assert rows == {"early": "2.950000", "late": "5.900000"}
+
+
+def test_container_end_stands_in_when_the_dump_has_no_managed_fields(desk: Desk) -> None:
+    result = desk.run(pod(finished="01:00:00"), node(), arguments=("-o", "json"))
+    (row,) = json.loads(result.stdout)["pods"]
+    assert (row["end"], row["endBasis"]) == ("2026-01-01T01:00:01Z", "finishedAt")
+    assert "--show-managed-fields" in result.stderr
+
+
+def test_end_reported_late_is_charged_and_disputed(desk: Desk) -> None:
+    (row,) = desk.report(pod(written="01:00:40", finished="01:00:00"), node())["pods"]
+    assert (row["gpuSeconds"], row["disputedGpuSeconds"]) == (8 * 3_640, 8 * 40)
+
+
+def test_pod_on_a_silent_node_is_charged_until_now_and_disputed(desk: Desk) -> None:
+    (row,) = desk.report(pod(), node(ready=False, since="2026-01-01T01:00:00Z"))["pods"]
+    assert (row["gpuSeconds"], row["disputedGpuSeconds"]) == (8 * 7_200, 8 * 3_600)
+    assert row["wasteGpuSeconds"]["nodeLost"] == 8 * 3_600
+
+
+def test_pod_without_gpus_or_without_a_node_is_no_row(desk: Desk) -> None:
+    waiting = pod("waiting")
+    waiting["spec"].pop("nodeName")
+    waiting["status"]["conditions"][0]["status"] = "False"
+    assert desk.report(pod("launcher", gpus=0), waiting, node())["pods"] == []
+
+
+def test_stranger_in_the_dump_is_left_alone(desk: Desk) -> None:
+    stranger = pod()
+    stranger["metadata"]["labels"] = {"app": "web"}
+    assert desk.report(stranger, node())["pods"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "the dump is no JSON"),
+        ("[]", "must be a List of objects"),
+        ('{"kind": "Pod", "metadata": {"name": "a"}}', "but is 'Pod'"),
+        ('{"kind": "List", "items": [3]}', "items[0] of the dump is no API object"),
+        ('{"kind": "List", "items": [{"kind": "Node", "metadata": {}}]}', "Node items[0] of the dump cannot be read"),
+        (
+            '{"kind": "List", "items": [{"kind": "ReasoningFinetune", "metadata": {"name": "a", "namespace": "b"}}]}',
+            "ReasoningFinetune a of the dump cannot be read",
+        ),
+    ],
+)
+def test_dump_that_is_none_is_refused_with_the_way_to_make_one(desk: Desk, text: str, words: str) -> None:
+    result = desk.audit(text)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert "kubectl get pods,nodes,jobs,rft" in result.output
+
+
+def test_missing_price_is_an_error_with_its_remedy_and_never_zero(desk: Desk) -> None:
+    without = desk.run(pod(), node(), prices=False)
+    assert (without.exit_code, "give the catalogue with --prices" in without.output) == (2, True)
+    other = node()
+    other["metadata"]["labels"] = {}
+    unmatched = desk.run(pod(), other)
+    assert (unmatched.exit_code, "no entry" in unmatched.output) == (2, True)
+    assert "the dump has no such node" in desk.run(pod()).output
+
+
+def test_bad_arguments_name_the_value_and_the_remedy(desk: Desk, tmp_path: Path) -> None:
+    assert "--now 'noon' is no instant" in desk.run(arguments=("--now", "noon")).output
+    absent = desk.run(arguments=("--prices", str(tmp_path / "absent.yaml")))
+    assert (absent.exit_code, "cannot be read" in absent.output) == (2, True)
+
+
+# -- against a status ---------------------------------------------------------------------------------------------
+
+
+async def world_with_a_bill() -> World:
+    """A run that was trained and is being evaluated."""
+    world = World()
+    await world.to_training()
+    await world.after(600)
+    world.complete(Stage.TRAIN)
+    await world.after(1)
+    world.run_pods(Stage.EVALUATE)
+    await world.after(100)
+    return world
+
+
+def dump_of(world: World) -> list[dict[str, Any]]:
+    kinds = ("Pod", "Node", "Job", KIND)
+    return [copy.deepcopy(obj) for kind in kinds for obj in world.kube.find(kind)]
+
+
+def audited(desk: Desk, items: list[dict[str, Any]], world: World) -> Result:
+    return desk.run(*items, arguments=("--now", rfc3339(world.now)), prices=False)
+
+
+async def test_status_agrees_when_the_operator_wrote_it(desk: Desk) -> None:
+    world = await world_with_a_bill()
+    items = dump_of(world)
+    result = audited(desk, items, world)
+    assert result.exit_code == 0, result.output
+    assert "status agrees" in result.output
+    world.complete(Stage.EVALUATE)
+    await world.after(60)
+    finished = audited(desk, dump_of(world), world)
+    assert finished.exit_code == 0, finished.output
+    assert f"status agrees\n\nTotal: {world.status.usage.gpu_seconds} GPU-seconds" in finished.output
+
+
+Tamper = Callable[[dict[str, Any]], None]
+
+
+def spend_less(status: dict[str, Any]) -> None:
+    status["cost"]["spentMicroUSD"] -= 1
+
+
+def hold_less(status: dict[str, Any]) -> None:
+    status["usage"]["gpuSeconds"] -= 1
+
+
+def fold_less(status: dict[str, Any]) -> None:
+    (total,) = [each for each in status["ledger"]["totals"] if each["stage"] == "train"]
+    total["gpuSeconds"] -= 1
+    status["usage"]["gpuSeconds"] -= 1
+
+
+def start_later(status: dict[str, Any]) -> None:
+    status["ledger"]["open"][0]["startTime"] = "2026-01-01T00:30:00Z"
+
+
+def forget(status: dict[str, Any]) -> None:
+    status["ledger"]["open"] = []
+
+
+@pytest.mark.parametrize("tamper", [spend_less, hold_less, fold_less, start_later, forget])
+async def test_status_disagrees_when_one_of_its_sums_is_off_by_one(desk: Desk, tamper: Tamper) -> None:
+    world = await world_with_a_bill()
+    items = dump_of(world)
+    tamper(next(each["status"] for each in items if each["kind"] == KIND))
+    result = audited(desk, items, world)
+    assert result.exit_code == 1, result.output
+    assert "DISAGREES: " in result.output
+
+
+async def test_pods_that_are_gone_are_named_and_taken_from_the_record(desk: Desk) -> None:
+    world = World()
+    await world.to_training()
+    await world.after(100)
+    world.edit(suspend=True)
+    await world.after(1)
+    world.drain(Stage.TRAIN)
+    await world.after(60)
+    assert not world.pods(Stage.TRAIN)
+    world.edit(suspend=False)
+    await world.after(1)
+    world.run_pods(Stage.TRAIN, 2)
+    await world.after(50)
+    result = audited(desk, dump_of(world), world)
+    assert result.exit_code == 0, result.output
+    assert "on record of train 1, whose pods are gone" in result.output
+
+
+def test_status_without_a_ledger_is_compared_by_its_sums(desk: Desk) -> None:
+    ended = pod(written="01:00:00", finished="01:00:00")
+    for spent, code in ((28_800_000, 0), (28_799_999, 1)):
+        status = {"usage": {"gpuSeconds": 28_800}, "cost": {"spentMicroUSD": spent}}
+        assert desk.run(ended, node(), stored_run(status=status)).exit_code == code
