@@ -48,8 +48,8 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
     """Return the effective values; raises InvalidResource where the parts do not fit together."""
     spec, meta = resource.spec, resource.metadata
     training = effective(spec.training, spec.recipe)
-    _check(spec, training)
-    config = _training(training)
+    check_parts(spec, training)
+    config = training_config(training)
     try:
         run = RunConfig(
             namespace=meta.namespace,
@@ -89,7 +89,8 @@ def _ranks(spec: Spec) -> int:
     return spec.resources.nodes * spec.resources.gpus_per_node
 
 
-def _check(spec: Spec, training: Training) -> None:
+def check_parts(spec: Spec, training: Training) -> None:
+    """Raise InvalidResource where fields contradict each other once the recipe and the defaults are applied."""
     ranks, micro = _ranks(spec), training.micro_batch_size or 1
     batch = training.global_batch_size or 0
     if batch % (ranks * micro):
@@ -113,7 +114,8 @@ def _check(spec: Spec, training: Training) -> None:
         )
 
 
-def _training(it: Training) -> TrainingConfig:
+def training_config(it: Training) -> TrainingConfig:
+    """Return effective training values in the trainer's form."""
     # `effective` has filled every field; the assertions only tell the type checker so.
     assert it.schedule is not None and it.precision is not None and it.deepspeed.offload is not None  # noqa: PT018
     return TrainingConfig.model_validate(
