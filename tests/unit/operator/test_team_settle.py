@@ -378,9 +378,8 @@ def test_second_look_changes_nothing_and_a_look_at_spending_runs_is_no_news() ->
 
 
 def test_budget_says_so_when_it_has_no_room_for_another_record() -> None:
-    crowd = [
-        Reservation(uid=f"uid-{index}", name=f"{index}", reserved_micro_usd=1) for index in range(MAX_RESERVATIONS)
-    ]
+    names = [f"{index}" for index in range(MAX_RESERVATIONS)]
+    crowd = [Reservation(uid=f"uid-{name}", name=name, reserved_micro_usd=1) for name in names]
     full = budget(status=TeamStatus(window_start=rfc3339(START), reservations=crowd))
     runs = [member(name) for name in names]
     ring = Ring(full).settle(*runs, asking("late", created_at=START + 1), member("later", created_at=START + 2))
