@@ -11,7 +11,7 @@ class NotSupportedHere(LocalClusterError):  # noqa: N818 - named for the state
     """This machine cannot run the local cluster."""
 
 
-class ToolMissing(LocalClusterError):  # noqa: N818
+class ToolMissing(LocalClusterError):  # noqa: N818 - named for the state
     """A program that cannot be built or installed."""
 
 

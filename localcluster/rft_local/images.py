@@ -43,7 +43,7 @@ def write_images(folder: Path) -> list[Path]:
     """Write all images as docker archives; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     path = f"{Path(sys.prefix).absolute()}/bin:/usr/local/bin:/usr/bin:/bin"
-    environment = {"PATH": path, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}  # noqa: S108
+    environment = {"PATH": path, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}  # noqa: S108 - in the image
     archives = [folder / "pause.tar"]
     busybox = ["/bin/busybox", "sleep", "2000000000"]
     _write(archives[0], PAUSE, _pause, command=busybox, environment={"PATH": "/bin"}, user="0:0")
@@ -91,7 +91,7 @@ def _file(layer: tarfile.TarFile, name: str, data: bytes, *, mode: int = 0o644) 
     layer.addfile(info, io.BytesIO(data))
 
 
-def _write(  # noqa: PLR0913 - the parts of an image
+def _write(
     archive: Path,
     reference: str,
     fill: Callable[[tarfile.TarFile], None],

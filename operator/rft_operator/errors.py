@@ -48,17 +48,17 @@ class KubeError(RftError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Conflict(KubeError):  # noqa: N818
+class Conflict(KubeError):  # noqa: N818 - named for the state
     """409: somebody else wrote first."""
 
 
-class NotFound(KubeError):  # noqa: N818
+class NotFound(KubeError):  # noqa: N818 - named for the state
     """404: it is not there (any more)."""
 
 
-class Rejected(KubeError):  # noqa: N818
+class Rejected(KubeError):  # noqa: N818 - named for the state
     """The API server will never accept this call as it is."""
 
 
-class Unavailable(KubeError):  # noqa: N818
+class Unavailable(KubeError):  # noqa: N818 - named for the state
     """The API server cannot answer now."""

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ from bench.phases import (
     restart,
     steady,
 )
+from bench.process import MeasuredOperator
 from bench.report import rows, table, verdict
 from bench.rig import Rig, rig
 from rft_local.errors import LocalClusterError
@@ -86,8 +88,7 @@ async def measure(load: Load, folder: Path) -> list[Phase]:
         found = await _first_operator(load, control_plane)
         async with control_plane.operator() as operator:
             say("restart ...")
-            pids = lambda: {**control_plane.pids(), "operator": operator.pid, "benchmark": os.getpid()}  # noqa: E731
-            found.append(await restart(operator, pids, count=load.count))
+            found.append(await restart(operator, partial(_pids, control_plane, operator), count=load.count))
             await operator.stop()
     return found
 
@@ -95,10 +96,7 @@ async def measure(load: Load, folder: Path) -> list[Phase]:
 async def _first_operator(load: Load, control_plane: Rig) -> list[Phase]:
     api = control_plane.api
     async with control_plane.operator() as operator:
-
-        def pids() -> dict[str, int]:
-            return {**control_plane.pids(), "operator": operator.pid, "benchmark": os.getpid()}
-
+        pids = partial(_pids, control_plane, operator)
         await operator.leading()
         say("steady ...")
         found = [await steady(api, operator, pids, per_second=load.rate, seconds=load.steady_seconds)]
@@ -108,6 +106,10 @@ async def _first_operator(load: Load, control_plane: Rig) -> list[Phase]:
         found.append(await idle(operator, pids, seconds=load.idle_seconds))
         await operator.stop()
     return found
+
+
+def _pids(control_plane: Rig, operator: MeasuredOperator) -> dict[str, int]:
+    return {**control_plane.pids(), "operator": operator.pid, "benchmark": os.getpid()}
 
 
 if __name__ == "__main__":

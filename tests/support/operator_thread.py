@@ -42,7 +42,7 @@ class OperatorThread(Operator):
                 outcome = runner.run(serve(self.config, self._stop))
                 runner.run(self._connections_closed())
                 self._outcome = outcome
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks
+        except BaseException as error:  # handed to whoever asks
             self._outcome = error
 
     async def _connections_closed(self) -> None:

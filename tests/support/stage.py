@@ -206,6 +206,7 @@ class World:
             stamp = rfc3339(self.now)
             before = (status.get("containerStatuses") or [{}])[0].get("state", {}).get("running", {})
             if running:
+                status.setdefault("startTime", stamp)
                 status["conditions"] = [*status.get("conditions", ()), {"type": "Ready", "status": "True"}]
                 state: dict[str, Any] = {"running": {"startedAt": stamp}}
             else:
@@ -272,11 +273,20 @@ class World:
             self.now += 5
         raise AssertionError(f"still there: {sorted(self.kube.objects)}")
 
-    def report(self, *, step: int, total: int = 50, attempt: int = 1, checkpoint: int | None = None) -> None:
+    def report(
+        self,
+        *,
+        step: int,
+        total: int = 50,
+        attempt: int = 1,
+        checkpoint: int | None = None,
+        saved_in_seconds: str = "1.5",
+        eta_seconds: int = 10,
+    ) -> None:
         """The trainer reports progress."""
         metrics = [("step", str(step)), ("total_steps", str(total)), ("loss", "1.5")]
         if checkpoint is not None:
-            metrics += [("checkpoint_step", str(checkpoint)), ("checkpoint_seconds", "1.5")]
+            metrics += [("checkpoint_step", str(checkpoint)), ("checkpoint_seconds", saved_in_seconds)]
         self.cache.put_report(
             self.key,
             Report(
@@ -284,7 +294,7 @@ class World:
                 attempt=attempt,
                 received_at=self.now,
                 percent=100 * step // total,
-                eta_seconds=10,
+                eta_seconds=eta_seconds,
                 metrics=tuple(metrics),
             ),
         )

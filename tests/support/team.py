@@ -154,7 +154,8 @@ class TeamWorld(World):
             self.kube.put(each)
         for name in names:
             self.apply(name, **spec)
-        self.at(names[0])
+        if names:
+            self.at(names[0])
 
     def apply(self, name: str, **spec: Any) -> None:
         """Create a run."""

@@ -95,7 +95,7 @@ class Reporter:
     def _send(self, status: TrainerStatus) -> None:
         body = ProgressReport(trainer_status=status).model_dump_json(by_alias=True, exclude_none=True).encode()
         try:
-            with urllib.request.urlopen(self._request(body), timeout=TIMEOUT_SECONDS, context=self._tls()):  # noqa: S310
+            with urllib.request.urlopen(self._request(body), timeout=TIMEOUT_SECONDS, context=self._tls()):  # noqa: S310 - our address
                 self._forbidden = 0
         except urllib.error.HTTPError as error:
             error.close()
@@ -116,7 +116,7 @@ class Reporter:
         headers = {"Content-Type": "application/json"}
         if self._token_file is not None:
             headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
-        return urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310
+        return urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310 - our address
 
     def _tls(self) -> ssl.SSLContext | None:
         if not self._url.startswith("https:"):

@@ -32,7 +32,7 @@ CACHE_VARIABLES = {
 
 def scratch_environment(environment: dict[str, str]) -> dict[str, str]:
     """``environment`` plus cache directories that are writable when the root file system is read-only."""
-    temporary = environment.get("TMPDIR", "/tmp")  # noqa: S108
+    temporary = environment.get("TMPDIR", "/tmp")  # noqa: S108 - each user id gets a directory of its own below
     home = environment.get("HOME", "/")
     result = dict(environment)
     for name, directory in CACHE_VARIABLES.items():

@@ -133,7 +133,7 @@ def _scheduling(spec: Spec) -> Manifest:
     return out
 
 
-def _container(  # noqa: PLR0913 - one value for each thing a container depends on
+def _container(
     resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, stage: Stage, attempt: int, grace: int
 ) -> Manifest:
     mounts = [
@@ -141,7 +141,7 @@ def _container(  # noqa: PLR0913 - one value for each thing a container depends 
         {"name": "rft-data", "mountPath": DATA_DIRECTORY},
         {"name": "rft-run", "mountPath": RUN_DIRECTORY},
         {"name": "rft-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
-        {"name": "rft-shm", "mountPath": "/dev/shm"},  # noqa: S108
+        {"name": "rft-shm", "mountPath": "/dev/shm"},  # noqa: S108 - in the container
     ]
     if settings.progress_url is not None:
         mounts.append({"name": "rft-token", "mountPath": TOKEN_DIRECTORY, "readOnly": True})

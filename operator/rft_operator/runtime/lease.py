@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class LeaseElector:
     """Acquires, renews and releases one Lease."""
 
-    def __init__(  # noqa: PLR0913 - the three times are client-go's
+    def __init__(
         self,
         store: ObjectStore,
         *,

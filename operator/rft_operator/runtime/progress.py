@@ -48,7 +48,7 @@ class _Reviewed:
 class ProgressServer:
     """The request handler; wired into an aiohttp application by :meth:`application`."""
 
-    def __init__(  # noqa: PLR0913 - its collaborators
+    def __init__(
         self,
         *,
         store: ObjectStore,

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 class Reconciler:
     """Brings runs one step on."""
 
-    def __init__(  # noqa: PLR0913 - its collaborators
+    def __init__(
         self,
         *,
         kube: Kube,

@@ -40,7 +40,7 @@ class UnreadableRun(Exception):  # noqa: N818 - named for the state
 class TeamKeeper:
     """Keeps the budgets of all namespaces."""
 
-    def __init__(  # noqa: PLR0913 - its collaborators
+    def __init__(
         self,
         *,
         kube: Kube,

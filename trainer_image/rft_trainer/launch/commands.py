@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -58,4 +57,4 @@ def stage_environment(environment: dict[str, str]) -> dict[str, str]:
 
 def gpus_visible() -> bool:
     """Whether this machine has an NVIDIA GPU; torch is not asked, for it takes seconds to load."""
-    return Path("/dev/nvidiactl").exists() or any(Path("/dev").glob("nvidia[0-9]*")) or os.path.exists("/dev/dxg")  # noqa: PTH110
+    return any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg")) or any(Path("/dev").glob("nvidia[0-9]*"))
