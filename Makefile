@@ -23,7 +23,7 @@ test: setup ## Run all tests (PYTEST_ARGS="-k name" for a part)
 check: setup ## Lint, format, types, import contracts, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy -p rft_operator -p rft_trainer -p rft_local
+	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m rft_operator.api.crd --check
 

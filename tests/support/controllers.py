@@ -32,6 +32,8 @@ class LivingCluster(Cluster):
         self.litter = False
         """Whether something may have lost its owner since garbage was collected."""
         self.collected_at = 0
+        self.changes = 0
+        """Writes that anyone has seen; a subclass that watches counts them."""
         super().__init__(**spec)
 
     def tick(self) -> None:

@@ -64,7 +64,6 @@ class OperatedCluster(LivingCluster):
 
     def __init__(self, *, reached: Counter[str] | None = None, **spec: Any) -> None:
         self.reached = reached if reached is not None else Counter()
-        self.changes = 0
         self.up = True
         self.deaf: set[str] = set()
         """Kinds whose watch events are lost."""
@@ -74,6 +73,7 @@ class OperatedCluster(LivingCluster):
         self.completions: list[Stage] = []
         self.known: Mapping[str, Any] = {}
         """The resource's status at its last write."""
+        self.limit_micro = self.ceiling_micro = self.training_ceiling_micro = self.highest_micro = 0
         super().__init__(**_priced_by_node(spec))
         self.catalogue, problems = PriceCatalogue.parse(PRICES)
         assert not problems

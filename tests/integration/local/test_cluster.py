@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ pytestmark = [
 
 def kubectl(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
     return cluster.control_plane.kubectl(*arguments, stdin=stdin).stdout
+
+
+def is_not_ready(cluster: Cluster, node: str) -> bool:
+    return ready(cluster, node) != "True"
 
 
 def ready(cluster: Cluster, node: str) -> str:
@@ -126,7 +131,7 @@ def test_nodes_recover_when_they_were_cut_off_frozen_and_switched_off(tmp_path: 
     for node, (broken, _) in faults.items():
         cluster.fault(broken, node)
     for node, (broken, _) in faults.items():
-        wait_until(lambda name=node: ready(cluster, name) != "True", what=f"{broken} to be noticed", seconds=60)
+        wait_until(partial(is_not_ready, cluster, node), what=f"{broken} to be noticed", seconds=60)
     for node, (_, mended) in faults.items():
         cluster.fault(mended, node)
     wait_until(lambda: cluster.ready_nodes() == 3, what="the nodes to be Ready again", seconds=60)

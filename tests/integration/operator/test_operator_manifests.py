@@ -10,6 +10,7 @@ import pytest
 from kubernetes import client, config
 
 from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.status import Attempt
 from rft_operator.domain.facts import Settings
 from rft_operator.domain.manifests import claim, hostfile_config_map, run_config_map, service, stage_job
 from rft_operator.domain.resolve import resolve
@@ -101,13 +102,16 @@ def children(run: ReasoningFinetune) -> list[dict[str, Any]]:
     """
     snapshot = resolve(run, SETTINGS)
     stages = [stage for stage in Stage if stage is not Stage.EVALUATE or run.spec.evaluation is not None]
-    jobs = [
-        stage_job(run, snapshot, SETTINGS, stage=stage, attempt=100_000, deadline_seconds=LONGEST_SECONDS)
-        for stage in stages
-    ]
+    jobs = [stage_job(run, snapshot, SETTINGS, attempt=last_attempt(stage)) for stage in stages]
     pods = [pod_of(job) for job in jobs]
     others = [claim(run), service(run), hostfile_config_map(run, attempt=1), run_config_map(run, snapshot, SETTINGS)]
     return [*jobs, *pods, *others]
+
+
+def last_attempt(stage: Stage) -> Attempt:
+    """Return the attempt with the highest number and the longest deadline."""
+    start = "2026-01-01T00:00:00Z"
+    return Attempt(stage=stage.value, number=100_000, start_time=start, deadline_seconds=LONGEST_SECONDS)
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,10 @@ def pod(
     **metadata: Any,
 ) -> dict[str, Any]:
     """Return a pod as kubectl prints it; ``written`` is the time of its terminal phase."""
-    at = lambda clock: f"2026-01-01T{clock}Z"  # noqa: E731 - one word for a format
+
+    def at(clock: str | None) -> str:
+        return f"2026-01-01T{clock}Z"
+
     state: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
     if started is not None:
         state = {"running": {"startedAt": at(started)}}

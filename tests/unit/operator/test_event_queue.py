@@ -28,7 +28,7 @@ class Api(FakeKube):
         self.blocked = asyncio.Event()
         self.blocked.set()
 
-    async def emit(self, *, regarding: object, type_: str, reason: str, message: str) -> None:  # type: ignore[override]
+    async def emit(self, *, regarding: object, type_: str, reason: str, message: str) -> None:
         await self.blocked.wait()
         if self.failures:
             raise self.failures.pop(0)

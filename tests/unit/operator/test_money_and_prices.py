@@ -46,8 +46,8 @@ def catalogue(*rows: str) -> PriceCatalogue:
     return found
 
 
-def a_node(name: str = "n", *, gpus: int = 8, **labels: str) -> NodeFacts:
-    return NodeFacts(name=name, labels=labels, gpus={GPU: gpus}, ready=True)
+def a_node(name: str = "n", /, **labels: str) -> NodeFacts:
+    return NodeFacts(name=name, labels=labels, gpus={GPU: 8}, ready=True)
 
 
 P5 = {"node.kubernetes.io/instance-type": "p5"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rft_trainer.contract import Outcome, Stage, StageResult
 from support.builders import NAME, NAMESPACE
 from support.stage import World
@@ -137,7 +139,7 @@ async def test_node_loss_does_not_count_as_a_restart_when_a_node_is_powered_off(
     world.report(step=20, checkpoint=20)
     await world.after(10)
 
-    def power_off(obj: dict) -> None:
+    def power_off(obj: dict[str, Any]) -> None:
         from rft_operator.domain.timestamps import rfc3339
 
         obj["status"]["conditions"][0].update(status="Unknown", lastTransitionTime=rfc3339(world.now))

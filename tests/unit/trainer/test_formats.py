@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import pytest
 
@@ -19,7 +20,7 @@ def renderer() -> ChatRenderer:
     return ChatRenderer(build_tokenizer(["What is 12 + 30? The answer is 42."] * 5, vocabulary=300))
 
 
-def conversation(row: dict[str, object], format_: str) -> Conversation:
+def conversation(row: Mapping[str, object], format_: str) -> Conversation:
     found = to_conversation(row, format_=format_, where="row 1")  # type: ignore[arg-type]
     assert found is not None
     return found
