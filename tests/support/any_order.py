@@ -1,7 +1,7 @@
 """Everything that can happen to a run, as rules that Hypothesis draws in any order.
 
 Rules that can do nothing are not offered, and what starts and completes a gang has rules of its own, so that a draw
-gets deep; ``support.machine`` says what must hold after each step.
+gets deep; ``support.witness`` says what must hold after each step.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ class Run(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        self.world.check()
+        self.world.check(quiet=self.world.quiet)
         self.world.check_rest()
 
     def teardown(self) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rft_trainer.contract import Outcome, Stage, StageResult
 from support.builders import NAME, NAMESPACE
+from support.run_steps import silence_node
 from support.stage import World
 
 
@@ -139,12 +138,7 @@ async def test_node_loss_does_not_count_as_a_restart_when_a_node_is_powered_off(
     world.report(step=20, checkpoint=20)
     await world.after(10)
 
-    def power_off(obj: dict[str, Any]) -> None:
-        from rft_operator.domain.timestamps import rfc3339
-
-        obj["status"]["conditions"][0].update(status="Unknown", lastTransitionTime=rfc3339(world.now))
-
-    world.kube.patch("Node", "", "node-2", power_off)
+    silence_node(world, "node-2")
     await world.after(31)
     assert world.status.attempts[-1].stop_reason == "NodeLost"
     assert world.job_gone(Stage.TRAIN)
@@ -200,17 +194,10 @@ async def test_deletion_leaves_nothing_behind_when_training_runs() -> None:
 
 
 async def test_deletion_is_not_held_up_when_the_node_never_answers_again() -> None:
-    from rft_operator.domain.timestamps import rfc3339
-
     world = World(storage={"retain": False})
     await world.to_training()
     for name in ("node-1", "node-2"):
-        world.kube.patch(
-            "Node",
-            "",
-            name,
-            lambda obj: obj["status"]["conditions"][0].update(status="Unknown", lastTransitionTime=rfc3339(world.now)),
-        )
+        silence_node(world, name)
     world.kube.remove("ReasoningFinetune", NAMESPACE, NAME)
     await world.settle_deleted()
     assert {kind for kind, _, _ in world.kube.objects} == {"Node"}

@@ -1,6 +1,6 @@
 """A run under everything that can happen to it, in any order: the operator's core against a hostile cluster.
 
-Hypothesis draws the order; ``support.machine`` says what must hold after each step. The draw is the same on every
+Hypothesis draws the order; ``support.witness`` says what must hold after each step. The draw is the same on every
 machine, but changes with the code; so a few walks by hand go to each state that matters under the same watch.
 """
 
