@@ -108,8 +108,6 @@ class Life:
     ended_at: int | None = None
     vanished_at: int | None = None
     """Removed in spite of its finalizer."""
-    asked_at: int | None = None
-    """SIGTERM because of a deletion."""
     lost_since: int | None = None
     """Its node died under it."""
     billed_until: int | None = None
@@ -177,9 +175,6 @@ class Cluster(World):
         self.kube.patch("Node", "", name, write)
 
     # -- pods -------------------------------------------------------------------------------------------------
-
-    def all_pods(self) -> list[Object]:
-        return list(self.kube.find("Pod"))
 
     def current(self, pod: Object) -> Object:
         return self.kube.objects["Pod", NAMESPACE, pod["metadata"]["name"]]
