@@ -24,7 +24,7 @@ Id = tuple[str, str, str]
 Subscriber = Callable[[str, str, Mapping[str, Any]], None]
 T = TypeVar("T")
 
-GENERATED = ("uid", "creationTimestamp", "deletionTimestamp", "generation")
+GENERATED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 """Metadata that no client can write."""
 
 
@@ -149,8 +149,9 @@ class FakeKube:
         """DELETE: at once without finalizers, else only marked."""
         obj = self._get(kind, namespace, name)
         if not obj["metadata"].get("deletionTimestamp"):
-            at = rfc3339(self.now() + rules.grace_seconds(obj))
-            obj = self._store({**obj, "metadata": {**obj["metadata"], "deletionTimestamp": at}})
+            grace = rules.grace_seconds(obj)
+            marks: Object = {"deletionTimestamp": rfc3339(self.now() + grace), "deletionGracePeriodSeconds": grace}
+            obj = self._store({**obj, "metadata": {**obj["metadata"], **marks}})
         self._collect(obj)
 
     def find(self, kind: str) -> Objects:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rft_operator.api.status import Attempt, PodCounts
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
-from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 
 
@@ -37,6 +37,12 @@ class Gang:
         return len(self.pods) >= self.desired and all(pod.phase is PodPhase.RUNNING for pod in self.pods)
 
     @property
+    def started_at(self) -> int | None:
+        """When the container of the last rank started; None: not all have."""
+        starts = [pod.started_at for pod in self.pods if pod.started_at is not None]
+        return max(starts) if len(starts) >= self.desired else None
+
+    @property
     def counts(self) -> PodCounts:
         """Return the numbers for status.pods."""
         ready = sum(pod.ready for pod in self.pods)
@@ -48,16 +54,6 @@ class Gang:
             failed=sum(pod.phase is PodPhase.FAILED for pod in self.pods),
             display=f"{ready}/{self.desired}",
         )
-
-
-def remember_start(draft: Draft, attempt: Attempt, gang: Gang) -> Attempt:
-    """Put on record when the last rank's container started: until then the others waited for it."""
-    starts = [pod.started_at for pod in gang.pods if pod.started_at is not None]
-    if attempt.running_time is not None or len(starts) < gang.desired:
-        return attempt
-    attempt = attempt.model_copy(update={"running_time": rfc3339(max(starts))})
-    draft.replace_attempt(attempt)
-    return attempt
 
 
 def gang_of(draft: Draft, attempt: Attempt) -> Gang:

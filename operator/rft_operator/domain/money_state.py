@@ -101,7 +101,7 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
         rate_of=rate_of,
         fallback=fallback,
         price_steps=steps,
-        lives=lives_of(draft.recorded.attempts),
+        lives=lives_of(draft.status.attempts),
         silent={name: view.last_seen.get(name, since) for name, since in silent.items()},
         answering=frozenset(node.name for node in view.nodes if node.silent_since is None),
         gone_nodes=view.gone_nodes,

@@ -17,7 +17,7 @@ from rft_operator.domain.budget import Admission, admit
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.ending import delete, finished, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind
-from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, remember_start, stray_jobs
+from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, stray_jobs
 from rft_operator.domain.ledger import releasable
 from rft_operator.domain.manifests import child_name, claim, run_config_map
 from rft_operator.domain.money_state import Money, meter, terms_of
@@ -27,6 +27,7 @@ from rft_operator.domain.show import first_sight, show_gang, show_progressing, s
 from rft_operator.domain.show_money import announce_money, show_money, show_risk
 from rft_operator.domain.stops import Stop, trouble_stop
 from rft_operator.domain.team_money import ask_again, ask_no_more, show_team, start_is_known, unraised
+from rft_operator.domain.timestamps import rfc3339
 from rft_operator.domain.view import View
 from rft_trainer.contract import Stage
 
@@ -41,6 +42,7 @@ def plan(view: View, now: int) -> Plan:
         return Plan(status=None)
     draft = Draft(view=view, now=now, status=resource.status)
     draft.update(observed_generation=resource.metadata.generation)
+    _remember_start(draft)
     money = meter(draft)
     if resource.metadata.deletion_timestamp is not None:
         delete(draft, money)
@@ -67,6 +69,14 @@ def _go_on(draft: Draft, money: Money) -> None:
         rest(draft, money)
 
 
+def _remember_start(draft: Draft) -> None:
+    """Put on record when the last rank's container started: until then the others waited for it."""
+    attempt = draft.open_attempt()
+    started_at = gang_of(draft, attempt).started_at if attempt is not None else None
+    if attempt is not None and attempt.running_time is None and started_at is not None:
+        draft.replace_attempt(attempt.model_copy(update={"running_time": rfc3339(started_at)}))
+
+
 def _live(draft: Draft, money: Money) -> None:
     if draft.recorded.start_time is None:
         accept(draft, money)
@@ -80,7 +90,6 @@ def _live(draft: Draft, money: Money) -> None:
     gang = gang_of(draft, attempt) if attempt is not None else None
     stop_at: int | None = None
     if attempt is not None and gang is not None:
-        attempt = remember_start(draft, attempt, gang)
         take_report(draft, attempt)
         stop_at = _tend(draft, attempt, gang, snapshot=snapshot, money=money)
     if draft.open_attempt() is None and not finished(draft):

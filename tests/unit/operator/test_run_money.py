@@ -1,0 +1,307 @@
+"""Money while a run lives: what is on record before it can be spent, what moves the stop line, what people are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rft_operator.domain.budget import STOP_SLACK_SECONDS
+from rft_operator.domain.facts import Settings
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_trainer.contract import Stage
+from support.stage import START, World
+
+CATALOGUE = """version: 1
+prices:
+- {name: first, match: {instanceType: rft-local}, usdPerHour: "3.60"}
+- {name: second, match: {instanceType: rft-local}, usdPerHour: "%s", effectiveFrom: "%s"}
+"""
+GRACE_SECONDS = 60
+"""Of the builders' spec."""
+
+
+def by_node(later: str, *, after: int, **budget: Any) -> World:
+    """Return a world whose catalogue changes its one price some seconds after the start."""
+    world = World(budget={"usdPerGpuHour": None, **budget})
+    world.catalogue, problems = PriceCatalogue.parse(CATALOGUE % (later, rfc3339(START + after)))
+    assert not problems
+    return world
+
+
+def silence(world: World, name: str) -> None:
+    def unknown(obj: dict[str, Any]) -> None:
+        obj["status"]["conditions"][0].update(status="Unknown", lastTransitionTime=rfc3339(world.now))
+
+    world.kube.patch("Node", "", name, unknown)
+
+
+def waste(world: World) -> dict[str, int]:
+    return {each.reason.value: each.gpu_seconds for each in world.status.usage.waste}
+
+
+def deadlines(world: World) -> set[int]:
+    return {pod["spec"]["activeDeadlineSeconds"] for pod in world.pods(Stage.TRAIN)}
+
+
+async def test_worst_case_is_on_record_before_the_pods_that_may_cost_it_exist() -> None:
+    world = World()
+    await world.settle()
+    world.run_pods(Stage.PREPARE)
+    await world.after(5)
+    world.complete(Stage.PREPARE)
+    world.now += 1
+    while not any(attempt.stage == "train" for attempt in world.status.attempts):
+        await world.reconciler.reconcile(world.key)
+    attempt = world.status.attempts[-1]
+    assert ("Job", "team", "demo-train-1") not in world.kube.objects
+    # $10 less the evaluation's reserve buys two GPUs at $3.60 this long, stop bound included.
+    reserve = 3.60 * (600 + 30 + STOP_SLACK_SECONDS) / 3_600
+    affordable = int((10 - reserve) / (2 * 3.60) * 3_600)
+    assert attempt.deadline_seconds == affordable - GRACE_SECONDS - STOP_SLACK_SECONDS
+    assert float(attempt.worst_case_usd) == pytest.approx(2 * 3.60 * affordable / 3_600)
+    assert (attempt.gpus, attempt.grace_seconds) == (2, GRACE_SECONDS)
+    await world.settle()
+    pod_spec = world.job(Stage.TRAIN)["spec"]["template"]["spec"]
+    assert pod_spec["activeDeadlineSeconds"] == attempt.deadline_seconds
+    assert pod_spec["terminationGracePeriodSeconds"] == attempt.grace_seconds
+
+
+async def test_deadlines_of_running_pods_are_lowered_when_the_limit_is_and_stay_when_it_is_raised() -> None:
+    world = World()
+    await world.to_training()
+    before = deadlines(world)
+    world.edit(budget={"limitUSD": "6"})
+    await world.settle()
+    (lowered,) = deadlines(world)
+    assert lowered < min(before)
+    started = epoch(world.pods(Stage.TRAIN)[0]["status"]["startTime"])
+    assert abs(started + lowered - epoch(world.status.cost.stop_time)) <= 1
+    world.edit(budget={"limitUSD": "20"})
+    await world.settle()
+    assert deadlines(world) == {lowered}
+    assert epoch(world.status.cost.stop_time) > started + lowered
+
+
+async def test_deadline_is_not_written_again_when_time_passes() -> None:
+    world = World()
+    await world.to_training()
+    world.edit(budget={"limitUSD": "6"})
+    await world.settle()
+    before = deadlines(world)
+    for _ in range(50):
+        world.now += 7
+        await world.settle()
+    assert deadlines(world) == before
+
+
+async def test_next_attempt_gets_the_time_that_saving_really_takes() -> None:
+    world = World()
+    await world.to_training()
+    world.report(step=20, checkpoint=20, saved_in_seconds="80.2")
+    await world.after(10)
+    world.finish_pods(Stage.TRAIN, exit_code=1)
+    await world.after(1)
+    await world.after(60)
+    attempt = world.status.attempts[-1]
+    assert (attempt.number, attempt.grace_seconds) == (2, 121)
+    assert world.job(Stage.TRAIN, 2)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 121
+
+
+async def test_absurd_duration_of_a_save_does_not_eat_the_budget() -> None:
+    world = World(budget={"limitUSD": 1_000})
+    await world.to_training()
+    world.report(step=20, checkpoint=20, saved_in_seconds="2000000000")
+    await world.after(10)
+    world.finish_pods(Stage.TRAIN, exit_code=1)
+    await world.after(1)
+    await world.after(60)
+    assert world.status.attempts[-1].grace_seconds == 7_200
+
+
+# -- prices that move ---------------------------------------------------------------------------------------------
+
+
+async def test_floating_price_moves_bill_and_stop_line_at_the_second_it_changes() -> None:
+    world = by_node("7.20", after=107, pricePolicy="floating")
+    await world.to_training()  # bound 6 seconds after the start
+    first_stop = epoch(world.status.cost.stop_time)
+    await world.after(300)
+    assert world.status.usage.gpu_seconds == 2 * 301
+    # 101 s at $3.60 and 200 s at $7.20 for each of two GPUs.
+    assert world.status.cost.spent_micro_usd == 2 * (101 * 1_000 + 200 * 2_000)
+    assert epoch(world.status.cost.stop_time) < first_stop
+    assert {entry.price_source for entry in world.status.ledger.open} == {"second"}
+
+
+async def test_locked_price_stays_when_the_catalogue_changes() -> None:
+    world = by_node("7.20", after=107)
+    await world.to_training()
+    await world.after(300)
+    assert world.status.cost.spent_micro_usd == 2 * 301 * 1_000
+
+
+async def test_training_is_stopped_at_once_when_a_price_jump_puts_it_past_the_stop_line() -> None:
+    world = by_node("300", after=500, pricePolicy="floating")
+    await world.to_training()
+    await world.after(500)
+    assert world.status.attempts[-1].stop_reason == "BudgetExhausted"
+
+
+async def test_shared_gpus_are_refused_by_name_when_only_the_catalogue_prices_them() -> None:
+    world = by_node("7.20", after=10_000)
+
+    def share(obj: dict[str, Any]) -> None:
+        obj["metadata"]["labels"] |= {"nvidia.com/gpu.product": "NVIDIA-A100-SHARED", "nvidia.com/gpu.replicas": "4"}
+
+    world.kube.patch("Node", "", "node-1", share)
+    await world.settle()
+    accepted = world.condition("Accepted")
+    assert (accepted.status, accepted.reason) == ("False", "PriceUnknown")
+    assert "node-1 offers GPUs shared by 4 pods" in accepted.message
+
+
+# -- what people are told -----------------------------------------------------------------------------------------
+
+
+async def test_forecast_above_the_limit_is_announced_once_and_shown() -> None:
+    world = World()
+    await world.to_training()
+    world.report(step=5, eta_seconds=5_000)
+    await world.after(60)
+    assert world.condition("WithinBudget").reason == "ForecastOverLimit"
+    spent, rest, reserve = 2 * 61 / 1_000, 2 * (5_000 - 60) / 1_000, 0.66
+    assert float(world.status.cost.forecast_usd) == pytest.approx(spent + rest + reserve)
+    for step in (6, 7):
+        world.report(step=step, eta_seconds=5_000)
+        await world.after(60)
+    assert world.reasons().count("ForecastOverLimit") == 1
+    world.report(step=30, eta_seconds=100)
+    await world.after(60)
+    assert world.condition("WithinBudget").reason == "WithinLimit"
+
+
+async def test_thresholds_are_announced_once_each_and_the_condition_names_the_last() -> None:
+    world = World(budget={"warnAtPercent": [10, 20]})
+    await world.to_training()
+    for seconds in (499, 100, 500, 60):
+        world.report(step=1)
+        await world.after(seconds)
+    assert [reason for reason in world.reasons() if reason.startswith("BudgetWarning")] == [
+        "BudgetWarning10",
+        "BudgetWarning20",
+    ]
+    assert world.condition("WithinBudget").reason == "Spent20Percent"
+
+
+async def test_silent_node_puts_the_budget_at_risk_until_it_answers() -> None:
+    settings = Settings(trainer_image="t", node_lost_seconds=10_000)
+    world = World(settings=settings)
+    await world.to_training()
+    await world.after(100)
+    assert world.condition("BudgetAtRisk").status == "False"
+    silence(world, "node-2")
+    await world.after(50)
+    risk = world.condition("BudgetAtRisk")
+    assert (risk.status, risk.reason) == ("True", "NodeUnreachable")
+    assert "node-2" in risk.message
+    assert world.status.usage.disputed_gpu_seconds == 50
+    assert world.reasons().count("BudgetAtRisk") == 1
+
+    def ready(obj: dict[str, Any]) -> None:
+        obj["status"]["conditions"][0].update(status="True", lastTransitionTime=rfc3339(world.now))
+
+    world.kube.patch("Node", "", "node-2", ready)
+    await world.after(60)
+    assert world.condition("BudgetAtRisk").status == "False"
+    assert world.status.usage.disputed_gpu_seconds == 0
+
+
+async def test_dispute_begins_with_the_last_renewal_of_the_nodes_lease() -> None:
+    world = World(settings=Settings(trainer_image="t", node_lost_seconds=10_000))
+    await world.to_training()
+    await world.after(100)
+    renewed = rfc3339(world.now - 40).replace("Z", ".123456Z")
+    meta = {"name": "node-2", "namespace": "kube-node-lease"}
+    world.kube.put(
+        {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": {"renewTime": renewed}}
+    )
+    silence(world, "node-2")
+    await world.after(50)
+    assert world.status.usage.disputed_gpu_seconds == 90
+
+
+async def test_charge_ends_when_the_api_server_says_that_the_node_is_gone() -> None:
+    world = World()
+    await world.to_training()
+    await world.after(100)
+    silence(world, "node-2")
+    await world.after(50)
+    world.kube.remove("Node", "", "node-2")
+    await world.after(5)
+    bases = {entry.node: entry.end_basis for entry in world.status.ledger.uncounted}
+    assert bases["node-2"] == "nodeGone"
+    held = world.status.usage.gpu_seconds
+    world.set_status(world.pods(Stage.TRAIN)[0], phase="Failed", exit_code=75)
+    await world.after(600)
+    assert world.status.usage.estimated_gpu_seconds == 156
+    assert world.status.usage.gpu_seconds >= held
+
+
+async def test_overshoot_is_shown_and_never_hidden_when_a_lost_node_cannot_be_stopped() -> None:
+    world = World(budget={"limitUSD": "1.20"}, evaluation=None)
+    await world.to_training()
+    silence(world, "node-1")
+    silence(world, "node-2")
+    await world.after(2_000)
+    over = world.status.cost.spent_micro_usd - 1_200_000
+    assert over > 0
+    assert world.status.cost.overshoot_usd == f"{over / 1_000_000:.6f}"
+    assert world.condition("BudgetAtRisk").status == "True"
+
+
+# -- waste --------------------------------------------------------------------------------------------------------
+
+
+async def test_pull_gang_wait_and_lost_work_are_told_apart() -> None:
+    world = World()
+    await world.settle()
+    world.run_pods(Stage.PREPARE)
+    await world.after(5)
+    world.complete(Stage.PREPARE)
+    await world.after(1)
+    world.create_pods(Stage.TRAIN)
+    first, second = world.pods(Stage.TRAIN)
+    for index, pod in enumerate((first, second)):
+        world.bind(pod, f"node-{index + 1}")
+    world.now += 30
+    world.set_status(first, phase="Running", running=True)
+    world.now += 20
+    world.set_status(second, phase="Running", running=True)
+    await world.after(100)
+    assert waste(world) == {"pull": 30 + 50, "gangWait": 20}
+    world.report(step=20, checkpoint=20)
+    await world.after(40)
+    world.finish_pods(Stage.TRAIN, exit_code=1)
+    await world.after(1)
+    await world.after(1)
+    saved = epoch(world.status.attempts[-1].last_checkpoint_time or world.status.attempts[1].last_checkpoint_time)
+    failed = epoch(world.status.attempts[1].end_time) - 1
+    assert waste(world)["lostWork"] == 2 * (failed - saved) > 0
+    total = sum(waste(world).values())
+    assert total < world.status.usage.gpu_seconds
+    assert {each.spent_usd for each in world.status.usage.waste if each.reason == "gangWait"} == {"0.020000"}
+
+
+async def test_time_of_a_drain_is_waste_and_what_it_saved_is_not_lost() -> None:
+    world = World()
+    await world.to_training()
+    await world.after(100)
+    world.edit(suspend=True)
+    await world.settle()
+    world.now += 25
+    world.drain(Stage.TRAIN)
+    await world.after(1)
+    await world.after(1)
+    assert waste(world) == {"terminating": 2 * 25}
