@@ -46,11 +46,11 @@ else
   "$kubectl" get nodes
 
   say "2/4 the operator"
-  if command -v helm >/dev/null; then
+  if [[ "$(helm version --template '{{.Version}}' 2>/dev/null || true)" == v[34].* ]]; then
     helm upgrade --install rft-operator helm/rft-operator --namespace rft-system --create-namespace \
       --values helm/rft-operator/values-local.yaml
   else
-    echo "(helm is not on PATH: applying helm/rendered/rft-operator-local.yaml, the same chart rendered)"
+    echo "(no Helm 3 or 4 on PATH: applying helm/rendered/rft-operator-local.yaml, the same chart rendered)"
     "$kubectl" apply --server-side -f helm/rendered/rft-operator-local.yaml
   fi
   "$kubectl" -n rft-system rollout status deployment/rft-operator --timeout=180s

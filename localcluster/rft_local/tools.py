@@ -38,6 +38,8 @@ class Family:
     """(package's last part, wanted name) where they differ."""
     version_packages: tuple[str, ...] = ()
     """Go packages whose version variables the linker sets; without that a program calls itself a development build."""
+    version_arguments: tuple[str, ...] = ("--version",)
+    """How the first program is asked for its version."""
 
 
 FAMILIES = {
@@ -58,9 +60,24 @@ FAMILIES = {
         ),
         Family(name="etcd", binaries=("etcd",), module="go.etcd.io/etcd/server/v3", built_as=(("server", "etcd"),)),
         Family(name="coredns", binaries=("coredns",), module="github.com/coredns/coredns"),
-        Family(name="helm", binaries=("helm",), module="helm.sh/helm/v4"),
-        Family(name="kubeconform", binaries=("kubeconform",), module="github.com/yannh/kubeconform"),
-        Family(name="kube-score", binaries=("kube-score",), module="github.com/zegl/kube-score"),
+        Family(
+            name="helm",
+            binaries=("helm",),
+            module="helm.sh/helm/v4",
+            version_arguments=("version", "--template", "{{.Version}}"),
+        ),
+        Family(
+            name="kubeconform",
+            binaries=("kubeconform",),
+            module="github.com/yannh/kubeconform",
+            version_arguments=("-v",),
+        ),
+        Family(
+            name="kube-score",
+            binaries=("kube-score",),
+            module="github.com/zegl/kube-score",
+            version_arguments=("version",),
+        ),
     )
 }
 
@@ -141,7 +158,7 @@ def _fits(family: Family, folder: Path) -> bool:
     if not all(os.access(folder / name, os.X_OK) for name in family.binaries):
         return False
     try:
-        argv = [str(folder / family.binaries[0]), "--version"]
+        argv = [str(folder / family.binaries[0]), *family.version_arguments]
         shown = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -239,6 +239,28 @@ def test_family_is_taken_whole_or_not_at_all(machine: Machine, tmp_path: Path, m
     assert ensure("kubernetes", say=machine.said.append) == tmp_path / "assets"
 
 
+HELM = """#!/bin/sh
+case "$*" in
+  "version --template {{.Version}}") echo VERSION;;
+  *) echo "Error: unknown flag: $1" >&2; exit 1;;
+esac
+"""
+"""Helm knows no --version."""
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"), [("v4.3.0", True), ("v4.3.9", True), ("v3.19.4", False), ("v4.0.5", False)]
+)
+def test_helm_on_the_path_is_taken_at_the_minor_version_alone(machine: Machine, version: str, fits: bool) -> None:
+    shutil.copytree(Path(tools.__file__).parents[1] / "tools" / "helm", machine.modules / "helm")
+    assert version_of(FAMILIES["helm"]).startswith("v4.3."), "the versions of this test are those beside the pinned one"
+    machine.go(BUILDS.replace("server", "helm"))
+    program(machine.path / "helm", HELM.replace("VERSION", version))
+    folder = ensure("helm", say=machine.said.append)
+    assert (folder == machine.path) is fits
+    assert machine.builds == (0 if fits else 1)
+
+
 def test_unknown_program_is_named() -> None:
     with pytest.raises(ToolMissing, match="'docker'"):
         binary("docker")
