@@ -1,19 +1,23 @@
-"""The whole product on a local cluster: three nodes with a GPU each, the operator as the chart installs it."""
+"""The whole product on a local cluster: three nodes with a GPU each, the operator as the chart installs it.
+
+With USE_EXISTING_CLUSTER=1 on the cluster of the current kubeconfig, where the operator must be installed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from kubernetes.aio import client, config
 
 from rft_local.cluster import Cluster, ClusterOptions, start
 from rft_local.tools import binary
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.kube_client import KubeClient
+from support.api_server import ApiServer, existing_server, uses_existing_cluster
 from support.finetune import Finetune, Product
 from support.local_machine import can_run_nodes
 from support.pod_history import PodHistory
@@ -28,40 +32,67 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(900))
-            if not can_run_nodes():
-                item.add_marker(pytest.mark.skip(reason="nodes need root on Linux"))
+            if not uses_existing_cluster() and not can_run_nodes():
+                item.add_marker(pytest.mark.skip(reason="nodes need root on Linux, or USE_EXISTING_CLUSTER=1"))
 
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """The cluster with the operator on it, and a witness of all pods."""
+    with existing() if uses_existing_cluster() else local(tmp_path_factory) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def existing() -> Iterator[Product]:
+    """The cluster of the current kubeconfig."""
+    server = existing_server()
+    operator = server.kubectl("get", "deploy", "-A", "-l", "app.kubernetes.io/name=rft-operator", "-o", "name").stdout
+    if not operator:
+        pytest.fail("the operator is not on this cluster; install it with Helm first (README.md)", pytrace=False)
+    history = PodHistory(server.program, None)
+    try:
+        yield Product(server=server, history=history, cluster=None)
+    finally:
+        history.close()
+
+
+@contextlib.contextmanager
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A cluster of our own."""
     state = tmp_path_factory.mktemp("e2e") / "state"
     cluster = start(ClusterOptions(name=f"e2e-{uuid.uuid4().hex[:6]}", nodes=3, state=state))
     history: PodHistory | None = None
     try:
-        install(cluster)
-        history = PodHistory(binary("kubectl"), cluster.kubeconfig)
-        yield Product(cluster=cluster, history=history)
+        server = ApiServer(kubeconfig=cluster.kubeconfig, program=binary("kubectl"))
+        install(server)
+        history = PodHistory(server.program, server.kubeconfig)
+        yield Product(server=server, history=history, cluster=cluster)
     finally:
         if history is not None:
             history.close()
         cluster.down()
 
 
-def install(cluster: Cluster) -> None:
+def install(server: ApiServer) -> None:
     """Install the operator as `make demo` does without Helm."""
-    kubectl = cluster.control_plane.kubectl
-    kubectl("apply", "--server-side", "-f", str(RENDERED))
-    kubectl("-n", "rft-system", "rollout", "status", "deployment/rft-operator", "--timeout=90s")
+    server.kubectl("apply", "--server-side", "-f", RENDERED)
+    server.kubectl("-n", "rft-system", "rollout", "status", "deployment/rft-operator", "--timeout=90s")
 
 
 @pytest.fixture
 async def kube(product: Product) -> AsyncIterator[KubeClient]:
     """A client of the cluster."""
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(product.cluster.kubeconfig), client_configuration=configuration)
-    async with KubeClient(configuration, Metrics()) as found:
+    async with KubeClient(await product.server.configuration(), Metrics()) as found:
         yield found
+
+
+@pytest.fixture
+def machines(product: Product) -> Cluster:
+    """The machines below the cluster, for tests that break them."""
+    if product.cluster is None:
+        pytest.skip("breaks a machine or a process on it, which only the local cluster offers")
+    return product.cluster
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from rft_local.cluster import Cluster
 from support.builders import merged
 from support.finetune import SHORT, Finetune, attempts, condition, holds
 
@@ -54,7 +57,8 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
     assert '"phase": "train", "step": ' in finetune.kubectl("logs", "job/tiny-local-train-1")
     words = finetune.kubectl("describe", "rft", "tiny-local")
     assert "Attempt 1 of stage train." in words
-    assert "Price $2.95 per GPU-hour (local-fake-h100)" in words
+    price = "spec" if finetune.product.cluster is None else "local-fake-h100"
+    assert f"Price $2.95 per GPU-hour ({price})" in words
     columns = finetune.kubectl("get", "rft", "tiny-local", "-o", "wide").splitlines()
     assert columns[0].split() == [
         *("NAME", "STAGE", "PROGRESS", "SPENT", "LIMIT", "GPU-H", "NODES", "RESTARTS", "SCORE", "AGE")
@@ -63,10 +67,12 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
     assert status.cost.display in columns[1]
 
 
-async def test_training_resumes_and_both_attempts_are_paid_when_a_rank_is_killed(finetune: Finetune) -> None:
+async def test_training_resumes_and_both_attempts_are_paid_when_a_rank_is_killed(
+    finetune: Finetune, machines: Cluster
+) -> None:
     finetune.apply(**merged(SHORT, {"training": {"maxSteps": 300}}), checkpoint={"everySteps": 50})
     await finetune.until_step(120)
-    finetune.kill_rank(1)
+    finetune.kill_rank(machines, 1)
     status = await finetune.until_complete()
 
     first, second = attempts(status, "train")
@@ -83,24 +89,30 @@ async def test_training_resumes_and_both_attempts_are_paid_when_a_rank_is_killed
     assert status.cost.spent_micro_usd == priced(billed(finetune))
 
 
-async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_switched_off(finetune: Finetune) -> None:
+async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_switched_off(
+    finetune: Finetune, machines: Cluster
+) -> None:
     finetune.apply(**merged(SHORT, {"training": {"maxSteps": 300}}), checkpoint={"everySteps": 50})
     await finetune.until_step(120)
     node = finetune.pod(stage="train", rank=1)["spec"]["nodeName"]
-    finetune.product.cluster.fault("kill-node", node)
+    off_at = int(time.time())
+    machines.fault("kill-node", node)
     try:
         status = await finetune.until_complete()
+        seen, now = finetune.product.history.gpu_time(finetune.namespace), int(time.time())
     finally:
-        finetune.product.cluster.fault("start-node", node)
+        machines.fault("start-node", node)
     first, second = attempts(status, "train")
     assert (first.outcome, first.reason, first.counted) == ("Failed", "NodeLost", False)
     assert second.outcome == "Succeeded"
     assert (second.start_step or 0) >= 100
     assert status.restarts.toward_limit == 0
-    finished = [
-        each.gpu_seconds for each in finetune.product.history.gpu_time(finetune.namespace) if each.end is not None
-    ]
-    assert status.usage.gpu_seconds > sum(finished), "the lost pod is charged as well"
+    assert {(each.stage, each.attempt) for each in seen} == {("train", "1"), ("train", "2"), ("evaluate", "1")}
+    finished = sum(each.gpu_seconds for each in seen if each.end is not None)
+    lost = [each for each in seen if each.end is None]
+    assert [(each.stage, each.attempt) for each in lost] == [("train", "1")], "the pod on the node that is off"
+    least, most = (finished + sum(each.gpus * (at - each.start) for each in lost) for at in (off_at, now))
+    assert least <= status.usage.gpu_seconds <= most, "the lost pod is charged as well, until it is known to be gone"
     assert status.cost.spent_micro_usd == priced(status.usage.gpu_seconds)
 
 

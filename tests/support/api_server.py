@@ -69,7 +69,7 @@ class ApiServer:
 @contextlib.contextmanager
 def api_server(state: Path) -> Iterator[ApiServer]:
     """Give an API server that serves this checkout's CRDs."""
-    with _existing() if os.environ.get("USE_EXISTING_CLUSTER") == "1" else _embedded(state) as server:
+    with contextlib.nullcontext(existing_server()) if uses_existing_cluster() else _embedded(state) as server:
         before = server.kubectl("get", "crd", *EVERY_CRD, "--ignore-not-found", "-o", "name").stdout.strip()
         try:
             install_crds(server)
@@ -99,7 +99,12 @@ def _embedded(state: Path) -> Iterator[ApiServer]:
         cluster.down()
 
 
-@contextlib.contextmanager
-def _existing() -> Iterator[ApiServer]:
+def uses_existing_cluster() -> bool:
+    """Return whether tests run against the cluster of the current kubeconfig."""
+    return os.environ.get("USE_EXISTING_CLUSTER") == "1"
+
+
+def existing_server() -> ApiServer:
+    """Return the API server of the current kubeconfig."""
     found = shutil.which("kubectl")
-    yield ApiServer(kubeconfig=None, program=Path(found) if found else binary("kubectl"))
+    return ApiServer(kubeconfig=None, program=Path(found) if found else binary("kubectl"))

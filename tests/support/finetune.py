@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rft_local.cluster import Cluster
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt, Condition, Status
 from rft_operator.runtime.kube_client import KubeClient
+from support.api_server import ApiServer
 from support.builders import merged
 from support.local_machine import container_processes, processes_of
 from support.pod_history import PodHistory
@@ -37,11 +38,17 @@ SHORT = {
 class Product:
     """The cluster with the operator on it."""
 
-    cluster: Cluster
+    server: ApiServer
     history: PodHistory
+    cluster: Cluster | None
+    """None: the cluster of the current kubeconfig, whose machines are not ours to break."""
 
     def kill_operator(self) -> None:
-        """SIGKILL the operator's process; its pod starts it again."""
+        """SIGKILL the operator's process; its pod, or the next one, starts it again."""
+        if self.cluster is None:
+            selector = ("-A", "-l", "app.kubernetes.io/name=rft-operator")
+            self.server.kubectl("delete", "pods", *selector, "--force", "--grace-period=0")
+            return
         found = [
             process for process in processes_of(self.cluster.layout) if process.cmdline()[-2:] == ["-m", "rft_operator"]
         ]
@@ -61,9 +68,9 @@ class Finetune:
     seen: list[Status] = field(default_factory=list)
     """Every status that was read, oldest first."""
 
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+    def kubectl(self, *arguments: str, manifest: Mapping[str, Any] | None = None) -> str:
         """Run kubectl in the run's namespace."""
-        return self.product.cluster.control_plane.kubectl("-n", self.namespace, *arguments, stdin=stdin).stdout
+        return self.product.server.kubectl("-n", self.namespace, *arguments, manifest=manifest).stdout
 
     def kubectl_json(self, *arguments: str) -> Any:
         """Run kubectl and read its JSON."""
@@ -72,8 +79,10 @@ class Finetune:
     def apply(self, **change: Any) -> None:
         """Apply the example, as it is or changed, as a user does."""
         manifest = yaml.safe_load(EXAMPLE.read_text())
+        if self.product.cluster is None:  # its catalogue need not have the local pool's price
+            manifest["spec"]["budget"]["usdPerGpuHour"] = "2.95"
         manifest["spec"] = merged(manifest["spec"], change)
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+        self.kubectl("apply", "-f", "-", manifest=manifest)
 
     def edit(self, **change: Any) -> None:
         """Change the spec as a user does."""
@@ -133,10 +142,10 @@ class Finetune:
         found: dict[str, Any] = self.kubectl_json("get", "pods", "-l", selector, "-o", "json")["items"][0]
         return found
 
-    def kill_rank(self, rank: int, *, attempt: int = 1) -> None:
+    def kill_rank(self, machines: Cluster, rank: int, *, attempt: int = 1) -> None:
         """SIGKILL the process of a rank, as the kernel does when memory runs out."""
         uid = self.pod(stage="train", attempt=attempt, rank=rank)["metadata"]["uid"]
-        found = container_processes(self.product.cluster.layout, pod_uid=uid, word="rft_trainer.train.main")
+        found = container_processes(machines.layout, pod_uid=uid, word="rft_trainer.train.main")
         assert found, "the rank does not run"
         for process in found:
             process.kill()

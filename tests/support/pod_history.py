@@ -40,11 +40,12 @@ class GpuTime:
 class PodHistory:
     """Follows all pods of a cluster from start to stop."""
 
-    def __init__(self, kubectl: Path, kubeconfig: Path) -> None:
+    def __init__(self, kubectl: Path, kubeconfig: Path | None) -> None:
+        where = () if kubeconfig is None else ("--kubeconfig", kubeconfig)
         self._first_terminal: dict[str, dict[str, Any]] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._process = subprocess.Popen(
-            [kubectl, "--kubeconfig", kubeconfig, "get", "pods", "-A", "-w", "-o", "json", "--show-managed-fields"],
+            [kubectl, *where, "get", "pods", "-A", "-w", "-o", "json", "--show-managed-fields"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
