@@ -4,78 +4,23 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import pyarrow
 import pyarrow.parquet
 import pytest
 from huggingface_hub import constants
 
-from rft_trainer.benchmarks import load_questions
-from rft_trainer.contract import Benchmark, DatasetSource, ModelSource
+from rft_trainer.contract import DatasetSource, ModelSource
 from rft_trainer.errors import BadInputError, StageError
-from rft_trainer.hub import DATA_FILES, MODEL_FILES, download
+from rft_trainer.hub import download
 from rft_trainer.paths import Layout
 from rft_trainer.prepare.model import fetch_model
 from rft_trainer.prepare.rows import conversations
-from support.hub_server import EXPIRED_TOKEN, Hub, serving
-from unit.trainer.factory import wait_until
+from support.hub_server import EXPIRED_TOKEN, Hub
+from unit.trainer.hub_content import MODEL, files, get_model, lines, wanted
 
-MODEL = {
-    "README.md": b"not wanted",
-    "config.json": b'{"model_type": "qwen2"}',
-    "model.safetensors": b"weights of the first" * 50,
-    "tokenizer.json": b"{}",
-    "tokenizer_config.json": b'{"a": 1}',
-}
 TOKEN = "hf_secret"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that the client of this process uses, with caches and tokens of nobody else."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    # the client reads its environment once, at the first import in this process
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    with serving() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        huggingface_hub.close_session()
-        yield server
-        huggingface_hub.close_session()
-
-
-@pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the client's pauses between its retries take no time."""
-    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None))
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    """What lies in a directory, but for hidden files."""
-    paths = (path for path in directory.rglob("*") if path.is_file())
-    found = {str(path.relative_to(directory)): path.read_bytes() for path in paths}
-    return {name: data for name, data in found.items() if not name.startswith(".")}
-
-
-def wanted(content: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: data for name, data in content.items() if not name.endswith(".md")}
-
-
-def lines(*rows: object) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def table(*rows: dict[str, object]) -> bytes:
@@ -86,10 +31,6 @@ def table(*rows: dict[str, object]) -> bytes:
 
 def chat(question: str) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "yes"}]}
-
-
-def get_model(target: str, directory: Path, *, revision: str | None = None) -> Path:
-    return download(target, directory, kind="model", patterns=MODEL_FILES, revision=revision)
 
 
 @pytest.mark.parametrize("by", ["branch", "commit"])
@@ -254,99 +195,3 @@ def test_download_may_be_tried_again_when_nothing_listens(
     with pytest.raises(StageError, match=r"^hf://org/base: the model cannot be downloaded \(ConnectError: ") as raised:
         get_model("org/base", tmp_path / "model")
     assert not isinstance(raised.value, BadInputError)
-
-
-@pytest.mark.usefixtures("no_waiting")
-def test_no_part_is_taken_for_the_whole_when_the_hub_goes_down_at_any_request(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.add("model", "org/base", MODEL)
-    get_model("org/base", tmp_path / "first")
-    requests = len(hub.requests)
-    assert requests > 10
-    for answered in range(requests):
-        # a new pod has the volume, but none of the client's own cache
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / f"cache-{answered}"))
-        directory = tmp_path / f"model-{answered}"
-        hub.answers_left = answered
-        with pytest.raises(StageError, match=r"^hf://org/base: the model ") as raised:
-            get_model("org/base", directory)
-        assert not isinstance(raised.value, BadInputError)
-        hub.answers_left = 0
-        with pytest.raises(StageError, match=r"^hf://org/base: the model cannot be downloaded"):
-            get_model("org/base", directory)
-        hub.answers_left = None
-        assert files(get_model("org/base", directory)) == wanted(MODEL)
-
-
-def test_download_goes_on_with_what_is_missing_when_its_process_was_killed(hub: Hub, tmp_path: Path) -> None:
-    hub.add("model", "org/base", MODEL)
-    hub.held["model.safetensors"] = threading.Event()
-    directory = tmp_path / "model"
-    kill_while_half_sent(hub, directory)
-    whole = {name: data for name, data in wanted(MODEL).items() if name != "model.safetensors"}
-    assert files(directory) == whole
-    assert list(directory.rglob("*.incomplete")) != []
-    hub.fetched.clear()
-    assert files(get_model("org/base", directory)) == wanted(MODEL)
-    assert hub.fetched == ["model.safetensors"]
-    assert list(directory.rglob("*.incomplete")) == [], "the half file would hold the volume's space"
-
-
-def test_nothing_of_an_older_commit_is_kept_when_the_branch_moves_during_a_download(hub: Hub, tmp_path: Path) -> None:
-    repository = hub.add("model", "org/base", {**MODEL, "old_only.json": b"{}"})
-    hub.held["model.safetensors"] = threading.Event()
-    directory = tmp_path / "model"
-    kill_while_half_sent(hub, directory)
-    assert "old_only.json" in files(directory)
-    newer = {**MODEL, "config.json": b'{"model_type": "newer"}'}
-    repository.push(newer)
-    assert files(get_model("org/base", directory)) == wanted(newer)
-
-
-def kill_while_half_sent(hub: Hub, directory: Path) -> None:
-    """Start a download in a process, kill it when all but the weights are there, let the hub go on."""
-    code = "import sys; from pathlib import Path; from rft_trainer.hub import *; "
-    code += "download('org/base', Path(sys.argv[1]), kind='model', patterns=MODEL_FILES)"
-    content = next(iter(hub.repositories.values()))
-    others = {name for name in wanted(content.commits[content.branches["main"]]) if name != "model.safetensors"}
-    # a record of each finished file lies beside it; without one the file would have to be fetched again
-    records = [directory / ".cache" / "huggingface" / "download" / f"{name}.metadata" for name in others]
-    with subprocess.Popen([sys.executable, "-c", code, str(directory)], stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_until(hub.half_sent.is_set, what="half of the weights")
-            wait_until(lambda: all(record.is_file() and record.read_text().count("\n") >= 3 for record in records))
-        finally:
-            process.kill()
-    hub.held.pop("model.safetensors").set()
-
-
-def test_another_revision_replaces_what_is_there_when_it_is_asked_for(hub: Hub, tmp_path: Path) -> None:
-    repository = hub.add("model", "org/base", {**MODEL, "old_only.json": b"{}"})
-    newer = {**MODEL, "model.safetensors": b"weights of the other" * 50}
-    repository.push(newer, branch="v2")
-    directory = tmp_path / "model"
-    assert "old_only.json" in files(get_model("org/base", directory))
-    assert files(get_model("org/base", directory, revision="v2")) == wanted(newer)
-
-
-def test_evaluation_asks_the_questions_that_training_left_out_when_the_hub_changes_or_is_gone(
-    hub: Hub, tmp_path: Path
-) -> None:
-    repository = hub.add("dataset", "org/questions", {"test.jsonl": lines({"problem": "1+1?", "answer": "2"})})
-    benchmark = Benchmark(name="sums", uri="hf://org/questions", max_tokens=8)
-    prepared = load_questions(benchmark, Layout(tmp_path), download_to=tmp_path / "benchmarks")
-    repository.push({"test.jsonl": lines({"problem": "2+2?", "answer": "4"})})
-    hub.requests.clear()
-    hub.answers_left = 0
-    evaluated = load_questions(benchmark, Layout(tmp_path), download_to=tmp_path / "benchmarks")
-    assert [question.problem for question in evaluated] == ["1+1?"]
-    assert evaluated == prepared
-    assert hub.requests == []
-
-
-def test_dataset_is_fetched_anew_when_other_files_of_it_are_asked_for(hub: Hub, tmp_path: Path) -> None:
-    hub.add("dataset", "org/rows", {"train.jsonl": b"{}", "notes.txt": b"n"})
-    download("org/rows", tmp_path / "to", kind="dataset", patterns=DATA_FILES)
-    place = download("org/rows", tmp_path / "to", kind="dataset", patterns=("*.txt",))
-    assert files(place) == {"notes.txt": b"n"}
