@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_operator.api.ledger import Ledger
-from rft_operator.domain.facts import PodFacts, PodPhase
 from rft_operator.domain.bill import bill
+from rft_operator.domain.facts import PodFacts, PodPhase
 from rft_operator.domain.ledger import Evidence, next_ledger, releasable
 from rft_operator.domain.prices import Rate
 from rft_trainer.contract import Stage

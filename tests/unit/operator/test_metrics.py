@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.domain.timestamps import epoch
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.timestamps import epoch
 from rft_operator.metrics import Metrics
 from rft_operator.run_metrics import SETTLED_SECONDS, RunCollector
 from support.builders import NAME, NAMESPACE
