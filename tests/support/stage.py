@@ -107,8 +107,8 @@ class World:
             before = self.kube.writes
             try:
                 await self.reconciler.reconcile(self.key)
-            except Conflict:
-                self.kube.writes += 0
+            except Conflict:  # as the app does: somebody else wrote, so read again
+                self.cache.put(await self.kube.get(kind="ReasoningFinetune", namespace=NAMESPACE, name=self.key.name))
             except KubeError:
                 self.kube.writes += 1
             written = self.kube.writes - before
@@ -281,12 +281,14 @@ class World:
         attempt: int = 1,
         checkpoint: int | None = None,
         saved_in_seconds: str = "1.5",
+        saved_at: int | None = None,
         eta_seconds: int = 10,
     ) -> None:
         """The trainer reports progress."""
         metrics = [("step", str(step)), ("total_steps", str(total)), ("loss", "1.5")]
         if checkpoint is not None:
             metrics += [("checkpoint_step", str(checkpoint)), ("checkpoint_seconds", saved_in_seconds)]
+            metrics += [("checkpoint_time", rfc3339(saved_at if saved_at is not None else self.now))]
         self.cache.put_report(
             self.key,
             Report(

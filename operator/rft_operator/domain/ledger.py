@@ -97,7 +97,12 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
                 folded.append(at)
         (still_open if latest.end_time is None else uncounted).append(latest)
     until = rfc3339(max(folded)) if folded else None
-    return Ledger(open=still_open, uncounted=uncounted, totals=totals, folded_until=until)
+    return Ledger(open=_ordered(still_open), uncounted=_ordered(uncounted), totals=totals, folded_until=until)
+
+
+def _ordered(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """Return entries in an order that does not depend on when they were noticed."""
+    return sorted(entries, key=lambda entry: (entry.start_time, entry.pod, entry.uid))
 
 
 def _new_entries(ledger: Ledger, evidence: Evidence) -> list[LedgerEntry]:
@@ -105,7 +110,7 @@ def _new_entries(ledger: Ledger, evidence: Evidence) -> list[LedgerEntry]:
     known = {entry.uid for entry in (*ledger.open, *ledger.uncounted)}
     return [
         open_entry(pod, evidence.rate_of(pod) or evidence.fallback)
-        for pod in sorted(evidence.pods, key=lambda pod: (pod.scheduled_at or 0, pod.uid))
+        for pod in evidence.pods
         if pod.uid not in known and pod.has_finalizer and pod.gpus > 0 and pod.scheduled_at is not None
     ]
 
