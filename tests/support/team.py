@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rft_operator.api import BUDGET_KIND
@@ -82,6 +83,7 @@ def member(name: str = "run", *, dollars: int = 10, ledger: Ledger | None = None
         "generation": 1,
         "limit_micro_usd": dollars * DOLLAR,
         "ledger": ledger or Ledger(),
+        "metered_until": None,
         "accepted": True,
         "asks": False,
         "started": ledger is not None,
@@ -107,7 +109,8 @@ class Ring:
         self.statements: list[Statement] = []
 
     def settle(self, *runs: TeamRun, now: int = START) -> Ring:
-        """Settle once, and put the result on record."""
+        """Settle once, after every run was looked at, and put the result on record."""
+        runs = tuple(replace(run, metered_until=now) for run in runs)
         self.books = settle(self.budgets, runs, now=now)
         self.statements = [statement(book, now=now) for book in self.books]
         self.budgets = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from rft_operator.api.team import MAX_RESERVATIONS, FinetuneBudget, Reservation
 from rft_operator.domain.actions import Emit
 from rft_operator.domain.money import micro_usd, usd_display
-from rft_operator.domain.team_run import TeamRun, selects, spent_until
+from rft_operator.domain.team_run import TeamRun, selects
 from rft_operator.domain.timestamps import epoch
 from rft_operator.domain.windows import next_window, window_start
 
@@ -64,9 +64,9 @@ def settle(budgets: Sequence[FinetuneBudget], runs: Sequence[TeamRun], *, now: i
     for run in sorted(runs, key=lambda run: (run.created_at, run.uid)):
         for book in books:
             if run.accepted and run.uid not in book.records and book.shares(run):
-                _adopt(book, run, now=now)
+                _adopt(book, run)
     for run in _in_turn(books, runs):
-        _grant([book for book in books if book.shares(run)], run, now=now)
+        _grant([book for book in books if book.shares(run)], run)
     for book in books:
         _forget(book, by_uid)
     return books
@@ -108,7 +108,7 @@ def _opened(budget: FinetuneBudget, runs: Runs, *, now: int) -> Book:
         if run is None:
             _book_gone(book, record)
         else:
-            book.records[record.uid] = _carried(record, run, start=start, now=now)
+            book.records[record.uid] = _carried(record, run, start=start)
     return book
 
 
@@ -128,17 +128,16 @@ def _book_gone(book: Book, record: Reservation) -> None:
     book.events.append(Emit(type="Warning", reason="RunVanished", message=message))
 
 
-def _carried(record: Reservation, run: TeamRun, *, start: int, now: int) -> Reservation:
+def _carried(record: Reservation, run: TeamRun, *, start: int) -> Reservation:
     """Return a record brought up to date, with no new grant in it.
 
     What the run may spend over its life stays what it was (its pods' deadlines rest on it), so a new window takes over
     exactly what is left of it. It shrinks to a lowered limit once no pod made under the old one can run.
     """
     allowed = record.spent_before_micro_usd + record.reserved_micro_usd
-    before, exact = spent_until(run.ledger, start)
-    if not exact:
-        before = max(before, record.spent_before_micro_usd)
-    spent = max(0, run.spent_at(now) - before)
+    known = run.spent_by(start)
+    before = max(known.micro_usd, record.spent_before_micro_usd) if known.lost else known.micro_usd
+    spent = max(0, run.spent_micro_usd - before)
     reserved = max(allowed - before, spent)
     granted_anew = run.asks and not record.settled
     settled = run.final and not granted_anew
@@ -159,9 +158,9 @@ def _carried(record: Reservation, run: TeamRun, *, start: int, now: int) -> Rese
     )
 
 
-def _adopt(book: Book, run: TeamRun, *, now: int) -> None:
+def _adopt(book: Book, run: TeamRun) -> None:
     """Take over a run that was let in without this budget, in full: it may spend its limit already."""
-    record = _new_record(run, start=book.window_start, now=now)
+    record = _new_record(run, start=book.window_start)
     if run.final:
         record = record.model_copy(update={"reserved_micro_usd": record.spent_micro_usd, "settled": True})
         if not record.spent_micro_usd:
@@ -172,9 +171,9 @@ def _adopt(book: Book, run: TeamRun, *, now: int) -> None:
     book.records[run.uid] = record
 
 
-def _new_record(run: TeamRun, *, start: int, now: int) -> Reservation:
-    before, _ = spent_until(run.ledger, start)
-    spent = max(0, run.spent_at(now) - before)
+def _new_record(run: TeamRun, *, start: int) -> Reservation:
+    before = run.spent_by(start).micro_usd
+    spent = max(0, run.spent_micro_usd - before)
     return Reservation(
         uid=run.uid,
         name=run.name,
@@ -197,12 +196,12 @@ def _in_turn(books: Sequence[Book], runs: Sequence[TeamRun]) -> list[TeamRun]:
     return sorted(wanting, key=lambda run: (not is_half_granted(run), run.created_at, run.uid))
 
 
-def _grant(books: Sequence[Book], run: TeamRun, *, now: int) -> None:
+def _grant(books: Sequence[Book], run: TeamRun) -> None:
     """Promise a run what it wants in all of its budgets, or in none."""
     missing: list[tuple[Book, Reservation, int]] = []
     for book in books:
         record = book.records.get(run.uid)
-        wanted = _wanted(record, run, start=book.window_start, now=now)
+        wanted = _wanted(record, run, start=book.window_start)
         more = wanted.reserved_micro_usd - (record.reserved_micro_usd if record is not None else 0)
         if record is None or record.settled or more > 0:
             missing.append((book, wanted, more))
@@ -214,10 +213,10 @@ def _grant(books: Sequence[Book], run: TeamRun, *, now: int) -> None:
             book.records[run.uid] = wanted
 
 
-def _wanted(record: Reservation | None, run: TeamRun, *, start: int, now: int) -> Reservation:
+def _wanted(record: Reservation | None, run: TeamRun, *, start: int) -> Reservation:
     """Return a run's record as it would be with all that the run's limit lets it spend."""
     if record is None:
-        return _new_record(run, start=start, now=now)
+        return _new_record(run, start=start)
     limit = run.limit_micro_usd - record.spent_before_micro_usd
     return record.model_copy(
         update={

@@ -16,7 +16,17 @@ from rft_operator.domain.bill import bill
 from rft_operator.domain.draft import Draft, condition_of, is_true
 from rft_operator.domain.money import micro_usd, usd_display
 from rft_operator.domain.team import begin_of
-from rft_operator.domain.team_run import ASKING, BILL_CLOSED, EXHAUSTED, WAITING, free_micro_usd, selects, spent_until
+from rft_operator.domain.team_run import (
+    ASKING,
+    BILL_CLOSED,
+    EXHAUSTED,
+    WAITING,
+    Known,
+    bill_until,
+    free_micro_usd,
+    metered_until,
+    selects,
+)
 from rft_operator.domain.timestamps import epoch
 
 
@@ -104,8 +114,12 @@ def _wanted(draft: Draft, claim: Claim) -> int:
     limit, record = micro_usd(draft.spec.budget.limit_usd), claim.record
     if record is not None:
         return max(0, limit - record.spent_before_micro_usd - record.reserved_micro_usd)
-    before, _ = spent_until(draft.recorded.ledger, begin_of(claim.budget, draft.now))
-    return max(0, limit - before)
+    return max(0, limit - _known(draft, begin_of(claim.budget, draft.now)).micro_usd)
+
+
+def _known(draft: Draft, at: int) -> Known:
+    """Return what is on record of the bill at a past instant."""
+    return bill_until(draft.recorded.ledger, at, metered_until=metered_until(draft.recorded))
 
 
 def _numbers(draft: Draft, claim: Claim, *, poor: bool) -> str:
@@ -172,7 +186,7 @@ def is_booked(draft: Draft) -> bool:
         if start is None:
             return False
         if record is None:
-            if spent_until(ledger, epoch(start))[0] != spent:
+            if bill_until(ledger, epoch(start), metered_until=None).micro_usd != spent:
                 return False
         elif not record.settled or record.spent_before_micro_usd + record.spent_micro_usd != spent:
             return False
@@ -193,13 +207,11 @@ def hold_after(draft: Draft) -> int | None:
 
     Once an entry is folded its times are lost, so the budget must have the bill at its window's beginning first.
     """
-    ledger, holds = draft.recorded.ledger, []
+    holds = []
     for claim in claims(draft):
-        start = begin_of(claim.budget, draft.now)
-        before, exact = spent_until(ledger, start)
-        status = claim.budget.status
-        seen = status.window_start is not None and epoch(status.window_start) == start
-        record = claim.record
-        if not seen or (exact and record is not None and record.spent_before_micro_usd != before):
+        start, record, seen = begin_of(claim.budget, draft.now), claim.record, claim.budget.status.window_start
+        known = _known(draft, start)
+        stale = record is not None and (not known.complete or record.spent_before_micro_usd != known.micro_usd)
+        if seen is None or epoch(seen) != start or (stale and not known.lost):
             holds.append(start)
     return min(holds, default=None)

@@ -12,7 +12,7 @@ from rft_operator.api.ledger import Ledger
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import ConditionStatus, ConditionType, Status
 from rft_operator.api.team import FinetuneBudget, Selector, SelectorExpression, SelectorOperator
-from rft_operator.domain.bill import bill, bill_at
+from rft_operator.domain.bill import Share, bill, bill_at
 from rft_operator.domain.draft import condition_of, is_true
 from rft_operator.domain.facts import FINALIZER
 from rft_operator.domain.money import micro_usd
@@ -40,6 +40,8 @@ class TeamRun:
     limit_micro_usd: int
     """spec.budget.limitUSD."""
     ledger: Ledger
+    metered_until: int | None
+    """When the ledger was last compared with the pods."""
     accepted: bool
     """It was let in; it may have GPU pods at any time."""
     asks: bool
@@ -52,9 +54,14 @@ class TeamRun:
     """It holds no GPU, and its next pods will be made under the spec's present limit."""
     deleting: bool
 
-    def spent_at(self, now: int) -> int:
-        """Return its bill in micro-dollars."""
-        return bill(self.ledger, now=now).spent_micro_usd
+    @property
+    def spent_micro_usd(self) -> int:
+        """Return its bill as it was last metered: a pod that still counts as open may have ended since."""
+        return bill(self.ledger, now=self.metered_until or 0).spent_micro_usd
+
+    def spent_by(self, at: int) -> Known:
+        """Return its bill as it was at a past instant."""
+        return bill_until(self.ledger, at, metered_until=self.metered_until)
 
 
 def team_run(resource: ReasoningFinetune) -> TeamRun:
@@ -72,6 +79,7 @@ def team_run(resource: ReasoningFinetune) -> TeamRun:
         generation=meta.generation,
         limit_micro_usd=micro_usd(resource.spec.budget.limit_usd),
         ledger=status.ledger,
+        metered_until=metered_until(status),
         accepted=status.start_time is not None,
         asks=not deleting and _asks(status, over=over),
         started=FINALIZER in meta.finalizers or bool(gpu_attempts) or status.ledger != Ledger(),
@@ -81,6 +89,11 @@ def team_run(resource: ReasoningFinetune) -> TeamRun:
         and all(each.end_time is not None for each in gpu_attempts),
         deleting=deleting,
     )
+
+
+def metered_until(status: Status) -> int | None:
+    """Return when a run's ledger was last compared with its pods."""
+    return epoch(status.usage.metered_until) if status.usage.metered_until is not None else None
 
 
 def _asks(status: Status, *, over: bool) -> bool:
@@ -95,14 +108,26 @@ def _has_reason(status: Status, type_: ConditionType, reasons: frozenset[str] | 
     return found is not None and found.reason in reasons
 
 
-def spent_until(ledger: Ledger, at: int) -> tuple[int, bool]:
-    """Return the bill as it was at ``at``, and whether it is exact.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of a bill at a past instant; where it is not all, it is a lower bound: a budget errs high."""
 
-    Where something that ended later is folded already it is a lower bound: a budget errs high.
-    """
-    exact = ledger.folded_until is None or epoch(ledger.folded_until) <= at
-    known = ledger if exact else ledger.model_copy(update={"totals": []})
-    return bill_at(known, at).spent_micro_usd, exact
+    micro_usd: int
+    complete: bool
+    """The run was looked at since, so that every pod that had ended by then is known to have."""
+    lost: bool
+    """Something that ended later is folded already, and its times with it: it will never be known better."""
+
+
+def bill_until(ledger: Ledger, at: int, *, metered_until: int | None) -> Known:
+    """Return the bill as it was at ``at``; ``metered_until`` is when the ledger was last compared with the pods."""
+    lost = ledger.folded_until is not None and epoch(ledger.folded_until) > at
+    complete = not ledger.open or (metered_until is not None and metered_until >= at)
+    closed = ledger.model_copy(update={"open": [], **({"totals": []} if lost else {})})
+    held = Ledger(open=ledger.open)
+    proven = at if complete else min(at, metered_until or 0)
+    amount = bill_at(closed, at).amount + bill_at(held, proven).amount
+    return Known(micro_usd=Share(amount=amount).micro_usd, complete=complete, lost=lost)
 
 
 def selects(selector: Selector | None, labels: Mapping[str, str]) -> bool:

@@ -163,8 +163,6 @@ class TeamKeeper:
             again = await self._write(book.budget, statement(book, now=now), now=now)
             if again is not None:
                 due.append(again)
-        if any(run is not None and run.ledger.open for run in runs.values()):
-            due.append(now + self._refresh_seconds)
         return max(0, min(due) - now) if due else None
 
     async def _write(self, budget: FinetuneBudget, new: Statement, *, now: int) -> int | None:
