@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from rft_local.cluster import Cluster
+from rft_operator.api.status import Status
+from rft_operator.domain.timestamps import epoch
 from support.builders import merged
 from support.finetune import SHORT, Finetune, attempts, condition, holds
+from support.polling import eventually
 
 MICRO_USD_PER_GPU_HOUR = 2_950_000
+
+
+SCARCE = merged(
+    SHORT,
+    {
+        # $36 per GPU-hour is one cent per second and GPU: $1.20 for the evaluation, $0.80 for a stop, 90 s to train.
+        "budget": {"limitUSD": "3.80", "usdPerGpuHour": 36},
+        "evaluation": {"maxSeconds": 60},
+        "training": {"maxSteps": 20_000},
+        "checkpoint": {"everySteps": 50, "graceSeconds": 10},
+    },
+)
+"""A run whose money ends in mid-training."""
 
 
 def billed(finetune: Finetune) -> int:
@@ -22,7 +39,7 @@ def priced(gpu_seconds: int) -> int:
 
 
 async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_killed_in_mid_training(
-    finetune: Finetune,
+    finetune: Finetune, tmp_path: Path
 ) -> None:
     finetune.apply()
     await finetune.until_step(150)
@@ -44,6 +61,9 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
     assert status.usage.gpu_seconds == billed(finetune)
     assert status.cost.spent_micro_usd == priced(billed(finetune))
     assert status.restarts.total == 0
+    audited = finetune.audit(tmp_path)
+    assert (audited["gpuSeconds"], audited["spentUSD"]) == (status.usage.gpu_seconds, status.cost.spent_usd)
+    assert {pod["endBasis"] for pod in audited["pods"]} == {"phaseWritten"}
 
     stages = list(dict.fromkeys(each.stage for each in finetune.seen))
     assert [stage for stage in stages if stage in ("Preparing", "Training", "Evaluating")] == [
@@ -116,29 +136,83 @@ async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_swit
     assert status.cost.spent_micro_usd == priced(status.usage.gpu_seconds)
 
 
-async def test_checkpoint_is_evaluated_and_training_goes_on_when_the_budget_ends_and_is_raised(
-    finetune: Finetune,
-) -> None:
-    # $36 per GPU-hour is one cent per second and GPU: $1.20 for the evaluation, $0.80 for a stop, 90 s to train.
-    finetune.apply(
-        **merged(SHORT, {"evaluation": {"maxSeconds": 60}, "training": {"maxSteps": 20_000}}),
-        checkpoint={"everySteps": 50, "graceSeconds": 10},
-        budget={"limitUSD": "3.80", "usdPerGpuHour": 36},
-    )
-    status = await finetune.until(lambda status: holds(status, "Failed"), what="the budget's end", seconds=300)
+async def until_money_ends(finetune: Finetune) -> Status:
+    """Wait for the end of a run of SCARCE that nobody helps."""
+    return await finetune.until(lambda status: holds(status, "Failed"), what="the budget's end", seconds=300)
+
+
+def kept_its_limit(status: Status, finetune: Finetune) -> None:
+    """The limit held; what was trained is saved and evaluated."""
     failed = condition(status, "Failed")
     assert failed is not None
     assert failed.reason == "BudgetExhausted"
-    assert not holds(status, "Complete")
     assert holds(status, "CheckpointValid")
-    assert attempts(status, "train")[0].outcome == "Drained"
-    assert attempts(status, "evaluate")[0].outcome == "Succeeded"
     assert status.checkpoint is not None
     assert 0 < status.checkpoint.step < 20_000
-    assert status.checkpoint.step == attempts(status, "train")[0].end_step, "the checkpoint is of the last step"
+    assert attempts(status, "train")[0].outcome == "Drained"
+    assert attempts(status, "evaluate")[0].outcome == "Succeeded"
     assert status.evaluation is not None
-    assert status.cost.spent_micro_usd <= 3_800_000
-    assert status.cost.spent_micro_usd == -(-billed(finetune) * 36_000_000 // 3_600)
+    assert status.cost.spent_micro_usd == -(-billed(finetune) * 36_000_000 // 3_600) <= 3_800_000
+    assert status.cost.overshoot_usd == "0.000000"
+
+
+async def test_limit_holds_when_the_operator_is_gone_for_good_before_the_stop_line(
+    finetune: Finetune, machines: Cluster, tmp_path: Path
+) -> None:
+    finetune.apply(**SCARCE)
+    await finetune.until_step(20)
+    uids = [finetune.pod(stage="train", rank=rank)["metadata"]["uid"] for rank in (0, 1)]
+    finetune.product.scale_operator(0)
+    try:
+
+        async def ended() -> bool:
+            return not finetune.trainer_runs(machines, uids)
+
+        await eventually(ended, what="the kubelet to end the pods at their deadline", seconds=200)
+    finally:
+        finetune.product.scale_operator(1)
+    status = await until_money_ends(finetune)
+    assert attempts(status, "train")[0].reason in ("Drained", "DeadlineExceeded")
+    kept_its_limit(status, finetune)
+    finetune.audit(tmp_path)
+
+
+async def test_limit_holds_when_the_api_server_is_down_at_the_stop_line(
+    finetune: Finetune, machines: Cluster, tmp_path: Path
+) -> None:
+    finetune.apply(**SCARCE)
+    status = await finetune.until_step(20)
+    uids = [finetune.pod(stage="train", rank=rank)["metadata"]["uid"] for rank in (0, 1)]
+    assert status.cost.stop_time is not None
+    stop_line = epoch(status.cost.stop_time)
+
+    async def near() -> bool:
+        return time.time() > stop_line - 5
+
+    async def ended() -> bool:
+        return not finetune.trainer_runs(machines, uids)
+
+    await eventually(near, what="the stop line to come near", seconds=200)
+    machines.fault("stop-apiserver")
+    try:
+        await eventually(ended, what="the kubelet to end the pods without an API server", seconds=60)
+    finally:
+        machines.fault("start-apiserver")
+    status = await until_money_ends(finetune)
+    kept_its_limit(status, finetune)
+    finetune.audit(tmp_path)
+
+
+async def test_checkpoint_is_evaluated_and_training_goes_on_when_the_budget_ends_and_is_raised(
+    finetune: Finetune, tmp_path: Path
+) -> None:
+    finetune.apply(**SCARCE)
+    status = await until_money_ends(finetune)
+    kept_its_limit(status, finetune)
+    assert not holds(status, "Complete")
+    assert status.checkpoint is not None
+    assert status.checkpoint.step == attempts(status, "train")[0].end_step, "the checkpoint is of the last step"
+    finetune.audit(tmp_path)
 
     finetune.edit(budget={"limitUSD": 30})
     finetune.kubectl("wait", "--for=condition=Failed=False", "rft/tiny-local", "--timeout=60s")

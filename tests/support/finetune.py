@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from click.testing import CliRunner
 
 from rft_local.cluster import Cluster
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt, Condition, Status
+from rft_operator.cli.main import main
 from rft_operator.runtime.kube_client import KubeClient
 from support.api_server import ApiServer
 from support.builders import merged
@@ -55,6 +57,20 @@ class Product:
         assert len(found) == 1, found
         found[0].kill()
         found[0].wait(10)
+
+    def catalogue(self) -> str:
+        """Return the admin's price catalogue."""
+        found = self.server.kubectl("-n", "rft-system", "get", "configmap", "rft-operator-prices", "-o", "json").stdout
+        text: str = json.loads(found)["data"]["prices.yaml"]
+        return text
+
+    def scale_operator(self, replicas: int) -> None:
+        """Take the operator away for good, or give it back."""
+        self.server.kubectl("-n", "rft-system", "scale", "deployment/rft-operator", f"--replicas={replicas}")
+        if replicas:
+            self.server.kubectl("-n", "rft-system", "rollout", "status", "deployment/rft-operator", "--timeout=90s")
+        else:
+            self.kill_operator()
 
 
 @dataclass(slots=True)
@@ -149,6 +165,23 @@ class Finetune:
         assert found, "the rank does not run"
         for process in found:
             process.kill()
+
+    def audit(self, folder: Path) -> Any:
+        """Dump the namespace as a user does, and let ``rft audit`` compute its bill; fails unless the status agrees."""
+        dump, prices = folder / "dump.json", folder / "prices.yaml"
+        kinds = "pods,nodes,jobs,reasoningfinetunes"
+        dump.write_text(self.kubectl("get", kinds, "-o", "json", "--show-managed-fields"), encoding="utf-8")
+        arguments = ["audit", "-f", str(dump), "-o", "json"]
+        if self.product.cluster is not None:
+            prices.write_text(self.product.catalogue(), encoding="utf-8")
+            arguments += ["--prices", str(prices)]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def trainer_runs(self, machines: Cluster, uids: Sequence[str]) -> bool:
+        """Tell whether a process of the trainer is left in any of the pods; asks the machines, not the API server."""
+        return any(container_processes(machines.layout, pod_uid=uid, word="rft_trainer") for uid in uids)
 
     async def delete(self) -> None:
         """Delete the run; fails unless nothing of it is left soon after."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,12 +129,52 @@ def test_registration_computes_nothing() -> None:
     def never() -> list[ReasoningFinetune]:
         raise AssertionError("asked for the runs")
 
-    CollectorRegistry().register(
-        RunCollector(resources=never, nodes=list, catalogue=PriceCatalogue, now=lambda: NOW)
-    )
+    CollectorRegistry().register(RunCollector(resources=never, nodes=list, catalogue=PriceCatalogue, now=lambda: NOW))
 
 
 def test_two_operators_fit_into_one_process() -> None:
     one, two = Metrics(), Metrics()
     one.status_writes.inc()
     assert two.registry.get_sample_value("rft_status_writes_total") == 0
+
+
+def test_every_series_is_in_the_reference_and_nothing_else() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `([a-z_]+)` \|", page, flags=re.MULTILINE))
+    metrics = Metrics()
+    it = Scraped(run())
+    families = [*metrics.registry.collect(), *it.registry.collect()]
+    exported = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert documented == exported
+
+
+def test_gpus_are_shown_by_product_and_a_counter_does_not_step_back_when_a_pod_has_just_ended() -> None:
+    it = Scraped(run(ledger={"open": [entry("b", gpus=8)]}))
+    it.nodes = [NodeFacts(name="node-1", labels={"nvidia.com/gpu.product": "H100"}, gpus={}, ready=True)]
+    held = it.value("reasoning_finetune_gpus_allocated", gpu_product="H100", capacity_type="")
+    assert held == 8
+    before = it.value("reasoning_finetune_gpu_seconds_total", phase="train") or 0
+    it.runs = [run(ledger={"uncounted": [entry("b", gpus=8, end="00:59:55")]})]
+    it.now += 1
+    assert (it.value("reasoning_finetune_gpu_seconds_total", phase="train") or 0) >= before
+
+
+def test_age_of_a_price_and_what_is_kept_back_are_shown() -> None:
+    status = {
+        "cost": {"reserveUSD": "3.00", "forecastUSD": "9.50", "usdPerGpuHour": "3.60", "priceSource": "spec"},
+        "attempts": [
+            {"stage": "train", "number": 1, "startTime": "2026-01-01T00:58:00Z", "gpus": 2, "graceSeconds": 300}
+            | {"deadlineSeconds": 3_000}
+        ],
+        "ledger": {"open": [entry("b", gpus=2)]},
+    }
+    it = Scraped(run(**status))
+    it.catalogue, _ = PriceCatalogue.parse(
+        "version: 1\nprices: [{name: a, match: {zone: z}, usdPerHour: 3, asOf: 2026-01-01}]"
+    )
+    assert it.value("reasoning_finetune_reserved_usd", purpose="evaluation") == 3
+    assert it.value("reasoning_finetune_reserved_usd", purpose="checkpoint") == pytest.approx(2 * 3.6 * 300 / 3_600)
+    assert it.value("reasoning_finetune_forecast_usd") == 9.5
+    assert it.value("reasoning_finetune_stop_timestamp_seconds", kind="hard") == epoch("2026-01-01T00:59:00Z") + 3_000
+    asof = it.registry.get_sample_value("reasoning_finetune_price_asof_timestamp_seconds", {"source": "a"})
+    assert asof == epoch("2026-01-01T00:00:00Z")

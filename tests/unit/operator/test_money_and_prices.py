@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.money import micro_usd, usd_display, usd_text
-from rft_operator.domain.prices import PriceCatalogue, rate_of_node, rate_of_pool
+from rft_operator.domain.prices import PriceCatalogue, rate_of_node, rate_of_pool, shared_words
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_operator.errors import PriceCatalogueError
 
@@ -150,3 +152,47 @@ def test_entry_is_left_out_and_named_when_it_is_wrong(row: str, words: str) -> N
 def test_catalogue_is_refused_when_it_is_unreadable_as_a_whole(text: str) -> None:
     with pytest.raises(PriceCatalogueError):
         PriceCatalogue.parse(text)
+
+
+def test_spot_price_above_the_on_demand_price_is_left_out_as_a_mistake() -> None:
+    found, problems = PriceCatalogue.parse(
+        """version: 1
+prices:
+- {name: on-demand, match: {instanceType: p5, capacityType: on-demand}, usdPerHour: "6.88"}
+- {name: spot, match: {instanceType: p5, capacityType: spot}, usdPerHour: "68.80"}
+- {name: other-spot, match: {instanceType: p4, capacityType: spot}, usdPerHour: "9"}
+"""
+    )
+    assert [entry.name for entry in found.entries] == ["on-demand", "other-spot"]
+    assert problems == ("spot: usdPerHour 68.80 for spot is above the on-demand price of on-demand",)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB-MIG-1g.5gb"}, "slices of a GPU"),
+        ({"nvidia.com/gpu.product": "Tesla-T4-SHARED", "nvidia.com/gpu.replicas": "4"}, "shared by 4 pods"),
+        ({"nvidia.com/gpu.replicas": "1"}, None),
+    ],
+)
+def test_shared_gpus_have_no_catalogue_price_but_one_that_a_user_names(
+    labels: dict[str, str], words: str | None
+) -> None:
+    prices = catalogue('{name: a, match: {instanceType: p5}, usdPerHour: "6.88"}')
+    shared = a_node(**P5, **labels)
+    said = shared_words(shared)
+    assert said is words is None or (said is not None and words is not None and words in said)
+    rate = rate_of_node(shared, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT)
+    assert (rate is None) is (words is not None)
+    assert rate_of_node(shared, gpu_resource=GPU, spec_price="1.50", catalogue=prices, at=AT) is not None
+
+
+def test_example_list_is_usable_and_says_where_each_price_is_from() -> None:
+    text = (Path(__file__).resolve().parents[3] / "examples" / "prices.yaml").read_text(encoding="utf-8")
+    found, problems = PriceCatalogue.parse(text)
+    assert not problems
+    assert text.startswith("# AN EXAMPLE")
+    assert all(entry.source and entry.as_of_epoch for entry in found.entries)
+    h100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "pool": "nebius"}
+    before, after = (found.lookup(h100, at=epoch(f"2026-{day}T00:00:00Z")) for day in ("08-31", "09-01"))
+    assert (before and before.usd_per_hour, after and after.usd_per_hour) == ("2.95", "3.85")
