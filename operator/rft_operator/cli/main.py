@@ -60,7 +60,7 @@ def watch(name: str, namespace: str | None, kubeconfig: Path | None, timeout_sec
     """Follow a run until it ends; exit code 1 if it failed, 2 if it cannot be followed."""
     from rft_operator.cli.report import report
     from rft_operator.cli.watch import connect, follow
-    from rft_operator.domain.ending import has_failed
+    from rft_operator.domain.draft import has_failed
 
     async def go() -> bool:
         kube, home = await connect(kubeconfig)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rft_operator.api import KIND
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.cli.report import summary_line
-from rft_operator.domain.ending import is_over
+from rft_operator.domain.draft import is_over
 from rft_operator.errors import InvalidResource, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.kube import Kube

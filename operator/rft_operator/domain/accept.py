@@ -9,8 +9,10 @@ from __future__ import annotations
 from rft_operator.api.status import ConditionStatus, ConditionType
 from rft_operator.domain.budget import admit
 from rft_operator.domain.draft import Draft
+from rft_operator.domain.estimate import Estimate
+from rft_operator.domain.expect import expectation, expected_micro_usd, tight, too_big
 from rft_operator.domain.facts import ChildKind
-from rft_operator.domain.money import usd_display
+from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, terms_of
 from rft_operator.domain.prices import shared_words, unpriced_nodes
 from rft_operator.domain.resolve import resolve
@@ -60,6 +62,14 @@ def accept(draft: Draft, money: Money) -> None:
     if not admission.ok:
         _refuse(draft, "BudgetInsufficient", admission.message, retry_seconds=None)
         return
+    try:
+        expected = expectation(draft, money.rate)
+    except InvalidResource as error:
+        _refuse(draft, error.reason, str(error), retry_seconds=None)
+        return
+    if expected is not None and (words := too_big(expected)) is not None:
+        _refuse(draft, "OutOfMemory", words, retry_seconds=PRICE_RETRY_SECONDS)
+        return
     wait = unreserved(draft)
     if wait is not None:
         _refuse(draft, wait.reason, wait.message, retry_seconds=None)
@@ -70,6 +80,18 @@ def accept(draft: Draft, money: Money) -> None:
     draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
     draft.update(start_time=draft.now_text)
     draft.emit("Normal", "Accepted", message)
+    if expected is not None:
+        _take_estimate(draft, expected)
+
+
+def _take_estimate(draft: Draft, expected: Estimate) -> None:
+    """Forecast from the estimate until the trainer reports; say so if memory may be short."""
+    micro = expected_micro_usd(expected)
+    if micro is not None:
+        draft.update(cost=draft.status.cost.model_copy(update={"forecast_usd": usd_text(micro)}))
+    warning = tight(expected)
+    if warning is not None:
+        draft.emit("Warning", "MemoryMayBeShort", warning)
 
 
 def _strangers(draft: Draft) -> list[str]:

@@ -126,3 +126,18 @@ def is_true(status: Status, type_: ConditionType) -> bool:
     """Return whether a condition of a status is True."""
     found = condition_of(status, type_)
     return found is not None and found.status is ConditionStatus.TRUE
+
+
+def has_failed(status: Status) -> bool:
+    """Return whether a run failed for good."""
+    return is_true(status, ConditionType.FAILED)
+
+
+def is_over(status: Status) -> bool:
+    """Return whether a run completed or failed."""
+    return is_true(status, ConditionType.COMPLETE) or has_failed(status)
+
+
+def finished(draft: Draft) -> bool:
+    """Return whether the run completed or failed."""
+    return is_over(draft.status)

@@ -6,10 +6,10 @@ and it always goes: a node that never answers again does not hold it up.
 
 from __future__ import annotations
 
-from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage, Status
+from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.bill import hours_text
-from rft_operator.domain.draft import Draft, condition_of, is_true
+from rft_operator.domain.draft import Draft, condition_of, is_over
 from rft_operator.domain.facts import FINALIZER, ChildKind
 from rft_operator.domain.gang import silence_of
 from rft_operator.domain.ledger import written_off
@@ -22,21 +22,6 @@ from rft_operator.domain.timestamps import epoch
 
 WANT_OF_MONEY = frozenset({"BudgetExhausted", "EvaluationReserveExhausted"})
 """Reasons of Failed that a raised limit undoes."""
-
-
-def has_failed(status: Status) -> bool:
-    """Return whether a run failed for good."""
-    return is_true(status, ConditionType.FAILED)
-
-
-def is_over(status: Status) -> bool:
-    """Return whether a run completed or failed."""
-    return is_true(status, ConditionType.COMPLETE) or has_failed(status)
-
-
-def finished(draft: Draft) -> bool:
-    """Return whether the run completed or failed."""
-    return is_over(draft.status)
 
 
 def revivable(draft: Draft) -> bool:

@@ -14,8 +14,8 @@ from rft_operator.domain.accept import accept
 from rft_operator.domain.actions import Apply, Delete, Plan, SetFinalizers
 from rft_operator.domain.attempts import begin, budget_stop, complete, conclude, fail, provide, stop_if_needed
 from rft_operator.domain.budget import Admission, admit
-from rft_operator.domain.draft import Draft
-from rft_operator.domain.ending import delete, finished, rest, revivable, revive
+from rft_operator.domain.draft import Draft, finished
+from rft_operator.domain.ending import delete, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind
 from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, stray_jobs
 from rft_operator.domain.ledger import releasable

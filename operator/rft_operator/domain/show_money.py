@@ -10,8 +10,8 @@ from rft_operator.api.ledger import WasteReason
 from rft_operator.api.status import ConditionType, Cost, StageUsage, Usage, WasteUsage
 from rft_operator.domain.bill import hours_text
 from rft_operator.domain.budget import forecast_micro_usd, thresholds_crossed
-from rft_operator.domain.draft import Draft
-from rft_operator.domain.money import usd_display, usd_text
+from rft_operator.domain.draft import Draft, is_over
+from rft_operator.domain.money import micro_usd, usd_display, usd_text
 from rft_operator.domain.money_state import Money
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
@@ -75,14 +75,16 @@ def show_risk(draft: Draft, money: Money) -> None:
 
 
 def forecast_of(draft: Draft, money: Money) -> int | None:
-    """Return micro-dollars at the end of the run if it goes on as now; None while nothing was reported."""
+    """Return micro-dollars at the end of the run if it goes on as now; the last forecast while nothing is reported."""
+    if is_over(draft.status):
+        return None
     attempt, progress = draft.open_attempt(), draft.status.progress
-    if attempt is None:
-        return None
-    if progress is None or (progress.stage, progress.attempt) != (attempt.stage, attempt.number):
-        return None
+    former = draft.status.cost.forecast_usd
+    last = micro_usd(former) if former is not None else None
+    if attempt is None or progress is None or (progress.stage, progress.attempt) != (attempt.stage, attempt.number):
+        return last
     if progress.eta_seconds is None or not money.bill.rate:
-        return None
+        return last
     elapsed = draft.now - epoch(progress.last_report_time)
     reserve = 0 if attempt.stage == Stage.EVALUATE else money.reserve_micro_usd
     return forecast_micro_usd(

@@ -160,7 +160,7 @@ def test_gpus_are_shown_by_product_and_a_counter_does_not_step_back_when_a_pod_h
 
 
 def test_age_of_a_price_and_what_is_kept_back_are_shown() -> None:
-    status = {
+    status: dict[str, Any] = {
         "cost": {"reserveUSD": "3.00", "forecastUSD": "9.50", "usdPerGpuHour": "3.60", "priceSource": "spec"},
         "attempts": [
             {"stage": "train", "number": 1, "startTime": "2026-01-01T00:58:00Z", "gpus": 2, "graceSeconds": 300}

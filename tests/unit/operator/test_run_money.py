@@ -305,3 +305,60 @@ async def test_time_of_a_drain_is_waste_and_what_it_saved_is_not_lost() -> None:
     await world.after(1)
     await world.after(1)
     assert waste(world) == {"terminating": 2 * 25}
+
+
+# -- what is known before the first report ------------------------------------------------------------------------
+
+
+def published(*, product: str = "NVIDIA-H100-80GB-HBM3", **spec: Any) -> World:
+    """Return a world in which model, data and GPU of a run are known."""
+    changes: dict[str, Any] = {
+        "model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"},
+        "dataset": {"uri": "hf://NovaSky-AI/Sky-T1_data_17k", "format": "sky-t1", "maxSamples": None},
+        "training": {"globalBatchSize": 96, "microBatchSize": 1},
+        "resources": {"nodes": 1, "gpusPerNode": 8},
+        "budget": {"limitUSD": 1_000, "usdPerGpuHour": "2.95"},
+    } | spec
+    world = World(nodes=1, **changes)
+
+    def equip(obj: dict[str, Any]) -> None:
+        obj["metadata"]["labels"]["nvidia.com/gpu.product"] = product
+
+    world.kube.patch("Node", "", "node-1", equip)
+    return world
+
+
+async def test_estimate_is_the_forecast_until_the_trainer_reports() -> None:
+    world = published()
+    await world.settle()
+    assert world.condition("Accepted").status == "True"
+    forecast = float(world.status.cost.forecast_usd)
+    assert 20 < forecast < 400
+    assert world.condition("WithinBudget").reason == "WithinLimit"
+    await world.after(600)
+    assert float(world.status.cost.forecast_usd) == forecast
+
+
+async def test_run_starts_and_its_user_is_warned_when_the_estimate_is_above_the_limit() -> None:
+    world = published(budget={"limitUSD": 15, "usdPerGpuHour": "2.95"})
+    await world.settle()
+    assert world.condition("Accepted").status == "True"
+    assert world.condition("WithinBudget").reason == "ForecastOverLimit"
+    assert world.reasons().count("ForecastOverLimit") == 1
+
+
+async def test_run_whose_model_cannot_fit_is_refused_with_what_would_help() -> None:
+    world = published(model={"uri": "hf://Qwen/Qwen2.5-32B-Instruct"}, product="NVIDIA-L4")
+    await world.settle()
+    accepted = world.condition("Accepted")
+    assert (accepted.status, accepted.reason) == ("False", "OutOfMemory")
+    assert "on each of 8 GPUs" in accepted.message
+    assert "training.deepspeed.offload" in accepted.message
+    assert not world.kube.find("Job")
+
+
+async def test_nothing_is_expected_of_a_gpu_that_nobody_knows() -> None:
+    world = published(product="Tesla-K80")
+    await world.settle()
+    assert world.condition("Accepted").status == "True"
+    assert world.status.cost.forecast_usd is None
