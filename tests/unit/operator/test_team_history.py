@@ -56,14 +56,16 @@ class History(RuleBasedStateMachine):
         second=st.booleans(),
         dollars=st.lists(DOLLARS, max_size=3),
         depth=st.integers(0, 4),
+        until_midnight=st.sampled_from([DAY, 1_500, 300]),
     )
-    def begin(self, window: str, limit: int, second: bool, dollars: list[int], depth: int) -> None:
+    def begin(self, window: str, limit: int, second: bool, dollars: list[int], depth: int, until_midnight: int) -> None:
         budgets = [team_budget("team", limitUSD=limit, window=window)]
         if second:
             budgets.append(team_budget("all", limitUSD=limit + 2, window="day"))
 
         async def build() -> None:
             self.it = TeamMachine(*budgets)
+            self.it.pass_time(DAY - until_midnight)
             await self.it.settle()
             for name, amount in zip("abc", dollars, strict=False):
                 self.it.user_applies(name, amount)
@@ -118,9 +120,10 @@ class History(RuleBasedStateMachine):
         fault = Fault(ERRORS[error](), after and error != "conflict")
         self.it.kube.schedule += [*([None] * skipped), fault]
 
-    @rule(name=NAMES)
-    def operator_looks_at_a_run(self, name: str) -> None:
-        self.drive(self.it.look(name))
+    @rule(name=NAMES, times=st.sampled_from([1, 1, 6]))
+    def operator_looks_at_a_run(self, name: str, times: int) -> None:
+        for _ in range(times):
+            self.drive(self.it.look(name))
 
     @rule()
     def operator_settles(self) -> None:
