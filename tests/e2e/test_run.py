@@ -142,7 +142,7 @@ async def until_money_ends(finetune: Finetune) -> Status:
 
 
 def kept_its_limit(status: Status, finetune: Finetune) -> None:
-    """The limit held; what was trained is saved and evaluated."""
+    """The limit held, as the witness saw it; what was trained is saved and evaluated."""
     failed = condition(status, "Failed")
     assert failed is not None
     assert failed.reason == "BudgetExhausted"

@@ -70,6 +70,8 @@ class Kubelet:
         self._namespace = namespace
         self.nodes = [f"{namespace}-{index + 1}" for index in range(nodes)]
         self.manner = drains()
+        self.silent: set[str] = set()
+        """Nodes whose kubelet says and does nothing any more."""
         self._stopping = asyncio.Event()
 
     # -- nodes ------------------------------------------------------------------------------------------------
@@ -100,6 +102,17 @@ class Kubelet:
         for name in self.nodes:
             await self._core.patch_node(name, {"spec": {"unschedulable": wanted}}, _content_type=PATCH)
 
+    async def silence(self, name: str) -> None:
+        """A node is powered off; the control plane has noticed."""
+        self.silent.add(name)
+        unknown = {"type": "Ready", "status": "Unknown", "lastTransitionTime": _now()}
+        await self._core.patch_node_status(name, {"status": {"conditions": [unknown]}}, _content_type=PATCH)
+
+    async def remove_node(self, name: str) -> None:
+        """An admin, or the cloud, takes a node away for good."""
+        self.silent.add(name)
+        await self._kube.delete(kind="Node", namespace="", name=name)
+
     async def run(self) -> None:
         """Renew the nodes' leases and end deleted pods, until :meth:`stop`."""
         async with asyncio.TaskGroup() as group:
@@ -119,7 +132,7 @@ class Kubelet:
                 await asyncio.wait_for(self._stopping.wait(), every_seconds)
 
     async def _beat(self) -> None:
-        for name in self.nodes:
+        for name in (each for each in self.nodes if each not in self.silent):
             lease = dict(await self._kube.read(kind="Lease", namespace=LEASES, name=name))
             await self._kube.replace({**lease, "spec": {**lease["spec"], "renewTime": _now()}})
             found = await self._kube.get(kind="Node", namespace=None, name=name)
@@ -130,7 +143,9 @@ class Kubelet:
 
     async def _obey(self) -> None:
         for pod in await self._kube.list(kind="Pod", namespace=self._namespace):
-            if pod["metadata"].get("deletionTimestamp") and pod["spec"].get("nodeName") and not is_terminal(pod):
+            node_name = pod["spec"].get("nodeName")
+            answers = node_name and node_name not in self.silent
+            if pod["metadata"].get("deletionTimestamp") and answers and not is_terminal(pod):
                 code, message = self.manner(pod)
                 await self.end(pod, exit_code=code, message=message)
                 await self._remove(pod)
@@ -240,7 +255,12 @@ def _container(state: Mapping[str, Any]) -> dict[str, Any]:
 def _running() -> dict[str, Any]:
     stamp = _now()
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": stamp}
-    return {"phase": "Running", "conditions": [ready], **_container({"running": {"startedAt": stamp}})}
+    return {
+        "phase": "Running",
+        "startTime": stamp,
+        "conditions": [ready],
+        **_container({"running": {"startedAt": stamp}}),
+    }
 
 
 @contextlib.asynccontextmanager

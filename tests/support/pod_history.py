@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+AGAIN_SECONDS = 0.5
 
 
 def _epoch(text: str) -> int:
@@ -38,25 +41,34 @@ class GpuTime:
 
 
 class PodHistory:
-    """Follows all pods of a cluster from start to stop."""
+    """Follows all pods of a cluster from start to stop, and looks again when the API server was away."""
 
     def __init__(self, kubectl: Path, kubeconfig: Path | None) -> None:
-        where = () if kubeconfig is None else ("--kubeconfig", kubeconfig)
+        where = () if kubeconfig is None else ("--kubeconfig", str(kubeconfig))
+        self._command = [str(kubectl), *where, "get", "pods", "-A", "-w", "-o", "json", "--show-managed-fields"]
         self._first_terminal: dict[str, dict[str, Any]] = {}
         self._last: dict[str, dict[str, Any]] = {}
-        self._process = subprocess.Popen(
-            [kubectl, *where, "get", "pods", "-A", "-w", "-o", "json", "--show-managed-fields"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, name="pod-history", daemon=True)
+        self._closed = threading.Event()
+        self._process = self._watch()
+        self._reader = threading.Thread(target=self._follow, name="pod-history", daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
+    def _watch(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def _follow(self) -> None:
+        while True:
+            assert self._process.stdout is not None
+            with self._process.stdout as lines:
+                self._read(lines)
+            self._process.wait()
+            if self._closed.wait(AGAIN_SECONDS):
+                return
+            self._process = self._watch()
+
+    def _read(self, lines: Iterable[str]) -> None:
         decoder, buffer = json.JSONDecoder(), ""
-        for line in self._process.stdout:
+        for line in lines:
             buffer += line
             if line.rstrip() != "}":
                 continue
@@ -73,11 +85,10 @@ class PodHistory:
 
     def close(self) -> None:
         """Stop watching."""
-        self._process.kill()
-        self._process.wait(10)
-        self._reader.join(10)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._closed.set()
+        while self._reader.is_alive():
+            self._process.kill()
+            self._reader.join(AGAIN_SECONDS)
 
     def gpu_time(self, namespace: str) -> list[GpuTime]:
         """Return the GPU time of every pod of a namespace that was bound and requested GPUs."""

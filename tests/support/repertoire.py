@@ -1,7 +1,7 @@
-"""Everything the operator can do to the API server, in the lives of two runs.
+"""Everything the operator can do to the API server, in the lives of three runs.
 
-One is suspended twice, fails for good and is deleted when its time is over; the other loses its finalizer to an
-impatient user, so that the operator finds pods without a run.
+One is suspended twice, has its limit lowered, fails for good and is deleted when its time is over; one loses its
+finalizer to an impatient user, so that the operator finds pods without a run; one loses its nodes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ async def live_every_kind_of_life(kube: KubeClient, kubelet: Kubelet, team: str)
     for run in (ended, orphaned):
         await kubelet.work(Stage.PREPARE, run=run.name)
         await kubelet.start(Stage.TRAIN, run=run.name)
+    await ended.edit(budget={"limitUSD": "5"})
     for attempt in (1, 2):  # twice, so that an Event repeats
         await ended.edit(suspend=True)
         await gone(kubelet, ended, attempt)
@@ -36,6 +37,23 @@ async def live_every_kind_of_life(kube: KubeClient, kubelet: Kubelet, team: str)
     await eventually(lambda: deleted(ended), what="the operator to delete the run after its time to live")
     await eventually(lambda: robbed(orphaned), what="the run to be deleted by force")
     await gone(kubelet, orphaned, 1)
+    await lose_its_nodes(LiveRun(kube, team, "lost"), kubelet)
+
+
+async def lose_its_nodes(run: LiveRun, kubelet: Kubelet) -> None:
+    """The nodes of a run fall silent, so that their leases are read, and go, so that the nodes are."""
+    await run.apply(evaluation=None)
+    await kubelet.work(Stage.PREPARE, run=run.name)
+    pods = await kubelet.start(Stage.TRAIN, run=run.name)
+    await run.until(lambda status: len(status.ledger.open) == len(pods), what="the meter to run")
+    for pod in pods:
+        await kubelet.silence(pod["spec"]["nodeName"])
+    await run.until(lambda status: all(each.disputed_since for each in status.ledger.open), what="a dispute")
+    for pod in pods:
+        await kubelet.remove_node(pod["spec"]["nodeName"])
+    await run.until(lambda status: not status.ledger.open, what="the end of the bill")
+    await run.delete()
+    await eventually(lambda: deleted(run), what="the run to be gone", seconds=GARBAGE_SECONDS)
 
 
 async def references(kube: KubeClient, team: str) -> dict[str, Any]:

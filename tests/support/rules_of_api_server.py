@@ -10,7 +10,7 @@ from typing import Any
 from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.api.crd import RESOURCES, custom_resource_definition
 from rft_operator.api.schema import Schema
-from rft_operator.errors import Conflict, Rejected
+from rft_operator.errors import Conflict, NotFound, Rejected
 
 Object = dict[str, Any]
 
@@ -38,7 +38,7 @@ def check_finalizers(obj: Mapping[str, Any], finalizers: Sequence[str]) -> None:
 def check_deadline(pod: Mapping[str, Any], uid: str, seconds: int) -> None:
     """Refuse the deadline of another pod, and one that is raised: it can only be set or lowered."""
     if pod["metadata"]["uid"] != uid:
-        raise Conflict("Precondition failed: UID in precondition", status=409)
+        raise NotFound("metadata.uid: field is immutable", status=404)
     old = pod["spec"].get("activeDeadlineSeconds")
     if old is not None and seconds > old:
         raise Rejected(f"spec.activeDeadlineSeconds: must be less than or equal to previous value {old}", status=422)

@@ -37,7 +37,7 @@ class Kube(Protocol):
         ...
 
     async def set_deadline(self, *, namespace: str, name: str, uid: str, seconds: int) -> JsonObject:
-        """Lower a pod's activeDeadlineSeconds; Conflict if it is another pod, Rejected if it would be raised."""
+        """Lower a pod's activeDeadlineSeconds; NotFound if it is another pod, Rejected if it would be raised."""
         ...
 
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:

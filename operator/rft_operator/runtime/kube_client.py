@@ -134,15 +134,20 @@ class KubeClient:
 
     async def set_deadline(self, *, namespace: str, name: str, uid: str, seconds: int) -> JsonObject:
         """Lower a pod's activeDeadlineSeconds, if it is still the same pod."""
-        return await self._call(
-            "PATCH",
-            path_of("Pod", namespace, name),
-            kind="Pod",
-            verb="set_deadline",
-            query={"fieldManager": FIELD_MANAGER},
-            body={"metadata": {"uid": uid}, "spec": {"activeDeadlineSeconds": seconds}},
-            content_type=MERGE,
-        )
+        try:
+            return await self._call(
+                "PATCH",
+                path_of("Pod", namespace, name),
+                kind="Pod",
+                verb="set_deadline",
+                query={"fieldManager": FIELD_MANAGER},
+                body={"metadata": {"uid": uid}, "spec": {"activeDeadlineSeconds": seconds}},
+                content_type=MERGE,
+            )
+        except Rejected as error:
+            if "metadata.uid" in str(error):  # another pod has its name
+                raise NotFound(str(error), status=404) from error
+            raise
 
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
         """Delete in the background; nothing happens if it is gone or another object has its name."""

@@ -199,6 +199,31 @@ async def test_deletion_lies_in_the_future_when_the_pod_is_on_a_node(side: Side)
     assert epoch(meta["deletionTimestamp"]) >= epoch(made["metadata"]["creationTimestamp"]) + 120
 
 
+async def test_deletion_says_how_much_grace_it_includes_when_the_pod_is_on_a_node(side: Side) -> None:
+    await side.api.create(side.pod("pod", node="elsewhere", finalizers=(FINALIZER,)))
+    await side.delete("Pod", "pod")
+    assert (await side.get("Pod", "pod"))["metadata"]["deletionGracePeriodSeconds"] == 120
+
+
+async def test_deadline_of_a_pod_is_set_and_lowered_but_never_raised(side: Side) -> None:
+    made = await side.api.create(side.pod("pod"))
+    uid = made["metadata"]["uid"]
+    for seconds in (500, 400):
+        changed = await side.set_deadline("pod", seconds, uid=uid)
+        assert changed["spec"]["activeDeadlineSeconds"] == seconds
+    with pytest.raises(Rejected, match="activeDeadlineSeconds"):
+        await side.set_deadline("pod", 401, uid=uid)
+    assert (await side.get("Pod", "pod"))["spec"]["activeDeadlineSeconds"] == 400
+
+
+async def test_deadline_of_another_pod_of_this_name_is_left_alone(side: Side) -> None:
+    await side.api.create(side.pod("pod"))
+    for name in ("pod", "none"):
+        with pytest.raises(NotFound):
+            await side.set_deadline(name, 400, uid="00000000-0000-4000-8000-000000000000")
+    assert "activeDeadlineSeconds" not in (await side.get("Pod", "pod"))["spec"]
+
+
 async def test_finalizer_is_rejected_when_the_object_is_being_deleted(side: Side) -> None:
     await side.api.create(side.pod("pod", finalizers=(FINALIZER,)))
     await side.delete("Pod", "pod")
