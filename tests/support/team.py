@@ -198,10 +198,8 @@ class TeamWorld(World):
     def _watch(self, kind: str, type_: str, obj: Mapping[str, Any]) -> None:
         if kind != BUDGET_KIND:
             super()._watch(kind, type_, obj)
-        elif type_ == "DELETED":
-            self.budgets.drop(obj)
         else:
-            self.budgets.put(obj)
+            self.keeper.take(self.budgets.drop(obj) if type_ == "DELETED" else self.budgets.put(obj))
 
     async def settle(self, most: int = 60) -> int:
         """Look at every run and at the budgets until nothing is written any more; return the number of writes."""

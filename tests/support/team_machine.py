@@ -83,7 +83,11 @@ class TeamMachine(TeamWorld):
             self.kube.subscribers.append(self._see)
 
     def _watch(self, kind: str, type_: str, obj: Mapping[str, Any]) -> None:
-        if kind not in self.deaf:
+        if kind in self.deaf:
+            return
+        if kind == BUDGET_KIND:  # nobody is woken here: each look is a step of its own
+            self.budgets.put(obj)
+        else:
             super()._watch(kind, type_, obj)
 
     def _see(self, kind: str, type_: str, obj: Mapping[str, Any]) -> None:

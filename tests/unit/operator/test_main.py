@@ -32,12 +32,12 @@ class Cluster:
         self.api = WebApi([self.answer])
         self.lease: dict[str, Any] | None = None
         self.version = 0
-        self.has_crd = True
+        self.missing_crd = "none"
 
     async def answer(self, request: Request) -> web.StreamResponse:
         if "/leases" in request.path:
             return self._lease(request)
-        if "reasoningfinetunes" in request.path and not self.has_crd:
+        if self.missing_crd in request.path:
             return web.json_response({"message": "404 page not found"}, status=404)
         return web.json_response({"items": [], "metadata": {}})
 
@@ -172,9 +172,12 @@ async def test_operator_runs_without_a_lease_when_elections_are_off(
     assert cluster.lease is None
 
 
-async def test_operator_does_not_start_without_its_crd(cluster: Cluster) -> None:
-    cluster.has_crd = False
-    with pytest.raises(ConfigError, match="ReasoningFinetune is not installed: install the Helm chart"):
+@pytest.mark.parametrize(
+    ("plural", "kind"), [("reasoningfinetunes", "ReasoningFinetune"), ("finetunebudgets", "FinetuneBudget")]
+)
+async def test_operator_does_not_start_without_its_crds(cluster: Cluster, plural: str, kind: str) -> None:
+    cluster.missing_crd = plural
+    with pytest.raises(ConfigError, match=f"{kind} is not installed: install the Helm chart"):
         await asyncio.wait_for(amain(), timeout=20)
 
 
