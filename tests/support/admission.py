@@ -34,11 +34,11 @@ class Refusal:
 
 
 class Admission:
-    """Sends ReasoningFinetunes of one namespace to the API server as kubectl does: with strict fields."""
+    """Sends resources of one kind and namespace to the API server as kubectl does: with strict fields."""
 
-    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+    def __init__(self, api: client.ApiClient, namespace: str, *, plural: str = PLURAL) -> None:
         self._objects = client.CustomObjectsApi(api)
-        self._place = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
+        self._place = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": plural}
         self.namespace = namespace
 
     def create(self, manifest: Mapping[str, Any], *, dry_run: bool = True) -> dict[str, Any] | Refusal:

@@ -165,7 +165,7 @@ def test_no_history_promises_a_dollar_twice_or_spends_more_than_a_limit() -> Non
     run_state_machine_as_test(
         History,
         settings=settings(
-            max_examples=200,
+            max_examples=120,
             stateful_step_count=40,
             derandomize=True,
             deadline=None,
