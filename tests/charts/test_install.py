@@ -104,6 +104,7 @@ def test_install_makes_everything_and_says_what_comes_next(helm: Helm, cluster: 
     assert found == {
         *(f"{kind}/{RELEASE}" for kind in ("Deployment", "Service", "ServiceAccount", "NetworkPolicy")),
         *(f"{kind}/{RELEASE}" for kind in ("Role", "RoleBinding")),
+        *(f"{kind}/{NAMESPACE}-{RELEASE}" for kind in ("Role", "RoleBinding")),  # reads the nodes' leases
         f"ConfigMap/{RELEASE}-prices",
         *(f"CustomResourceDefinition/{name}" for name in EVERY_CRD),
         *(f"{kind}/{NAMESPACE}-{RELEASE}" for kind in ("ClusterRole", "ClusterRoleBinding")),
