@@ -1,4 +1,4 @@
-"""Everything the operator can do to the API server, in the lives of three runs.
+"""Everything the operator can do to the API server, in the lives of three runs of a team.
 
 One is suspended twice, has its limit lowered, fails for good and is deleted when its time is over; one loses its
 finalizer to an impatient user, so that the operator finds pods without a run; one loses its nodes.
@@ -16,10 +16,12 @@ from support.kubelet import Kubelet
 from support.live_run import LiveRun
 from support.polling import eventually
 from support.side import GARBAGE_SECONDS
+from support.team import team_budget
 
 
 async def live_every_kind_of_life(kube: KubeClient, kubelet: Kubelet, team: str) -> None:
     """Two runs that between them make the operator do everything it can do."""
+    await kube.create(team_budget(namespace=team))
     ended, orphaned = LiveRun(kube, team, "ended"), LiveRun(kube, team, "orphaned")
     await ended.apply(ttlSecondsAfterFinished=1, evaluation=None, **await references(kube, team))
     await orphaned.apply(evaluation=None)
