@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -339,6 +341,37 @@ def test_deleted_run_keeps_its_share_until_its_bill_is_closed() -> None:
     assert ring.record("a").reserved_micro_usd == 40 * DOLLAR  # type: ignore[union-attr]
     ring.settle(replace(going, ledger=burning(end=START + 20), final=True), now=START + 30)
     assert shown(ring.record("a")) == (20 * GPU_SECOND, 20 * GPU_SECOND, 0)
+
+
+def test_worked_example_of_the_docs_is_what_is_computed() -> None:
+    def at(clock: str, day: int = 0) -> int:
+        hour, minute = clock.split(":")
+        return START + day * DAY + int(hour) * 3_600 + int(minute) * 60
+
+    def held(gpus: int, start: str, end: str | None = None) -> Ledger:
+        found = entry(start=at(start), end=at(end) if end else None, gpus=gpus)
+        return Ledger(uncounted=[found]) if end else Ledger(open=[found])
+
+    ring = Ring(budget(limitUSD=100, window="day"))
+    a, b, c = (asking(name, dollars=limit, created_at=at("08:00")) for name, limit in (("a", 60), ("b", 60), ("c", 25)))
+    table = [ring.settle(a, now=at("08:00")).dollars()]
+    a = replace(a, accepted=True, asks=False, started=True)
+    table.append(ring.settle(a, b, c, now=at("08:05")).dollars())
+    c = replace(c, accepted=True, asks=False)
+    a = replace(a, ledger=held(8, "08:10"))
+    table.append(ring.settle(a, b, c, now=at("09:10")).dollars())
+    a = replace(a, ledger=held(8, "08:10", "09:10"), final=True)
+    table.append(ring.settle(a, b, c, now=at("09:10")).dollars())
+    b = replace(b, limit_micro_usd=45 * DOLLAR)
+    table.append(ring.settle(a, b, c, now=at("09:30")).dollars())
+    table.append(ring.settle(b, c, now=at("10:00")).dollars())
+    b = replace(b, accepted=True, asks=False, ledger=held(4, "22:00"))
+    c = replace(c, ledger=held(2, "12:00", "13:00"), final=True)
+    table.append(ring.settle(b, c, now=at("23:00")).dollars())
+    table.append(ring.settle(b, c, now=at("00:00", day=1)).dollars())
+    docs = (Path(__file__).resolve().parents[3] / "docs" / "team-budgets.md").read_text(encoding="utf-8")
+    assert table == re.findall(r"\| (\$[0-9.]+) \| (\$[0-9.]+) \| (\$[0-9.]+) \|$", docs, flags=re.MULTILINE)
+    assert len(table) == 8
 
 
 # -- what is shown ------------------------------------------------------------------------------------------------
