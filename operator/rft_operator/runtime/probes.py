@@ -22,6 +22,7 @@ class Probes:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._scraping = asyncio.Lock()
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -32,7 +33,9 @@ class Probes:
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        body = generate_latest(self._runtime.metrics.registry)
+        # The series of a thousand runs take some tenths of a second: the event loop must turn meanwhile.
+        async with self._scraping:
+            body = await asyncio.to_thread(generate_latest, self._runtime.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _live(self, _: web.Request) -> web.Response:
@@ -41,8 +44,7 @@ class Probes:
         if silent > STUCK_SECONDS:
             return web.Response(status=500, text=f"the event loop has not turned for {silent:.0f} s\n")
         if runtime.leading:
-            swept = runtime.metrics.registry.get_sample_value("rft_last_sweep_timestamp_seconds") or 0
-            age = runtime.kube.clock.now() - swept
+            age = runtime.kube.clock.now() - runtime.swept_at
             if age > MISSED_SWEEPS * runtime.config.sweep_seconds:
                 return web.Response(status=500, text=f"the last sweep is {age:.0f} s old\n")
         return web.Response(text="ok\n")
