@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from rft_operator.api import API_VERSION, KIND
+from rft_operator.api import API_VERSION, BUDGET_KIND, KIND
 from rft_operator.domain.facts import FINALIZER
 from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import Conflict, NotFound, Rejected
 from support.fake_kube import FakeKube
 from support.polling import eventually
 from support.side import GARBAGE_SECONDS, LABEL, Side, owned, version
+from support.team import team_budget
 
 RUNNING = {"stage": "Training", "restarts": {"total": 1}}
 
@@ -143,6 +144,24 @@ async def test_status_is_rejected_when_the_crd_does_not_know_a_field(side: Side)
 async def test_status_is_not_found_when_the_resource_is_absent(side: Side) -> None:
     with pytest.raises((NotFound, Conflict)):
         await side.set_status(RUNNING, version="1")
+
+
+async def test_status_of_a_team_budget_is_written_under_its_version_and_schema(side: Side) -> None:
+    made = await side.api.create(team_budget(namespace=side.namespace))
+    place = {"kind": BUDGET_KIND, "namespace": side.namespace, "name": "team"}
+    record = {"uid": "u", "name": "run", "reservedMicroUSD": 5}
+    written = await side.api.apply_status(
+        **place, status={"closedMicroUSD": 7, "reservations": [record]}, resource_version=version(made)
+    )
+    assert written["status"]["closedMicroUSD"] == 7
+    assert written["status"]["reservations"][0]["reservedMicroUSD"] == 5
+    with pytest.raises(Conflict):
+        await side.api.apply_status(**place, status={"closedMicroUSD": 8}, resource_version=version(made))
+    with pytest.raises(Rejected, match="mood"):
+        await side.api.apply_status(**place, status={"mood": "good"}, resource_version=version(written))
+    again = await side.api.apply_status(**place, status={"closedMicroUSD": 9}, resource_version=version(written))
+    assert not again["status"].get("reservations")
+    assert (again["kind"], again["metadata"]["generation"]) == (BUDGET_KIND, 1)
 
 
 # -- finalizers and deletion ------------------------------------------------------------------------------------
