@@ -35,6 +35,8 @@ class WitnessedCluster(LivingCluster):
         """The resource's status at its last write."""
         self.limit_micro = self.ceiling_micro = self.training_ceiling_micro = self.highest_micro = 0
         super().__init__(**spec)
+        self.pool_changed = False
+        """Nodes came, so that the reserve may have become dearer than it was when training began."""
         self.take_limit()
 
     @property
@@ -48,6 +50,10 @@ class WitnessedCluster(LivingCluster):
     def complete_pods(self, pods: Sequence[Object]) -> None:
         super().complete_pods(pods)
         self.completions += [Stage(pods[0]["metadata"]["labels"]["rft.dev/stage"])]
+
+    def add_node(self, name: str) -> None:
+        super().add_node(name)
+        self.pool_changed = True
 
     # -- the money --------------------------------------------------------------------------------------------
 
@@ -174,6 +180,13 @@ class WitnessedCluster(LivingCluster):
             self._witness_completion(obj)
         if _condition(old, "Complete").get("status") == "True":
             assert complete, "Complete was taken back"
+        if _condition(new, "Failed").get("reason") == "EvaluationReserveExhausted":
+            lost = any((life.lost_since, life.vanished_at) != (None, None) for life in self.lives.values())
+            lowered = self.limit_micro < self.highest_micro
+            tried = any(attempt["stage"] == "evaluate" for attempt in new.get("attempts", ()))
+            assert lost or lowered or tried or self.pool_changed, (
+                "trained within the budget, and the evaluation cannot be paid"
+            )
         was = _condition(old, "Failed")
         if was.get("status") == "True" and not failed:
             assert was["reason"] in ("BudgetExhausted", "EvaluationReserveExhausted"), f"{was['reason']} was taken back"
