@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from rft_trainer.contract import RunConfig, StageResult
 from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.prepare.chat import EncodedRow
 
 GYM = "gym://chain_sum?min_terms=2&max_terms=2&min_digits=2&max_digits=2&allow_negation=false"
 
@@ -67,6 +69,12 @@ def run_config(**overrides: Any) -> RunConfig:
             place = place[parent]
         place[last] = value
     return RunConfig.model_validate(values)
+
+
+def row(*tokens: int, prompt: int) -> EncodedRow:
+    """A row whose first ``prompt`` tokens are not trained."""
+    target = np.asarray([0] * prompt + [1] * (len(tokens) - prompt), dtype=np.uint8)
+    return EncodedRow(tokens=np.asarray(tokens, dtype=np.int32), target=target)
 
 
 class Pod:

@@ -1,7 +1,9 @@
 """Sequences -> tensors.
 
-Invariant: a token attends only to tokens of its own row, packed or not, and only trained tokens carry a label.
-Padding stands on the right, where causal attention never sees it.
+Invariant: a token attends only to tokens of its own row, packed or not, and only trained tokens carry a label; the
+last token of a row predicts nothing. There is no mask: ``position_ids`` begin at 0 with every packed row, and the
+model's library keeps rows apart by them, with whatever attention kernel it runs. Padding stands on the right, where
+causal attention never sees it; unless rows are packed its positions go on, so that plain causal attention is used.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rft_trainer.prepare.chat import EncodedRow
 from rft_trainer.prepare.dataset import PreparedDataset
@@ -25,56 +28,40 @@ class Batch:
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     labels: torch.Tensor
-    attention_mask: torch.Tensor | None
-    """Absent when every sequence is one row: causal attention needs no mask then."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        mask = None if self.attention_mask is None else self.attention_mask.to(device)
-        return Batch(self.input_ids.to(device), self.position_ids.to(device), self.labels.to(device), mask)
+        return Batch(self.input_ids.to(device), self.position_ids.to(device), self.labels.to(device))
 
 
-def collate(dataset: PreparedDataset, sequences: Sequence[int], *, pad_id: int) -> Batch:
-    """Build a micro batch, padded to its own longest sequence."""
-    rows = [dataset.sequence(index) for index in sequences]
-    width = max(sum(len(row.tokens) for row in sequence) for sequence in rows)
-    shape = (len(rows), width)
+def collate(dataset: PreparedDataset, sequences: Sequence[int], *, pad_id: int, flat: bool = False) -> Batch:
+    """Build a micro batch, padded to its own longest sequence.
+
+    ``flat`` puts all rows end to end into one line without padding: flash attention tells rows apart in one line alone.
+    """
+    lines = [dataset.sequence(index) for index in sequences]
+    if flat:
+        lines = [[row for line in lines for row in line]]
+    packed = any(len(line) > 1 for line in lines)
+    shape = (len(lines), max(sum(len(row.tokens) for row in line) for line in lines))
     tokens = np.full(shape, pad_id, dtype=np.int64)
     labels = np.full(shape, IGNORE, dtype=np.int64)
-    positions = np.tile(np.arange(width, dtype=np.int64), (len(rows), 1))
-    segments = np.zeros(shape, dtype=np.int64)
-    for index, sequence in enumerate(rows):
-        _place(sequence, tokens[index], labels[index], positions[index], segments[index])
-    packed = any(len(sequence) > 1 for sequence in rows)
-    return Batch(
-        input_ids=torch.from_numpy(tokens),
-        position_ids=torch.from_numpy(positions),
-        labels=torch.from_numpy(labels),
-        attention_mask=_segment_mask(torch.from_numpy(segments)) if packed else None,
-    )
+    positions = np.tile(np.arange(shape[1], dtype=np.int64), (len(lines), 1))
+    for index, line in enumerate(lines):
+        end = _place(line, tokens[index], labels[index], positions[index])
+        if packed:
+            positions[index, end:] -= end
+    return Batch(torch.from_numpy(tokens), torch.from_numpy(positions), torch.from_numpy(labels))
 
 
 def _place(
-    sequence: Sequence[EncodedRow],
-    tokens: np.ndarray,
-    labels: np.ndarray,
-    positions: np.ndarray,
-    segments: np.ndarray,
-) -> None:
+    line: Sequence[EncodedRow], tokens: NDArray[np.int64], labels: NDArray[np.int64], positions: NDArray[np.int64]
+) -> int:
     start = 0
-    for number, row in enumerate(sequence, start=1):
+    for row in line:
         end = start + len(row.tokens)
         tokens[start:end] = row.tokens
         labels[start : end - 1] = np.where(row.target[1:] == 1, row.tokens[1:], IGNORE)
         positions[start:end] = np.arange(end - start)
-        segments[start:end] = number
         start = end
-    positions[start:] = np.arange(len(tokens) - start)
-
-
-def _segment_mask(segments: torch.Tensor) -> torch.Tensor:
-    """True where attention is allowed: same segment, not later. Padding is a segment too, so no row is empty."""
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    width = segments.shape[1]
-    causal = torch.ones(width, width, dtype=torch.bool).tril()
-    return same & causal
+    return start

@@ -58,7 +58,7 @@ class LossModel(nn.Module):
         output = self.model.base_model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask,
+            attention_mask=None,
             use_cache=False,
         )
         wanted = batch.labels != IGNORE

@@ -2,6 +2,9 @@
 
 Invariant: the content of a global batch is a function of the seed and the step alone; the number of ranks only says who
 computes what. So a resume, on any number of ranks, sees exactly the data that an uninterrupted run would have seen.
+
+Inside a global batch the order is free, for a step adds its rows up: the micro batches are ordered by length, so that
+the ranks of a micro step, which wait for one another, have rows of about one length and pad little.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ class StepPlan:
     """Tokens with loss in the whole global batch."""
     tokens: int
     """Tokens of the whole global batch."""
+    padded_tokens: int
+    """The same with each micro batch padded to its longest sequence."""
 
 
 class BatchPlan:
@@ -67,10 +72,24 @@ class BatchPlan:
     def step(self, step: int, *, rank: int) -> StepPlan:
         """What ``rank`` computes in step ``step``."""
         batch = self.global_batch(step)
+        arranged = self._arrange(batch)
+        longest = self._lengths[arranged].max(axis=2)
+        return StepPlan(
+            micro_batches=tuple(tuple(int(index) for index in row) for row in arranged[:, rank]),
+            target_tokens=int(self._targets[batch].sum()),
+            tokens=int(self._lengths[batch].sum()),
+            padded_tokens=int(longest.sum()) * self._micro,
+        )
+
+    def _arrange(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Micro step x rank x sequence, the longest first: what does not fit into memory shows at once.
+
+        Every other micro step hands out backwards, so that no rank has the longer rows throughout.
+        """
         order = np.lexsort((batch, -self._lengths[batch]))
-        ordered = batch[order].reshape(-1, self._world, self._micro)
-        micro_batches = tuple(tuple(int(index) for index in row) for row in ordered[:, rank])
-        return StepPlan(micro_batches, int(self._targets[batch].sum()), int(self._lengths[batch].sum()))
+        arranged = batch[order].reshape(-1, self._world, self._micro)
+        arranged[1::2] = arranged[1::2, ::-1].copy()
+        return arranged
 
 
 def accumulation_steps(training: TrainingConfig, *, world_size: int) -> int:
@@ -82,3 +101,9 @@ def accumulation_steps(training: TrainingConfig, *, world_size: int) -> int:
             f"{training.micro_batch_size} x {world_size} GPUs = {held}; change one of them"
         )
     return training.global_batch_size // held
+
+
+def padding_share(plan: BatchPlan, *, steps: int) -> float:
+    """The share of padding in what the first ``steps`` steps compute."""
+    plans = [plan.step(step, rank=0) for step in range(steps)]
+    return 1 - sum(each.tokens for each in plans) / sum(each.padded_tokens for each in plans)
