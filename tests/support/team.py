@@ -100,6 +100,18 @@ def asking(name: str = "run", *, dollars: int = 10, **change: Any) -> TeamRun:
     return member(name, dollars=dollars, **values)
 
 
+def burning(start: int = START, end: int | None = None) -> Ledger:
+    """A GPU that costs a thousandth dollar a second."""
+    return Ledger(open=[entry(start=start)]) if end is None else Ledger(uncounted=[entry(start=start, end=end)])
+
+
+def shown(found: Reservation | None) -> tuple[int, int, int] | None:
+    """Micro-dollars reserved, spent, spent before."""
+    if found is None:
+        return None
+    return found.reserved_micro_usd, found.spent_micro_usd, found.spent_before_micro_usd
+
+
 class Ring:
     """Budgets and what is on record of them, settled again and again."""
 

@@ -15,6 +15,8 @@ from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import epoch
 from rft_operator.metrics import Metrics
 from rft_operator.run_metrics import SETTLED_SECONDS, RunCollector
+from rft_operator.runtime.budget_cache import BudgetCache
+from rft_operator.team_metrics import TeamCollector
 from support.builders import NAME, NAMESPACE
 from support.objects import stored_run
 
@@ -143,7 +145,7 @@ def test_every_series_is_in_the_reference_and_nothing_else() -> None:
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", page, flags=re.MULTILINE))
     metrics = Metrics()
     it = Scraped(run())
-    families = [*metrics.registry.collect(), *it.registry.collect()]
+    families = [*metrics.registry.collect(), *it.registry.collect(), *TeamCollector(BudgetCache()).collect()]
     exported = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     assert documented == exported
 
