@@ -115,6 +115,12 @@ BAD: list[Bad] = [
         "spec.resources.gpuResource",
         "requests. stands in quotas only; write the name that nodes offer",
     ),
+    (
+        {"resources": {"gpuResource": "nvidia.com/mig-1g.5gb"}},
+        "spec.resources.gpuResource",
+        "a slice of a GPU has no price",
+    ),
+    ({"resources": {"gpuResource": "nvidia.com/gpu.shared"}}, "spec.resources.gpuResource", "name whole GPUs"),
     ({"resources": {"gpuResource": "gpu"}}, "spec.resources.gpuResource", '"gpu": must be the name of an extended'),
     ({"resources": {"memory": "lots"}}, "spec.resources.memory", '"lots": must be a quantity above 0, such as'),
     ({"resources": {"cpu": 0}}, "spec.resources.cpu", "0: must be a quantity above 0"),
@@ -193,6 +199,7 @@ BAD: list[Bad] = [
     ),
     ({"budget": {"warnAtPercent": [50, 50]}}, "spec.budget.warnAtPercent[1]", "Duplicate value: 50"),
     ({"budget": {"warnAtPercent": [100]}}, "spec.budget.warnAtPercent[0]", "less than or equal to 99"),
+    ({"budget": {"pricePolicy": "cheapest"}}, "spec.budget.pricePolicy", 'supported values: "locked", "floating"'),
     ({"budget": {"onExhausted": "overdraw"}}, "spec.budget.onExhausted", 'supported values: "stop", "suspend"'),
     # life
     ({"checkpoint": {"graceSeconds": 5}}, "spec.checkpoint.graceSeconds", "greater than or equal to 10"),
@@ -305,6 +312,7 @@ FIXED: list[tuple[dict[str, Any], str]] = [
     ({"managedBy": None}, "spec.managedBy"),
     ({"budget": {"usdPerGpuHour": "3.00"}}, "spec.budget.usdPerGpuHour"),
     ({"budget": {"usdPerGpuHour": None}}, "spec.budget.usdPerGpuHour"),
+    ({"budget": {"pricePolicy": "floating"}}, "spec.budget.pricePolicy"),
 ]
 """Edits of ``manifests.FULL`` that a started run refuses, with the field."""
 

@@ -65,6 +65,7 @@ FULL: dict[str, Any] = {
     "budget": {
         "limitUSD": "450.50",
         "usdPerGpuHour": "2.95",
+        "pricePolicy": "locked",
         "evaluationReserveUSD": 30,
         "warnAtPercent": [25, 50, 90],
         "onExhausted": "suspend",
