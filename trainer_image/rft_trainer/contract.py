@@ -50,6 +50,8 @@ class ExitCode(IntEnum):
     DRAINED = 75
     """Stopped on request, a checkpoint of the current step is saved."""
     DRAINED_WITHOUT_CHECKPOINT = 76
+    STALLED = 77
+    """Hung: a rank gave no sign of life for too long; the stacks of all ranks are on the volume."""
     BAD_INPUT = 78
     """Bad configuration or data: another attempt cannot help."""
     RENDEZVOUS_FAILED = 79
@@ -74,18 +76,38 @@ class ModelSource(_Contract):
     revision: str | None = None
 
 
+EndOfTurn = Literal["template", "im_end", "endoftext"]
+
+
 class DatasetSource(_Contract):
     """Where the training rows come from: ``hf://``, ``pvc://``, ``file://`` or ``gym://<task>?key=value``."""
 
     uri: str
     split: str = "train"
-    format: Literal["sky-t1", "s1", "messages"]
+    format: Literal["sky-t1", "s1", "messages", "prompt-completion"]
     max_samples: int | None = None
+    eos: EndOfTurn = "template"
+    """What the last turn of a row ends with; template: what the model's chat template puts there."""
+    overlong: Literal["drop", "fail"] = "drop"
+    """What becomes of rows longer than the maximum sequence length; they are never cut."""
+
+
+class LoraConfig(_Contract):
+    """An adapter of low rank beside the frozen weights of the linear layers."""
+
+    rank: int
+    alpha: int
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: float
+    target_modules: tuple[str, ...]
+    """Names of the layers that get one; empty means all linear layers but the output layer."""
 
 
 class TrainingConfig(_Contract):
     """The recipe, resolved: presets and defaults are already applied."""
 
+    lora: LoraConfig | None = None
+    """Absent: all weights are trained."""
     epochs: int
     max_steps: int | None = None
     learning_rate: float
@@ -152,7 +174,9 @@ class RunConfig(_Contract):
     checkpoint: CheckpointConfig
     evaluation: EvaluationConfig | None
     startup_seconds: int
-    """Bound on the rendezvous of a training gang."""
+    """Bound on the rendezvous of a training gang, and again on loading the model."""
+    stall_seconds: int = 900
+    """After so long without a step the operator ends the attempt; the trainer itself sees a hang a little earlier."""
 
 
 ShortText = Annotated[str, StringConstraints(max_length=1_024)]
@@ -184,7 +208,20 @@ class PrepareSummary(_Contract):
 
     rows: int
     dropped_rows: int
-    """Rows longer than the maximum sequence length or without an answer; dropped whole, never cut."""
+    """Rows that are not trained on: all of the three below; dropped whole, never cut."""
+    too_long_rows: int = 0
+    """Rows longer than the maximum sequence length."""
+    unanswered_rows: int = 0
+    """Rows without an answer."""
+    held_out_rows: int = 0
+    """Rows whose question a benchmark asks."""
+    sequences: int = 0
+    """What a batch is made of: rows, or packed rows."""
+    longest_row_tokens: int = 0
+    fill: Share | None = None
+    """Share of the maximum sequence length that a sequence has, on average."""
+    padding_share: Share | None = None
+    """Share of padding in what the ranks compute in one epoch."""
     tokens: int
     target_tokens: int
     steps: int
@@ -270,7 +307,19 @@ class MetricName(StrEnum):
     LOSS = "loss"
     LEARNING_RATE = "learning_rate"
     GRADIENT_NORM = "gradient_norm"
+    LOSS_MAX = "loss_max"
+    """Of all ranks the highest mean loss of a rank's own rows."""
     TOKENS_PER_SECOND = "tokens_per_second"
+    """Without padding."""
+    MFU = "mfu"
+    """Share of the GPUs' peak that the model's arithmetic uses; absent where the peak is unknown."""
+    PADDING_SHARE = "padding_share"
+    """Of the positions computed, those that are padding."""
+    SLOW_RANK = "slow_rank"
+    """The rank that takes much longer than the others for the same work; absent when none does."""
+    SLOW_RATIO = "slow_ratio"
+    """How much longer it takes than the median rank."""
+    CHECKPOINT_AGE_SECONDS = "checkpoint_age_seconds"
     CHECKPOINT_STEP = "checkpoint_step"
     CHECKPOINT_SECONDS = "checkpoint_seconds"
     CHECKPOINT_TIME = "checkpoint_time"

@@ -14,6 +14,7 @@ from rft_trainer.contract import RunConfig
 from rft_trainer.errors import BadInputError
 
 POD_ROOT = PurePosixPath("/rft")
+CARD_FILE = "run-card.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ class Layout:
         return self.run / "heartbeat"
 
     @property
+    def stacks(self) -> Path:
+        """What a rank was doing when it was asked: one file a rank, empty until then."""
+        return self.run / "stacks"
+
+    @property
+    def dump_request(self) -> Path:
+        """Its existence asks every rank for its flight record."""
+        return self.run / "dump"
+
+    @property
     def errors(self) -> Path:
         """One file a rank that failed."""
         return self.run / "errors"
@@ -115,6 +126,11 @@ class RunPaths:
         return self.data / "model"
 
     @property
+    def source(self) -> Path:
+        """The training rows as they were fetched."""
+        return self.data / "source"
+
+    @property
     def dataset(self) -> Path:
         """The tokenised training rows."""
         return self.data / "dataset"
@@ -133,6 +149,21 @@ class RunPaths:
     def export(self) -> Path:
         """The trained model in Hugging Face's format."""
         return self.data / "export"
+
+    @property
+    def run_card(self) -> Path:
+        """All that the run depends on; also in every checkpoint and beside the export."""
+        return self.data / CARD_FILE
+
+    @property
+    def steps(self) -> Path:
+        """One line a step: loss, speed, padding."""
+        return self.data / "steps.jsonl"
+
+    @property
+    def hangs(self) -> Path:
+        """The stacks and flight records of attempts that hung."""
+        return self.data / "hangs"
 
     @property
     def evaluation(self) -> Path:

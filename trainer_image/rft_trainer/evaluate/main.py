@@ -116,16 +116,13 @@ def _check_held_out(questions: dict[str, list[Question]], paths: RunPaths) -> No
 
 def _trained_model(config: RunConfig, paths: RunPaths) -> int:
     """Make sure that the export is the newest state; returns its step."""
-    import torch
-
     from rft_trainer.train.checkpoint import newest
-    from rft_trainer.train.export import export_checkpoint, exported_step
+    from rft_trainer.train.export import Export, export_checkpoint, exported_step
 
     step = exported_step(paths.export)
     saved = newest(paths.checkpoints, dataset_sha256=load(paths.dataset).sha256) if paths.checkpoints.is_dir() else None
     if saved is not None and (step is None or saved.step > step):
-        dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-        export_checkpoint(saved, base=paths.model, destination=paths.export, dtype=dtype)
+        export_checkpoint(Export.of(config, paths), saved)
         return saved.step
     if step is None:
         raise BadInputError(f"{_name(paths.data)}: has neither an export nor a complete checkpoint; train first")

@@ -47,6 +47,7 @@ def stage_environment(environment: dict[str, str]) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_BUFFER_SIZE": "2000",
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore::SyntaxWarning",
     }

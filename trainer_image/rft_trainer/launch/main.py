@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from rft_trainer.contract import (
     ENV_NODE_RANK,
     ENV_STAGE,
     RENDEZVOUS_PORT,
+    ExitCode,
     Outcome,
     RunConfig,
     Stage,
@@ -31,7 +33,8 @@ from rft_trainer.files import write_atomic
 from rft_trainer.launch.child import Child, become_subreaper
 from rft_trainer.launch.commands import stage_command, stage_environment
 from rft_trainer.launch.gang import Gang, assemble, read_hostfile
-from rft_trainer.launch.verdict import judge
+from rft_trainer.launch.hang import Hang, HangWatch, secure_evidence
+from rft_trainer.launch.verdict import judge, stalled
 from rft_trainer.paths import Layout
 from rft_trainer.results import failed, write_result, write_termination_message
 
@@ -75,8 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"stage is {parsed.stage!r}: give prepare, train or evaluate, or set {ENV_STAGE}")
     stage, layout = Stage(parsed.stage), Layout(parsed.root.absolute())
     layout.run.mkdir(parents=True, exist_ok=True)
-    for stale in (layout.stop_file, layout.result_file, layout.progress_file, *layout.errors.glob("rank-*.json")):
+    for stale in (layout.stop_file, layout.result_file, layout.progress_file, layout.dump_request):
         stale.unlink(missing_ok=True)
+    for directory in (layout.errors, layout.heartbeats, layout.stacks):
+        shutil.rmtree(directory, ignore_errors=True)
     try:
         result, code = run(stage, layout)
     except StageError as error:
@@ -101,19 +106,25 @@ def run(stage: Stage, layout: Layout) -> tuple[StageResult, int]:
         assemble(gang, startup_seconds=config.startup_seconds, stopping=stop.asked)
     environment = stage_environment(dict(os.environ))
     child = Child(stage_command(stage, root=layout.root, gang=gang), environment=environment)
-    killed = _watch(child, stop)
+    hangs = HangWatch(layout, config) if stage is Stage.TRAIN else None
+    killed, hang = _watch(child, stop, hangs)
+    error = secure_evidence(hang, layout, config) if hang is not None else None
     child.kill()
-    result, code = judge(stage, layout, child=child, stop_asked=stop.asked(), killed=killed)
-    return result, code
+    if error is not None:
+        return stalled(layout, error), ExitCode.STALLED
+    return judge(stage, layout, child=child, stop_asked=stop.asked(), killed=killed)
 
 
-def _watch(child: Child, stop: StopRequest) -> bool:
-    """Wait for the child; True when the grace ran out first."""
+def _watch(child: Child, stop: StopRequest, hangs: HangWatch | None) -> tuple[bool, Hang | None]:
+    """Wait for the child; whether the grace ran out first, and the hang if there was one."""
     while not child.poll():
         if stop.overdue():
-            return True
+            return True, None
+        hang = hangs.look() if hangs is not None else None
+        if hang is not None:
+            return False, hang
         time.sleep(_POLL_SECONDS)
-    return False
+    return False, None
 
 
 def _gang(config: RunConfig, layout: Layout) -> Gang:

@@ -35,6 +35,11 @@ def judge(stage: Stage, layout: Layout, *, child: Child, stop_asked: bool, kille
     return result, _exit_code(code)
 
 
+def stalled(layout: Layout, error: str) -> StageResult:
+    """The result of a training that hung."""
+    return failed(Stage.TRAIN, error).model_copy(update={"train": _train_summary(layout)})
+
+
 def _exit_code(code: int) -> int:
     if code < 0:
         return 128 - code

@@ -7,21 +7,52 @@ rank has saved and with the size of every file; so a kill at any moment leaves t
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rft_trainer.errors import BadInputError, StageError
 from rft_trainer.files import read_json, write_json
+from rft_trainer.paths import CARD_FILE
 
 MARKER = "complete.json"
+UNIVERSAL_MARKER = "universal.json"
 _UNIVERSAL_SUFFIX = "-universal"
+
+Sizes = Annotated[dict[str, Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class _Marker(BaseModel):
+    """``complete.json``; one that says anything else was not written by us, or not whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: Literal[1]
+    step: int
+    tokens: int
+    world_size: int
+    dataset_sha256: str
+    time: str
+    seconds: float
+    files: Sizes
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint is of."""
+
+    step: int
+    tokens: int
+    dataset_sha256: str
 
 
 @dataclass(frozen=True)
@@ -42,27 +73,45 @@ class Checkpoint:
 def complete_checkpoints(directory: Path) -> list[Checkpoint]:
     """The complete checkpoints, oldest first; one whose files no longer have their sizes does not count."""
     found = []
-    for marker in directory.glob(f"step-*/{MARKER}"):
-        content = read_json(marker)
-        if isinstance(content, dict) and _sizes_hold(marker.parent, content.get("files", {})):
-            found.append(read(marker.parent))
+    for path in directory.glob("step-*"):
+        marker = _marker(path)
+        if marker is not None and path.name == _name(marker.step) and _sizes_hold(path, marker.files):
+            found.append(_checkpoint(path, marker))
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
 def read(path: Path) -> Checkpoint:
     """The complete checkpoint at ``path``; raises :class:`StageError` when its marker cannot be read."""
-    content = read_json(path / MARKER)
-    if not isinstance(content, dict):
+    marker = _marker(path)
+    if marker is None:
         raise StageError(f"checkpoint {path.name}: its marker cannot be read on this node; is the volume shared?")
-    fields = ("step", "tokens", "world_size", "dataset_sha256", "time", "seconds")
-    return Checkpoint(path=path, **{name: content[name] for name in fields})
+    return _checkpoint(path, marker)
 
 
-def _sizes_hold(path: Path, files: dict[str, int]) -> bool:
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _marker(path: Path) -> _Marker | None:
     try:
-        return bool(files) and all((path / name).stat().st_size == size for name, size in files.items())
+        return _Marker.model_validate_json((path / MARKER).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _checkpoint(path: Path, marker: _Marker) -> Checkpoint:
+    return Checkpoint(path=path, **marker.model_dump(exclude={"version", "files"}))
+
+
+def _sizes_hold(path: Path, files: Mapping[str, int]) -> bool:
+    try:
+        return all((path / name).stat().st_size == size for name, size in files.items())
     except OSError:
         return False
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    return {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 def newest(directory: Path, *, dataset_sha256: str) -> Checkpoint | None:
@@ -75,45 +124,61 @@ def newest(directory: Path, *, dataset_sha256: str) -> Checkpoint | None:
     return found[-1]
 
 
-def save(engine: Any, directory: Path, *, step: int, tokens: int, dataset_sha256: str, keep_last: int) -> Checkpoint:
-    """Save the state after ``step`` steps on all ranks; every rank returns once the marker is written."""
+def save(engine: Any, directory: Path, *, facts: Facts, card: Mapping[str, Any], keep_last: int) -> Checkpoint:
+    """Save the state after ``facts.step`` steps on all ranks; every rank returns once the marker is written."""
     started = time.monotonic()
-    path = directory / f"step-{step:08d}"
+    path = directory / _name(facts.step)
     if dist.get_rank() == 0:
         shutil.rmtree(path, ignore_errors=True)
-        directory.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True)
+        write_json(path / CARD_FILE, card)
     dist.barrier()
     engine.save_checkpoint(
-        str(directory), tag=path.name, client_state={"step": step, "tokens": tokens}, save_latest=False
+        str(directory),
+        tag=path.name,
+        client_state={"step": facts.step, "tokens": facts.tokens},
+        save_latest=False,
+        exclude_frozen_parameters=has_frozen_parameters(engine),
     )
     dist.barrier()
-    seconds = round(time.monotonic() - started, 3)
-    facts: list[Any] = [datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), seconds]
-    dist.broadcast_object_list(facts, src=0)
-    checkpoint = Checkpoint(
-        path=path,
-        step=step,
-        tokens=tokens,
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        _flush(path)
+    dist.barrier()
+    ended: list[Any] = [
+        datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        round(time.monotonic() - started, 3),
+    ]
+    dist.broadcast_object_list(ended, src=0)
+    marker = _Marker(
+        version=1,
+        step=facts.step,
+        tokens=facts.tokens,
         world_size=dist.get_world_size(),
-        dataset_sha256=dataset_sha256,
-        time=str(facts[0]),
-        seconds=float(facts[1]),
+        dataset_sha256=facts.dataset_sha256,
+        time=str(ended[0]),
+        seconds=float(ended[1]),
+        files=_sizes(path),
     )
     if dist.get_rank() == 0:
-        _mark_complete(checkpoint)
+        write_json(path / MARKER, marker.model_dump())
         prune(directory, keep_last=keep_last)
     dist.barrier()
-    return checkpoint
+    return _checkpoint(path, marker)
 
 
-def _mark_complete(checkpoint: Checkpoint) -> None:
-    files = {
-        str(file.relative_to(checkpoint.path)): file.stat().st_size
-        for file in sorted(checkpoint.path.rglob("*"))
-        if file.is_file()
-    }
-    fields = {name: value for name, value in vars(checkpoint).items() if name != "path"}
-    write_json(checkpoint.path / MARKER, {"version": 1, **fields, "files": files})
+def has_frozen_parameters(engine: Any) -> bool:
+    """Whether only an adapter is trained: the base model is on the volume already and is not saved again."""
+    return any(not parameter.requires_grad for parameter in engine.module.parameters())
+
+
+def _flush(path: Path) -> None:
+    """Have the files that this node wrote on disk before the marker says so: a node may lose its power after it."""
+    for file in (*path.rglob("*"), path):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def prune(directory: Path, *, keep_last: int) -> None:
@@ -131,10 +196,11 @@ def prune(directory: Path, *, keep_last: int) -> None:
 def universal(checkpoint: Checkpoint) -> Path:
     """The checkpoint in DeepSpeed's form for another number of ranks; converted once, by rank 0."""
     path = checkpoint.path.with_name(checkpoint.path.name + _UNIVERSAL_SUFFIX)
-    if path.is_dir():
+    if _is_whole(path):
         return path
     temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for stale in (path, temporary):
+        shutil.rmtree(stale, ignore_errors=True)
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
     command += ["--input_folder", str(checkpoint.path), "--output_folder", str(temporary)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -143,14 +209,27 @@ def universal(checkpoint: Checkpoint) -> Path:
         raise StageError(
             f"checkpoint {checkpoint.path.name} of {checkpoint.world_size} ranks cannot be converted: {lines[-1]}"
         )
+    _flush(temporary)
+    write_json(temporary / UNIVERSAL_MARKER, _sizes(temporary))
     temporary.rename(path)
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        sizes = TypeAdapter(Sizes).validate_python(read_json(path / UNIVERSAL_MARKER), strict=True)
+    except ValidationError:
+        return False
+    return _sizes_hold(path, sizes)
 
 
 def restore(engine: Any, checkpoint: Checkpoint, *, path: Path) -> None:
     """Load weights and optimizer on all ranks; ``path`` is the checkpoint or its universal form."""
     loaded, _ = engine.load_checkpoint(
-        str(path.parent), tag=path.name, load_lr_scheduler_states=False, load_module_strict=True
+        str(path.parent),
+        tag=path.name,
+        load_lr_scheduler_states=False,
+        load_module_strict=not has_frozen_parameters(engine),
     )
     if loaded is None:
         raise StageError(f"checkpoint {checkpoint.path.name} cannot be loaded; delete it to resume from an older one")

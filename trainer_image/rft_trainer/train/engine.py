@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +17,11 @@ from rft_trainer.contract import RunConfig, TrainingConfig
 from rft_trainer.errors import BadInputError
 from rft_trainer.files import read_json
 from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.train.adapter import add_adapters
+from rft_trainer.train.kernels import Kernels, available, use_liger
 from rft_trainer.train.loss import LossModel
 from rft_trainer.train.plan import accumulation_steps
+from rft_trainer.train.speed import Arithmetic, Stopwatch, arithmetic, peak_flops
 from rft_trainer.train.weights import build_model
 
 MINIMUM_TIMEOUT_SECONDS = 600
@@ -35,6 +39,12 @@ class Trainer:
     world_size: int
     accumulation: int
     zero3: bool
+    settings: dict[str, Any]
+    """DeepSpeed's effective configuration."""
+    kernels: Kernels
+    stopwatch: Stopwatch
+    arithmetic: Arithmetic
+    peak_flops: int | None
 
 
 def connect(config: RunConfig, *, local_rank: int) -> torch.device:
@@ -42,7 +52,7 @@ def connect(config: RunConfig, *, local_rank: int) -> torch.device:
     import deepspeed
     import torch._dynamo  # its import inside zero.Init fails, so it must come first
 
-    timeout = datetime.timedelta(seconds=max(MINIMUM_TIMEOUT_SECONDS, config.startup_seconds))
+    timeout = datetime.timedelta(seconds=max(MINIMUM_TIMEOUT_SECONDS, config.startup_seconds, config.stall_seconds))
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
         deepspeed.init_distributed(dist_backend="nccl", timeout=timeout, verbose=False)
@@ -120,15 +130,10 @@ def start(config: RunConfig, layout: Layout, *, device: torch.device, local_rank
     if layout.deepspeed_file.exists() and not isinstance(base, dict):
         raise BadInputError(f"{layout.deepspeed_file}: is not a JSON object")
     settings = deepspeed_config(config, base, world_size=world_size, universal=universal)
-    zero3 = training.zero_stage == 3
-    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
-    torch.manual_seed(training.seed)
-    paths = RunPaths.of(layout, config)
-    inner = build_model(paths.model, dtype=dtype, deepspeed_config=settings, zero3=zero3)
-    if training.gradient_checkpointing:
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    inner.train()
-    model = LossModel(inner)
+    kernels, stopwatch = available(training), Stopwatch(device)
+    inner = _model(training, RunPaths.of(layout, config).model, settings=settings, kernels=kernels)
+    counted = arithmetic(inner)
+    model = LossModel(inner, stopwatch=stopwatch)
     return Trainer(
         engine=_initialise(model, settings),
         model=model,
@@ -137,15 +142,41 @@ def start(config: RunConfig, layout: Layout, *, device: torch.device, local_rank
         local_rank=local_rank,
         world_size=world_size,
         accumulation=int(settings["gradient_accumulation_steps"]),
-        zero3=zero3,
+        zero3=training.zero_stage == 3,
+        settings=settings,
+        kernels=kernels,
+        stopwatch=stopwatch,
+        arithmetic=counted,
+        peak_flops=peak_flops(device, precision=training.precision),
     )
+
+
+def _model(training: TrainingConfig, path: Path, *, settings: dict[str, Any], kernels: Kernels) -> Any:
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    torch.manual_seed(training.seed)
+    model = build_model(
+        path,
+        dtype=dtype,
+        attention=kernels.attention,
+        deepspeed_config=settings,
+        zero3=training.zero_stage == 3,
+    )
+    if kernels.liger:
+        use_liger(model)
+    if training.lora is not None:
+        add_adapters(model, training.lora)
+    if training.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    return model
 
 
 def _initialise(model: LossModel, settings: dict[str, Any]) -> Any:
     import deepspeed
 
     try:
-        engine, _, _, _ = deepspeed.initialize(model=model, config=settings, model_parameters=list(model.parameters()))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        engine, _, _, _ = deepspeed.initialize(model=model, config=settings, model_parameters=trained)
     except RuntimeError as error:
         if "cpu_adam" not in str(error):
             raise

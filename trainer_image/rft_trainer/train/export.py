@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rft_trainer.contract import RunConfig, TrainingConfig
 from rft_trainer.errors import StageError
 from rft_trainer.files import fresh_directory, publish_directory, read_json, write_json
+from rft_trainer.paths import CARD_FILE, RunPaths
+from rft_trainer.train.adapter import FOLDER as ADAPTER_FOLDER
+from rft_trainer.train.adapter import is_adapter, merge, save_adapter
 from rft_trainer.train.checkpoint import Checkpoint
-from rft_trainer.train.weights import gathered_state
+from rft_trainer.train.weights import TensorFiles, gathered_state
 
 MARKER = "rft-export.json"
 SHARD_BYTES = 4 * 2**30
@@ -29,45 +34,65 @@ def exported_step(path: Path) -> int | None:
     return int(marker["step"]) if isinstance(marker, dict) else None
 
 
-def export_engine(model: Any, *, base: Path, destination: Path, step: int, zero3: bool, rank: int) -> None:
+@dataclass(frozen=True)
+class Export:
+    """What an export is made from and where it goes."""
+
+    base: Path
+    destination: Path
+    training: TrainingConfig
+    base_uri: str
+
+    @classmethod
+    def of(cls, config: RunConfig, paths: RunPaths) -> Export:
+        """The export of a run."""
+        return cls(base=paths.model, destination=paths.export, training=config.training, base_uri=config.model.uri)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return torch.bfloat16 if self.training.precision == "bf16" else torch.float32
+
+
+def export_engine(export: Export, model: Any, *, card: Mapping[str, Any], step: int, zero3: bool, rank: int) -> None:
     """Write the engine's weights; all ranks call it, rank 0 writes."""
-    state = gathered_state(model, zero3=zero3)
-    if rank != 0:
+    lora = export.training.lora
+    state = gathered_state(model, zero3=zero3, wanted=is_adapter if lora else lambda name: True)
+    if rank == 0:
+        _write(export, state, card=card, step=step)
+    else:
         for _ in state:
             pass
-        return
-    _write(state, base=base, destination=destination, step=step)
 
 
-def export_checkpoint(checkpoint: Checkpoint, *, base: Path, destination: Path, dtype: torch.dtype) -> None:
+def export_checkpoint(export: Export, checkpoint: Checkpoint) -> None:
     """Write the weights of a checkpoint, without any engine or GPU."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.path.parent), tag=checkpoint.path.name)
     if not state:
         raise StageError(f"checkpoint {checkpoint.path.name}: holds no weights")
-    stored = _stored_names(base)
     names = {name: name.removeprefix(_PREFIX) for name in state}
-    tensors = ((short, state[name].to(dtype)) for name, short in names.items() if short in stored)
-    _write(tensors, base=base, destination=destination, step=checkpoint.step)
+    stored = TensorFiles(export.base)
+    tensors = ((short, state[name]) for name, short in names.items() if is_adapter(short) or short in stored)
+    card = read_json(checkpoint.path / CARD_FILE) or {}
+    _write(export, tensors, card=card, step=checkpoint.step)
 
 
-def _stored_names(path: Path) -> set[str]:
-    from safetensors import safe_open
-
-    names: set[str] = set()
-    for file in path.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            names.update(tensors.keys())
-    return names
-
-
-def _write(state: Iterable[tuple[str, torch.Tensor]], *, base: Path, destination: Path, step: int) -> None:
+def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: Mapping[str, Any], step: int) -> None:
+    """The base model's other files, the weights (merged, if adapters were trained), the card, the marker."""
+    lora, destination = export.training.lora, export.destination
     temporary = fresh_directory(destination.with_name(f".{destination.name}.part"))
-    for file in base.iterdir():
-        if file.suffix != ".safetensors" and not file.name.endswith(".index.json") and file.is_file():
+    for file in export.base.iterdir():
+        notes = file.name.startswith(".") or file.suffix == ".safetensors" or file.name.endswith(".index.json")
+        if file.is_file() and not notes:
             shutil.copyfile(file, temporary / file.name)
-    _write_shards(state, temporary)
+    if lora is not None:
+        adapters = dict(state)
+        save_adapter(adapters, temporary / ADAPTER_FOLDER, lora=lora, base_model=export.base_uri)
+        state = merge(TensorFiles(export.base), adapters, lora=lora)
+    _write_shards(((name, tensor.to(export.dtype)) for name, tensor in state), temporary)
+    write_json(temporary / CARD_FILE, card)
     write_json(temporary / MARKER, {"version": 1, "step": step})
     publish_directory(temporary, destination)
 

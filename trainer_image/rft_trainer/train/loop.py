@@ -7,50 +7,35 @@ save the same step or none. A step's data, learning rate and random numbers depe
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from rft_trainer.contract import Outcome, RunConfig
-from rft_trainer.paths import Layout, RunPaths
-from rft_trainer.prepare.dataset import PreparedDataset
+from rft_trainer.contract import Outcome
+from rft_trainer.paths import RunPaths
 from rft_trainer.train import checkpoint as checkpoints
-from rft_trainer.train.batch import collate
+from rft_trainer.train.agreement import Decision, Stragglers, Vote, agree
+from rft_trainer.train.batch import IGNORE, Batch, collate
 from rft_trainer.train.engine import Trainer
-from rft_trainer.train.plan import BatchPlan
-from rft_trainer.train.progress import Meter, Progress
+from rft_trainer.train.plan import BatchPlan, StepPlan
+from rft_trainer.train.progress import Meter, Progress, StepFacts
+from rft_trainer.train.run import Run
 from rft_trainer.train.schedule import learning_rate
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What all ranks agreed on at a step boundary."""
-
-    stop: bool
-    save: bool
-    loss: float
+from rft_trainer.train.speed import squared_rows
 
 
 class Loop:
     """One process's part of the training."""
 
     def __init__(
-        self,
-        trainer: Trainer,
-        config: RunConfig,
-        layout: Layout,
-        *,
-        dataset: PreparedDataset,
-        meter: Meter,
-        progress: Progress,
-        pad_id: int,
+        self, trainer: Trainer, run: Run, *, meter: Meter, progress: Progress, pad_id: int, card: Mapping[str, Any]
     ) -> None:
-        self._trainer, self._config, self._layout = trainer, config, layout
-        self._paths = RunPaths.of(layout, config)
-        self._dataset, self._meter, self._progress, self._pad_id = dataset, meter, progress, pad_id
-        self._heartbeat = _heartbeat_file(layout, rank=trainer.rank)
+        self._trainer, self._run, self._config = trainer, run, run.config
+        self._dataset, self._meter, self._progress, self._pad_id = run.dataset, meter, progress, pad_id
+        self._stragglers, self._card = Stragglers(), card
+        dataset, config = run.dataset, run.config
+        self._squared_rows = squared_rows(dataset)
         self._plan = BatchPlan(
             lengths=dataset.sequence_lengths(),
             targets=dataset.sequence_targets(),
@@ -64,49 +49,82 @@ class Loop:
     def run(self) -> Outcome:
         """Train to the last step, or to the step at which a stop was agreed on."""
         meter = self._meter
-        decision = self._agree(loss=0.0)
+        self._run.heartbeat.beat("train", f"step {meter.step}")
+        decision = self._agree(Vote(stop=self._stop_asked(), save=False))
         while meter.step < meter.total_steps and not decision.stop:
             started = time.monotonic()
-            tokens, loss = self._step(meter.step)
-            decision = self._agree(loss=loss)
-            meter.record_step(tokens=tokens, loss=decision.loss, seconds=time.monotonic() - started)
-            meter.epoch = self._plan.epoch(meter.step)
-            self._progress.tell("train")
+            plan = self._plan.step(meter.step, rank=self._trainer.rank)
+            decision = self._agree(self._step(plan))
+            self._record(plan, decision, seconds=time.monotonic() - started)
+            self._progress.tell("train", step_ended=True)
             if decision.save and meter.step < meter.total_steps and not decision.stop:
                 self.save(phase="save")
         if meter.step > 0 and (meter.checkpoint is None or meter.checkpoint.step < meter.step):
             self.save(phase="drain" if meter.step < meter.total_steps else "save")
         return Outcome.COMPLETED if meter.step >= meter.total_steps else Outcome.DRAINED
 
-    def _step(self, step: int) -> tuple[int, float]:
-        """One optimiser step; returns the global batch's tokens and this rank's part of the mean loss."""
-        trainer, training = self._trainer, self._config.training
+    def _step(self, plan: StepPlan) -> Vote:
+        """One optimiser step of this rank."""
+        trainer, training, step = self._trainer, self._config.training, self._meter.step
         torch.manual_seed(hash((training.seed, step, trainer.rank)) & 0x7FFF_FFFF)
         rate = learning_rate(training, step=step, total_steps=self._meter.total_steps)
         for group in trainer.engine.optimizer.param_groups:
             group["lr"] = rate
         self._meter.learning_rate = rate
-        plan = self._plan.step(step, rank=trainer.rank)
         scale = trainer.accumulation * trainer.world_size / plan.target_tokens
-        loss_sum = torch.zeros((), device=trainer.device)
-        for sequences in plan.micro_batches:
-            self._heartbeat.touch()
-            batch = collate(self._dataset, sequences, pad_id=self._pad_id).to(trainer.device)
+        nll_sum = torch.zeros((), dtype=torch.float64, device=trainer.device)
+        targets, waited_for_data = 0, 0.0
+        for number, sequences in enumerate(plan.micro_batches):
+            self._run.heartbeat.beat("train", f"step {step + 1} micro-batch {number + 1}")
+            started = time.perf_counter()
+            batch = self._batch(sequences)
+            targets += int((batch.labels != IGNORE).sum())
+            batch = batch.to(trainer.device)
+            waited_for_data += time.perf_counter() - started
             nll = trainer.engine(batch)
             trainer.engine.backward(nll * scale)
             trainer.engine.step()
-            loss_sum += nll.detach()
+            nll_sum += nll.detach()
         norm = trainer.engine.get_global_grad_norm()
         self._meter.gradient_norm = None if norm is None else float(norm)
-        return plan.tokens, float(loss_sum) / plan.target_tokens
+        nll_total = float(nll_sum)
+        return Vote(
+            stop=self._stop_asked(),
+            save=trainer.rank == 0 and self._save_is_due(),
+            nll=nll_total,
+            targets=targets,
+            seconds_per_token=(waited_for_data + trainer.stopwatch.take()) / max(1, targets),
+        )
 
-    def _agree(self, *, loss: float) -> Decision:
+    def _batch(self, sequences: tuple[int, ...]) -> Batch:
+        flat = self._trainer.kernels.flash_attention
+        return collate(self._dataset, sequences, pad_id=self._pad_id, flat=flat)
+
+    def _agree(self, vote: Vote) -> Decision:
         trainer = self._trainer
-        flags = [float(self._layout.stop_file.exists()), float(trainer.rank == 0 and self._save_is_due()), loss]
-        together = torch.tensor(flags, dtype=torch.float32, device=trainer.device)
-        dist.all_reduce(together)
-        stop, save, total = together.tolist()
-        return Decision(stop=stop > 0, save=save > 0, loss=total)
+        return agree(vote, rank=trainer.rank, world_size=trainer.world_size, device=trainer.device)
+
+    def _record(self, plan: StepPlan, decision: Decision, *, seconds: float) -> None:
+        meter, trainer = self._meter, self._trainer
+        self._stragglers.record(decision.seconds_per_token)
+        squares = int(self._squared_rows[self._plan.global_batch(meter.step)].sum())
+        flops = trainer.arithmetic.of(tokens=plan.tokens, squared_rows=squares)
+        peak = trainer.peak_flops
+        meter.record_step(
+            StepFacts(
+                tokens=plan.tokens,
+                computed_tokens=plan.tokens if trainer.kernels.flash_attention else plan.padded_tokens,
+                loss=decision.nll / plan.target_tokens,
+                loss_max=decision.loss_max,
+                seconds=seconds,
+                mfu=None if peak is None else flops / (seconds * peak * trainer.world_size),
+                slow=self._stragglers.slowest(),
+            )
+        )
+        meter.epoch = self._plan.epoch(meter.step)
+
+    def _stop_asked(self) -> bool:
+        return self._run.layout.stop_file.exists()
 
     def _save_is_due(self) -> bool:
         rules, done = self._config.checkpoint, self._meter.step + 1
@@ -115,28 +133,24 @@ class Loop:
 
     def save(self, *, phase: str) -> None:
         """Save a checkpoint of the present step on all ranks."""
-        self._progress.tell(phase, force=True)
         meter = self._meter
+        self._run.heartbeat.beat(phase, f"step {meter.step}")
+        self._progress.tell(phase, force=True)
         saved = checkpoints.save(
             self._trainer.engine,
-            self._paths.checkpoints,
-            step=meter.step,
-            tokens=meter.tokens,
-            dataset_sha256=self._dataset.sha256,
+            self._run.paths.checkpoints,
+            facts=checkpoints.Facts(step=meter.step, tokens=meter.tokens, dataset_sha256=self._dataset.sha256),
+            card=self._card,
             keep_last=self._config.checkpoint.keep_last,
         )
         self._last_save = time.monotonic()
-        set_checkpoint(meter, saved, paths=self._paths)
+        set_checkpoint(meter, saved, paths=self._run.paths)
         meter.checkpoint_count += 1
         self._progress.tell(phase, force=True)
+        self._run.heartbeat.beat("train", f"step {meter.step}")
 
 
 def set_checkpoint(meter: Meter, saved: checkpoints.Checkpoint, *, paths: RunPaths) -> None:
     """Note the newest complete checkpoint."""
     meter.checkpoint = saved
     meter.checkpoint_path = paths.pod_path(saved.path)
-
-
-def _heartbeat_file(layout: Layout, *, rank: int) -> Path:
-    layout.heartbeats.mkdir(parents=True, exist_ok=True)
-    return layout.heartbeats / f"rank-{rank}"

@@ -6,7 +6,6 @@ forward pass, whatever the number of chunks, for under ZeRO-3 every run of a lay
 
 from __future__ import annotations
 
-import types
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rft_trainer.errors import BadInputError
 from rft_trainer.train.batch import IGNORE, Batch
+from rft_trainer.train.speed import Stopwatch
 
 CHUNK_ELEMENTS = 2**26
 """Logits held at once; times 4 bytes in fp32, and about three copies: under 1 GiB."""
@@ -42,7 +42,7 @@ def summed_nll(head: nn.Linear, hidden: torch.Tensor, labels: torch.Tensor) -> t
 class LossModel(nn.Module):
     """A causal language model whose forward pass returns the summed loss of a batch."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, stopwatch: Stopwatch) -> None:
         super().__init__()
         for name in _UNSUPPORTED:
             if getattr(model.config, name, None) not in (None, 1, 1.0):
@@ -51,7 +51,13 @@ class LossModel(nn.Module):
         head = model.get_output_embeddings()
         if not isinstance(head, nn.Linear):
             raise BadInputError(f"model: {type(model).__name__} has no linear output layer; use a decoder-only model")
-        head.forward = types.MethodType(summed_nll, head)  # type: ignore[method-assign]
+
+        def timed(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            # The one large product of a rank that is over before the next collective under every ZeRO stage.
+            with stopwatch.running():
+                return summed_nll(head, hidden, labels)
+
+        head.forward = timed  # type: ignore[method-assign, assignment] # our layer takes the labels too
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Sum of the loss over the batch's labelled positions."""

@@ -9,21 +9,28 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rft_trainer.contract import ExitCode, Outcome, RunConfig, Stage, StageResult, TrainSummary
 from rft_trainer.errors import StageError
+from rft_trainer.files import write_json
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import PreparedDataset, load
 from rft_trainer.report import Reporter
 from rft_trainer.results import failed, write_result
 from rft_trainer.stage_main import install_crash_report, parse_layout, report_error
 from rft_trainer.steps import total_steps
+from rft_trainer.train.heartbeat import Heartbeat, answer_dump_requests
+from rft_trainer.train.run import Run
 
 if TYPE_CHECKING:
+    import torch
+
     from rft_trainer.train.checkpoint import Checkpoint
+    from rft_trainer.train.engine import Trainer
+    from rft_trainer.train.progress import Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +67,9 @@ def finish(layout: Layout, result: StageResult, *, local_rank: int) -> int:
 
 def train(layout: Layout, *, local_rank: int) -> StageResult:
     """Resume or start, run the loop, export."""
+    heartbeat = Heartbeat(layout, rank=int(os.environ.get("RANK", "0")))
+    heartbeat.beat("load")
+    answer_dump_requests(layout, rank=int(os.environ.get("RANK", "0")))
     from rft_trainer.train.engine import connect
     from rft_trainer.train.export import exported_step
 
@@ -70,50 +80,70 @@ def train(layout: Layout, *, local_rank: int) -> StageResult:
     device = connect(config, local_rank=local_rank)
     if exported_step(paths.export) == steps:
         return _already_exported(paths, dataset, steps=steps)
-    return _train(layout, config, dataset=dataset, device=device, local_rank=local_rank, steps=steps)
+    return _train(Run(layout, config, dataset, heartbeat), device=device, local_rank=local_rank, steps=steps)
 
 
-def _train(
-    layout: Layout, config: RunConfig, *, dataset: PreparedDataset, device: object, local_rank: int, steps: int
-) -> StageResult:
-    import torch
+def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> StageResult:
     import torch.distributed as dist
 
     from rft_trainer.prepare.model import load_tokenizer
     from rft_trainer.train import checkpoint as checkpoints
     from rft_trainer.train.engine import start
-    from rft_trainer.train.export import export_engine
     from rft_trainer.train.loop import Loop, set_checkpoint
     from rft_trainer.train.progress import Meter, Progress
 
-    assert isinstance(device, torch.device)
-    paths, rank = RunPaths.of(layout, config), dist.get_rank()
+    layout, paths, rank = run.layout, run.paths, dist.get_rank()
     meter = Meter(total_steps=steps)
     reporter = Reporter.from_environment() if rank == 0 else None
-    progress = Progress(meter, path=layout.progress_file, active=rank == 0, reporter=reporter)
+    progress = Progress(meter, path=layout.progress_file, steps=paths.steps, active=rank == 0, reporter=reporter)
     progress.tell("load", force=True)
-    saved = _find_checkpoint(config, paths, dataset=dataset)
+    saved = _find_checkpoint(run.config, paths, dataset=run.dataset)
     other_size = saved is not None and saved.world_size != dist.get_world_size()
-    trainer = start(config, layout, device=device, local_rank=local_rank, universal=other_size)
+    trainer = start(run.config, layout, device=device, local_rank=local_rank, universal=other_size)
     if saved is not None:
-        path = _universal(saved) if other_size else saved.path
-        checkpoints.restore(trainer.engine, saved, path=path)
+        checkpoints.restore(trainer.engine, saved, path=_universal(saved) if other_size else saved.path)
         meter.step, meter.tokens = saved.step, saved.tokens
         set_checkpoint(meter, saved, paths=paths)
+    progress.begin()
+    card = _write_card(run, trainer) if rank == 0 else {}
     pad_id = load_tokenizer(paths.model).pad_token_id or 0
-    loop = Loop(trainer, config, layout, dataset=dataset, meter=meter, progress=progress, pad_id=pad_id)
+    loop = Loop(trainer, run, meter=meter, progress=progress, pad_id=pad_id, card=card)
     outcome = loop.run()
-    export_path = None
-    if outcome is Outcome.COMPLETED:
-        progress.tell("export", force=True)
-        export_engine(
-            trainer.model.model, base=paths.model, destination=paths.export, step=steps, zero3=trainer.zero3, rank=rank
-        )
-        export_path = paths.pod_path(paths.export)
-        progress.tell("done", force=True)
-    if reporter is not None:
-        reporter.close()
+    export_path = _export(run, trainer, progress, card=card, step=steps) if outcome is Outcome.COMPLETED else None
+    progress.close()
     return StageResult(stage=Stage.TRAIN, outcome=outcome, train=meter.summary(export_path=export_path))
+
+
+def _write_card(run: Run, trainer: Trainer) -> dict[str, Any]:
+    from rft_trainer.train.card import run_card
+
+    card = run_card(
+        run.config,
+        run.paths,
+        run.dataset,
+        deepspeed=trainer.settings,
+        kernels=trainer.kernels,
+        world_size=trainer.world_size,
+    )
+    write_json(run.paths.run_card, card)
+    return card
+
+
+def _export(run: Run, trainer: Trainer, progress: Progress, *, card: Mapping[str, Any], step: int) -> str:
+    from rft_trainer.train.export import Export, export_engine
+
+    run.heartbeat.beat("export")
+    progress.tell("export", force=True)
+    export_engine(
+        Export.of(run.config, run.paths),
+        trainer.model.model,
+        card=card,
+        step=step,
+        zero3=trainer.zero3,
+        rank=trainer.rank,
+    )
+    progress.tell("done", force=True)
+    return run.paths.pod_path(run.paths.export)
 
 
 def _find_checkpoint(config: RunConfig, paths: RunPaths, *, dataset: PreparedDataset) -> Checkpoint | None:

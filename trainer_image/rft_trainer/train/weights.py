@@ -7,7 +7,7 @@ left weights at random under ZeRO-3. Rank 0 alone reads the files, the others re
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch import nn
 from rft_trainer.errors import BadInputError
 
 
-def build_model(path: Path, *, dtype: torch.dtype, deepspeed_config: dict[str, Any], zero3: bool) -> Any:
+def build_model(
+    path: Path, *, dtype: torch.dtype, attention: str, deepspeed_config: dict[str, Any], zero3: bool
+) -> Any:
     """The model of ``path`` with its weights; partitioned as it is built under ZeRO-3."""
     import deepspeed
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -30,7 +32,7 @@ def build_model(path: Path, *, dtype: torch.dtype, deepspeed_config: dict[str, A
     partition = deepspeed.zero.Init(config_dict_or_path=deepspeed_config) if zero3 else contextlib.nullcontext()
     with no_init_weights(), partition:
         try:
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         except ValueError as error:
             raise BadInputError(f"model: {error}") from error
     model.tie_weights()
@@ -43,7 +45,7 @@ def load_weights(model: nn.Module, path: Path, *, zero3: bool) -> None:
     import deepspeed
     import torch.distributed as dist
 
-    files = _TensorFiles(path)
+    files = TensorFiles(path)
     missing = [name for name, _ in model.named_parameters() if name not in files]
     if missing:
         raise BadInputError(f"model: {len(missing)} weights are not in its files, the first is {missing[0]}")
@@ -61,7 +63,7 @@ def _assign(name: str, parameter: nn.Parameter, tensor: torch.Tensor) -> None:
         parameter.data.copy_(tensor)
 
 
-class _TensorFiles:
+class TensorFiles:
     """Tensors of a directory by name."""
 
     def __init__(self, path: Path) -> None:
@@ -76,16 +78,24 @@ class _TensorFiles:
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name in self._files:
+            yield name, self.read(name)
+
     def read(self, name: str) -> torch.Tensor:
+        """One tensor, on the CPU."""
         with self._open(self._files[name], framework="pt") as tensors:
             tensor: torch.Tensor = tensors.get_tensor(name)
         return tensor
 
 
-def gathered_state(model: nn.Module, *, zero3: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter whole, on the CPU, one at a time; all ranks must iterate, for gathering is a collective."""
+def gathered_state(
+    model: nn.Module, *, zero3: bool, wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every wanted parameter whole, one at a time, on the CPU; all ranks iterate, for gathering is a collective."""
     import deepspeed
 
     for name, parameter in model.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter], enabled=zero3):
-            yield name, parameter.data.detach().to("cpu", copy=True)
+        if wanted(name):
+            with deepspeed.zero.GatheredParameters([parameter], enabled=zero3):
+                yield name, parameter.data.detach().to("cpu", copy=True)

@@ -1,0 +1,134 @@
+"""Sees that ranks hang, and secures the evidence before they are killed.
+
+Invariant: a rank that beats is never a hang. When one is silent for too long, every rank of this pod leaves its stacks
+and its flight record on the volume, even one that was stopped: it is woken for that, and killed after.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rft_trainer.contract import ENV_ATTEMPT, ENV_NODE_RANK, RunConfig
+from rft_trainer.files import write_json
+from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.train.heartbeat import STACK_SIGNAL, flight_record
+
+STEP_PERCENT = 80
+"""Of ``stall_seconds``: the rest is left for the evidence, before the operator ends the attempt."""
+EVIDENCE_SECONDS = 5.0
+_STATES = {"T": "stopped", "D": "waiting for a disk", "Z": "dead", "t": "stopped by a debugger"}
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a rank said last, and since when it says nothing else."""
+
+    rank: int
+    pid: int
+    phase: str
+    place: str
+    since: float
+
+
+@dataclass(frozen=True)
+class Hang:
+    """The rank that has been silent longest, and how long all have."""
+
+    rank: int
+    silent_seconds: int
+    place: str
+    beats: tuple[Beat, ...]
+
+
+class HangWatch:
+    """Follows the heartbeats of this pod's ranks by this process's own clock."""
+
+    def __init__(self, layout: Layout, config: RunConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._layout, self._clock = layout, clock
+        self._bounds = {"load": float(config.startup_seconds), "train": config.stall_seconds * STEP_PERCENT / 100}
+        self._other_seconds = float(config.stall_seconds)
+        self._seen: dict[int, tuple[int, float]] = {}
+
+    def look(self) -> Hang | None:
+        """Read the heartbeats; the hang, if there is one."""
+        now = self._clock()
+        beats = tuple(beat for path in self._layout.heartbeats.glob("rank-*") if (beat := self._read(path, now=now)))
+        if not any(now - beat.since > self._bounds.get(beat.phase, self._other_seconds) for beat in beats):
+            return None
+        longest = min(beats, key=lambda beat: beat.since)
+        place = f"{longest.phase} {longest.place}".strip()
+        return Hang(rank=longest.rank, silent_seconds=int(now - longest.since), place=place, beats=beats)
+
+    def _read(self, path: Path, *, now: float) -> Beat | None:
+        rank = int(path.name.removeprefix("rank-"))
+        try:
+            words, changed = path.read_text().split(maxsplit=2), path.stat().st_mtime_ns
+        except OSError:
+            return None
+        if len(words) < 2:
+            return None
+        before, since = self._seen.get(rank, (None, now))
+        if changed != before:
+            since = now
+            self._seen[rank] = (changed, now)
+        return Beat(rank, int(words[0]), words[1], words[2].strip() if len(words) > 2 else "", since)
+
+
+def explain(hang: Hang, *, directory: str) -> str:
+    """The hang in words; where the evidence is."""
+    silent = next(beat for beat in hang.beats if beat.rank == hang.rank)
+    state = process_state(silent.pid)
+    note = f", its process is {_STATES[state]}" if state in _STATES else ""
+    return (
+        f"hang: rank {hang.rank} gave no sign of life for {hang.silent_seconds} s in {hang.place}{note}; "
+        f"the stacks of all ranks are in {directory}"
+    )
+
+
+def process_state(pid: int) -> str:
+    """The kernel's letter for what a process does; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def secure_evidence(hang: Hang, layout: Layout, config: RunConfig) -> str:
+    """Have every rank write where it stands, copy that to the volume; returns the directory's name in a pod."""
+    paths = RunPaths.of(layout, config)
+    attempt, node = os.environ.get(ENV_ATTEMPT) or "0", os.environ.get(ENV_NODE_RANK) or "0"
+    directory = paths.hangs / f"attempt-{attempt}" / f"node-{node}"
+    text = explain(hang, directory=paths.pod_path(directory))
+    write_json(layout.dump_request, {"rank": hang.rank})
+    for beat in hang.beats:
+        for number in (STACK_SIGNAL, signal.SIGCONT):
+            _signal(beat.pid, number)
+    _await(layout, hang)
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(layout.stacks, directory)
+    write_json(
+        directory / "hang.json",
+        {"error": text, "ranks": {beat.rank: f"{beat.phase} {beat.place}".strip() for beat in hang.beats}},
+    )
+    return text
+
+
+def _await(layout: Layout, hang: Hang) -> None:
+    deadline = time.monotonic() + EVIDENCE_SECONDS
+    wanted = [flight_record(layout, rank=beat.rank) for beat in hang.beats]
+    wanted += [layout.stacks / f"rank-{beat.rank}.txt" for beat in hang.beats]
+    while time.monotonic() < deadline and not all(path.is_file() and path.stat().st_size > 0 for path in wanted):
+        time.sleep(0.05)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
