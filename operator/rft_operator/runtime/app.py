@@ -57,7 +57,7 @@ class Runtime:
         self.metrics = metrics
         self.cache = Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
-        self.events = EventQueue(kube)
+        self.events = EventQueue(kube, busy=lambda: len(self.queue) > config.workers)
         self.prices = PriceFile(config.prices_file, metrics)
         self.progress_ca: str | None = None
         self.elected = False

@@ -1,6 +1,7 @@
 """Events are written beside the reconciles: a slow API server must not hold a run up for what people read later.
 
 As client-go's recorder does: one writer, in the order things happened, a few repeats, and what does not fit is dropped.
+While runs wait for the API server, Events let them pass, but for a few a second.
 Invariant: nothing depends on an Event; what must not be lost is in status before its Event is asked for.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rft_operator.errors import KubeError, Unavailable
@@ -18,6 +20,8 @@ log = logging.getLogger(__name__)
 
 EVENTS_KEPT = 10_000
 REPEAT_SECONDS = (1.0, 5.0, 15.0)
+PATIENCE_SECONDS = 0.2
+"""How long an Event lets waiting runs pass."""
 FLUSH_SECONDS = 2.0
 """How long a stopping operator goes on writing."""
 
@@ -32,8 +36,10 @@ class _Event(NamedTuple):
 class EventQueue:
     """Takes Events at once and writes them one after the other."""
 
-    def __init__(self, kube: Kube) -> None:
+    def __init__(self, kube: Kube, *, busy: Callable[[], bool] = lambda: False) -> None:
+        """``busy`` tells whether runs wait."""
         self._kube = kube
+        self._busy = busy
         self._waiting: asyncio.Queue[_Event] = asyncio.Queue(EVENTS_KEPT)
 
     async def emit(self, *, regarding: JsonObject, type_: str, reason: str, message: str) -> None:
@@ -53,6 +59,8 @@ class EventQueue:
         """Write until cancelled; then write what still waits, but not for long."""
         try:
             while True:
+                if self._busy():
+                    await asyncio.sleep(PATIENCE_SECONDS)
                 await self._write(await self._waiting.get())
         finally:
             with contextlib.suppress(TimeoutError):

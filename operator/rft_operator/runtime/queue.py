@@ -3,7 +3,7 @@
 The semantics are those of client-go's workqueue (queue, dirty, processing). Delayed keys are one timer each: a sooner
 wish replaces a later one, a later one is dropped; a run that succeeded says anew when it wants to be woken, so its old
 timer goes. There are two lanes: what a user asked for and what a clock asked for (a stop line, above all) pass what
-merely tells of progress, so a burst of new runs is answered at once; every fourth turn is the other lane's, so neither
+merely tells of progress, so a burst of new runs is answered at once; every tenth turn is the other lane's, so neither
 starves. Invariant: no key sleeps longer than it asked for, and nothing is kept of a key that asks for nothing.
 """
 
@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 BATCH_SECONDS = 0.2
 """The Job controller, for the same reason, waits a second."""
-ORDINARY_TURN = 4
+ORDINARY_TURN = 10
 """Every so many turns an ordinary key goes first."""
 BACKOFF_FIRST_SECONDS = 1.0
 BACKOFF_MOST_SECONDS = 300.0

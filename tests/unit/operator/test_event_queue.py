@@ -81,6 +81,19 @@ async def test_nobody_waits_when_the_api_server_does_not_answer() -> None:
         await all_written(api, "A", "B")
 
 
+async def test_each_event_lets_runs_pass_while_they_wait_and_is_written_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_queue, "PATIENCE_SECONDS", 0.03)
+    api, loop = Api(), asyncio.get_running_loop()
+    began = loop.time()
+    queue = EventQueue(api, busy=lambda: True)
+    async with writing(queue):
+        await ask(queue, "A", "B", "C")
+        await all_written(api, "A", "B", "C")
+    assert loop.time() - began >= 3 * 0.03
+
+
 async def test_event_is_repeated_when_the_api_server_was_unavailable() -> None:
     api = Api(Unavailable("503"), Unavailable("503"))
     queue = EventQueue(api)
