@@ -239,14 +239,17 @@ def _snapshot(draft: Draft) -> RunSnapshot:
 
 
 def _provide_common(draft: Draft, snapshot: RunSnapshot) -> None:
-    """Create what all stages share: the run's ConfigMap and, if the user brought none, the claim."""
+    """Create what all stages share: the run's ConfigMap and, with its first attempt on record, its claim.
+
+    In a burst each new run gets its first child before any gets its second.
+    """
     resource, settings = draft.view.resource, draft.view.settings
     existing = {(each.kind, each.name) for each in draft.view.children.objects}
     name = resource.metadata.name
     if (ChildKind.CONFIG_MAP, child_name(name, "run")) not in existing:
         draft.actions.append(Apply(manifest=run_config_map(resource, snapshot, settings)))
-    has_claim = draft.spec.storage.claim_name is not None
-    if not has_claim and (ChildKind.CLAIM, child_name(name, "data")) not in existing:
+    wants_claim = draft.spec.storage.claim_name is None and bool(draft.recorded.attempts)
+    if wants_claim and (ChildKind.CLAIM, child_name(name, "data")) not in existing:
         draft.actions.append(Apply(manifest=claim(resource)))
 
 
