@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from rft_trainer.benchmarks import Question
+from rft_trainer.contract import EndOfTurn
 from rft_trainer.errors import BadInputError
-from rft_trainer.evaluate.protocol import SKY_T1_SYSTEM, ask
+from rft_trainer.evaluate.protocol import ask
 from rft_trainer.prepare.chat import ChatRenderer
-from rft_trainer.prepare.formats import Conversation, Message, to_conversation
+from rft_trainer.prepare.formats import RENDERERS, SKY_T1_SYSTEM, Conversation, Format, Message, to_conversation
 from rft_trainer.prepare.tiny import build_tokenizer
+from support.qwen import TEMPLATE
+
+ANSWERED = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
+
+
+def make_renderer(*, template: str | None = None, eos: EndOfTurn = "template") -> ChatRenderer:
+    tokenizer = build_tokenizer(["What is 12 + 30? The answer is 42."] * 5, vocabulary=300)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    return ChatRenderer(tokenizer, eos=eos)
 
 
 @pytest.fixture(scope="module")
 def renderer() -> ChatRenderer:
-    return ChatRenderer(build_tokenizer(["What is 12 + 30? The answer is 42."] * 5, vocabulary=300))
+    return make_renderer()
 
 
 def conversation(row: Mapping[str, object], format_: str) -> Conversation:
@@ -30,33 +44,70 @@ def text(renderer: ChatRenderer, found: Conversation, *, trained: bool) -> str:
     return "".join(segment.text for segment in renderer.segments(found) if segment.trained is trained)
 
 
-def test_s1_row_renders_as_published_when_thinking_is_a_list(renderer: ChatRenderer) -> None:
-    row = {"question": "1+1?", "thinking_trajectories": [" One.", "Two. "], "attempt": " 2 "}
-    found = conversation(row, "s1")
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
+def test_row_renders_byte_for_byte_when_qwens_template_is_used(file: Path) -> None:
+    golden = json.loads(file.read_text())
+    found = conversation(golden["row"], golden["format"])
+    segments = make_renderer(template=TEMPLATE, eos=golden["eos"]).segments(found)
+    assert [{"trained": each.trained, "text": each.text} for each in segments] == golden["segments"]
+
+
+def test_every_format_and_every_end_of_turn_has_a_golden_file() -> None:
+    goldens = [json.loads(file.read_text()) for file in GOLDEN]
+    assert {golden["format"] for golden in goldens} == set(RENDERERS) == set(get_args(Format))
+    assert {golden["eos"] for golden in goldens} == set(get_args(EndOfTurn))
+
+
+@pytest.mark.parametrize(
+    ("file", "length", "sha256"),
+    [
+        ("sky-t1", 1_310, "c5ae4aa0b0d6fcadd6fa8977f5e55b1f2dccb7582bd05b80385e2f22650a9f8d"),
+        ("s1", 68, "66b9ea09bd5b7099cbb4fc820f31b575c0366fa439b08245566692c6784e281e"),
+    ],
+)
+def test_system_prompt_is_the_published_one_to_the_byte(file: str, length: int, sha256: str) -> None:
+    golden = next(json.loads(each.read_text()) for each in GOLDEN if each.stem == file)
+    system = golden["segments"][0]["text"].removeprefix("<|im_start|>system\n").partition("<|im_end|>")[0]
+    assert (len(system), hashlib.sha256(system.encode()).hexdigest()) == (length, sha256)
+
+
+def test_sky_t1_row_has_the_published_system_prompt_when_it_brings_none() -> None:
+    turns = [{"from": "user", "value": "1+1?"}, {"from": "assistant", "value": "2"}]
+    for row in ({"conversations": turns}, {"system": "", "conversations": turns}):
+        assert conversation(row, "sky-t1").messages[0] == Message("system", SKY_T1_SYSTEM)
+    assert conversation({"system": "S", "conversations": turns}, "sky-t1").messages[0].content == "S"
+
+
+def test_prompt_has_no_system_turn_when_the_template_adds_none(renderer: ChatRenderer) -> None:
+    found = conversation({"question": "1+1?", "thinking_trajectories": ["t"], "attempt": "2"}, "s1")
     assert text(renderer, found, trained=False) == "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
-    wanted = "<|im_start|>think\nOne.\nTwo.\n<|im_start|>answer\nAnswer: 2<|im_end|>\n"
-    assert text(renderer, found, trained=True) == wanted
 
 
-def test_s1_row_keeps_its_answer_mark_when_it_has_one() -> None:
-    found = conversation({"question": "q", "thinking_trajectories": ["t"], "attempt": "So.\nAnswer: 2"}, "s1")
-    assert found.messages[-1].content.endswith("answer\nSo.\nAnswer: 2")
-
-
-def test_sky_t1_row_renders_as_published_when_it_has_a_system_prompt(renderer: ChatRenderer) -> None:
-    value = "<|begin_of_thought|>\n\nx<|end_of_thought|>\n\n<|begin_of_solution|>\n\n2<|end_of_solution|>"
-    turns = [{"from": "user", "value": "1+1?"}, {"from": "assistant", "value": value}]
-    found = conversation({"system": "S", "conversations": turns}, "sky-t1")
-    prompt = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
-    assert text(renderer, found, trained=False) == prompt
-    assert text(renderer, found, trained=True) == value + "<|im_end|>\n"
-
-
-def test_messages_row_trains_every_assistant_turn_when_there_are_several(renderer: ChatRenderer) -> None:
+def test_benchmark_is_compared_with_the_last_question_when_there_are_several() -> None:
     turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "dropped")]
     found = conversation({"messages": [{"role": r, "content": t} for r, t in turns]}, "messages")
-    assert text(renderer, found, trained=True) == "b<|im_end|>\nd<|im_end|>\n"
     assert found.question == "c"
+
+
+def test_last_turn_alone_is_trained_when_the_template_rewrites_earlier_ones() -> None:
+    forgetful = (
+        "{% for m in messages %}{% if m.role != 'assistant' or loop.last %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    renderer = make_renderer(template=forgetful, eos="endoftext")
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    found = conversation({"messages": [{"role": r, "content": t} for r, t in turns]}, "messages")
+    assert text(renderer, found, trained=True) == "d<|endoftext|>"
+    prompt = "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+    assert text(renderer, found, trained=False) == prompt
+
+
+def test_end_of_turn_is_refused_with_the_remedy_when_the_tokenizer_lacks_it() -> None:
+    tokenizer = build_tokenizer(["text"], vocabulary=300)
+    tokenizer.get_vocab = lambda: {"<|im_start|>": 1, "<|im_end|>": 2}
+    with pytest.raises(BadInputError, match=r"dataset\.eos=endoftext: .* has no <\|endoftext\|>; .*eos: template"):
+        ChatRenderer(tokenizer, eos="endoftext")
+    assert ChatRenderer(tokenizer, eos="im_end") is not None
 
 
 @pytest.mark.parametrize(
@@ -66,6 +117,9 @@ def test_messages_row_trains_every_assistant_turn_when_there_are_several(rendere
         ({"question": "q"}, "s1"),
         ({"messages": [{"role": "user", "content": "q"}]}, "messages"),
         ({"conversations": []}, "sky-t1"),
+        ({"prompt": "q", "completion": ""}, "prompt-completion"),
+        ({"prompt": ANSWERED, "completion": []}, "prompt-completion"),
+        ({"prompt": [], "completion": "an answer to nothing"}, "prompt-completion"),
     ],
 )
 def test_row_is_left_out_when_it_has_no_answer(row: dict[str, object], format_: str) -> None:
@@ -77,6 +131,7 @@ def test_row_is_left_out_when_it_has_no_answer(row: dict[str, object], format_: 
     [
         ({"messages": "text"}, "messages", "list"),
         ({"attempt": "2"}, "s1", "'question' is missing"),
+        ({"prompt": "q"}, "prompt-completion", "'completion' is missing"),
         ({"messages": [{"role": "judge", "content": "q"}]}, "messages", "'judge' is unknown"),
     ],
 )
@@ -98,12 +153,9 @@ def test_tokenizer_keeps_digits_apart_when_numbers_repeat() -> None:
     assert tokenizer.tokenize("12345") == ["1", "2", "3", "4", "5"]
 
 
-def test_sky_t1_system_prompt_is_byte_exact_when_asked_for() -> None:
-    digest = hashlib.sha256(SKY_T1_SYSTEM.encode()).hexdigest()
-    assert digest == "c5ae4aa0b0d6fcadd6fa8977f5e55b1f2dccb7582bd05b80385e2f22650a9f8d"
-    turns = ask(Question("1", "1+1?", "2", "math"), format_="sky-t1")
-    assert [turn.content for turn in turns] == [
-        SKY_T1_SYSTEM,
-        "Return your final response within \\boxed{}. 1+1?",
-    ]
-    assert ask(Question("1", "1+1?", "2", "math"), format_="s1") == [Message("user", "1+1?")]
+@pytest.mark.parametrize("format_", get_args(Format))
+def test_question_is_put_as_in_training_when_a_model_is_evaluated(format_: Format) -> None:
+    question = Question("1", "1+1?", "2", "math")
+    wanted = {"sky-t1": [SKY_T1_SYSTEM, "Return your final response within \\boxed{}. 1+1?"], "s1": ["1+1?"]}
+    turns = [turn.content for turn in ask(question, format_=format_)]
+    assert turns == wanted.get(format_, ["Return your final response within \\boxed{}. 1+1?"])

@@ -6,13 +6,14 @@ as the evaluation will encode the prompt, so training and generation see the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rft_trainer.contract import EndOfTurn
 from rft_trainer.errors import BadInputError
 from rft_trainer.prepare.formats import Conversation, Message
 
@@ -21,6 +22,8 @@ CHATML_TEMPLATE = (
     "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+_ENDS: Mapping[EndOfTurn, str] = {"im_end": "<|im_end|>\n", "endoftext": "<|endoftext|>"}
+"""ChatML's mark has a line break, which s1 trained too; ``<|endoftext|>``, what Sky-T1's trainer put, stands alone."""
 _PROBE = "\u2042probe\u2042"
 
 
@@ -41,15 +44,25 @@ class EncodedRow:
 
 
 class ChatRenderer:
-    """Renders with the tokenizer's own chat template, or ChatML where the model has none but knows its marks."""
+    """Renders with the tokenizer's own chat template, or ChatML where the model has none but knows its marks.
 
-    def __init__(self, tokenizer: Any) -> None:
+    ``eos`` names what the last turn ends with. The turns before it end as the template says, for the model will read
+    them so.
+    """
+
+    def __init__(self, tokenizer: Any, *, eos: EndOfTurn = "template") -> None:
         self._tokenizer = tokenizer
         if not tokenizer.chat_template:
             if "<|im_start|>" not in tokenizer.get_vocab():
                 raise BadInputError("model: its tokenizer has no chat template; use an instruction-tuned model")
             tokenizer.chat_template = CHATML_TEMPLATE
         self._end_of_turn = self._find_end_of_turn()
+        self._end_of_row = _ENDS.get(eos, self._end_of_turn)
+        if eos in _ENDS and _ENDS[eos].strip() not in tokenizer.get_vocab():
+            raise BadInputError(
+                f"dataset.eos={eos}: the model's tokenizer has no {_ENDS[eos].strip()}; set dataset.eos: template, "
+                "then the mark of the model's own chat template is used"
+            )
 
     def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
@@ -67,24 +80,26 @@ class ChatRenderer:
         return self._render(messages, prompt=True)
 
     def segments(self, conversation: Conversation) -> list[Segment]:
-        """Text in order; every assistant turn is trained unless the template rewrites earlier turns."""
+        """Text in order; all turns of the assistant after the context are trained, unless the template rewrites earlier
+        turns: then the last one alone is."""
         messages = conversation.messages
         segments: list[Segment] = []
         done = ""
         for index, message in enumerate(messages):
-            if message.role != "assistant":
+            if message.role != "assistant" or index < conversation.context:
                 continue
             prompt = self.prompt(messages[:index])
             if not prompt.startswith(done):
                 return self._last_turn_only(messages)
+            end = self._end_of_row if index == len(messages) - 1 else self._end_of_turn
             segments.append(Segment(prompt[len(done) :], trained=False))
-            segments.append(Segment(message.content + self._end_of_turn, trained=True))
-            done = prompt + message.content + self._end_of_turn
+            segments.append(Segment(message.content + end, trained=True))
+            done = prompt + message.content + end
         return segments
 
     def _last_turn_only(self, messages: Sequence[Message]) -> list[Segment]:
         prompt = Segment(self.prompt(messages[:-1]), trained=False)
-        return [prompt, Segment(messages[-1].content + self._end_of_turn, trained=True)]
+        return [prompt, Segment(messages[-1].content + self._end_of_row, trained=True)]
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedRow]:
         """Encode many rows at once; the tokenizer works in parallel."""

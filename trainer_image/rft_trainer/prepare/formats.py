@@ -6,13 +6,33 @@ Invariant: pure functions; the assistant's text is byte-exact what the published
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rft_trainer.errors import BadInputError
 
-Format = Literal["sky-t1", "s1", "messages"]
+Format = Literal["sky-t1", "s1", "messages", "prompt-completion"]
+Row = Mapping[str, Any]
+SKY_T1_SYSTEM = (
+    "Your role as an assistant involves thoroughly exploring questions through a systematic long "
+    "thinking process before providing the final precise and accurate solutions. This requires "
+    "engaging in a comprehensive cycle of analysis, summarizing, exploration, reassessment, "
+    "reflection, backtracing, and iteration to develop well-considered thinking process. Please "
+    "structure your response into two main sections: Thought and Solution. In the Thought section, "
+    "detail your reasoning process using the specified format: <|begin_of_thought|> {thought with "
+    "steps separated with '\n\n'} <|end_of_thought|> Each step should include detailed considerations "
+    "such as analisying questions, summarizing relevant findings, brainstorming new ideas, "
+    "verifying the accuracy of the current steps, refining any errors, and revisiting previous "
+    "steps. In the Solution section, based on various attempts, explorations, and reflections from "
+    "the Thought section, systematically present the final solution that you deem correct. The "
+    "solution should remain a logical, accurate, concise expression style and detail necessary step "
+    "needed to reach the conclusion, formatted as follows: <|begin_of_solution|> {final formatted, "
+    "precise, and clear solution} <|end_of_solution|> Now, try to solve the following question "
+    "through the above guidelines:"
+)
+"""What Sky-T1 was trained and asked with: 1,310 characters, misspellings included, sha256
+c5ae4aa0b0d6fcadd6fa8977f5e55b1f2dccb7582bd05b80385e2f22650a9f8d."""
 THINK_START = "<|im_start|>think\n"
 ANSWER_START = "<|im_start|>answer\n"
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -31,6 +51,8 @@ class Conversation:
     """The turns of one row; the last one is the assistant's."""
 
     messages: tuple[Message, ...]
+    context: int = 0
+    """So many turns in front are never trained, whoever says them."""
 
     @property
     def question(self) -> str:
@@ -38,46 +60,76 @@ class Conversation:
         return next(message.content for message in reversed(self.messages) if message.role == "user")
 
 
-def to_conversation(row: Mapping[str, Any], *, format_: Format, where: str) -> Conversation | None:
+def to_conversation(row: Row, *, format_: Format, where: str) -> Conversation | None:
     """Read one row; None when it has no answer. Raises :class:`BadInputError` when it is not of this format."""
     try:
-        if format_ == "sky-t1":
-            messages = _sky_t1(row)
-        elif format_ == "s1":
-            messages = _s1(row)
-        else:
-            messages = _messages(row)
+        conversation = RENDERERS[format_](row)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise BadInputError(f"{where}: is not a {format_} row ({reason}); check dataset.format") from error
-    if not messages or messages[-1].role != "assistant" or not messages[-1].content.strip():
+    messages = conversation.messages
+    if len(messages) <= conversation.context or messages[-1].role != "assistant" or not messages[-1].content.strip():
         return None
-    if not any(message.role == "user" for message in messages):
-        return None
-    return Conversation(tuple(messages))
+    return conversation if any(message.role == "user" for message in messages) else None
 
 
-def render_s1(*, question: str, thinking: str, answer: str) -> list[Message]:
+def render_sky_t1(row: Row) -> Conversation:
+    """``{system, conversations: [{from, value}]}``; a row without a system prompt gets the published one."""
+    turns = _until_answer(_turns(row["conversations"], role_key="from", text_key="value"))
+    system = row.get("system")
+    first = Message("system", system if isinstance(system, str) and system else SKY_T1_SYSTEM)
+    return Conversation((first, *turns))
+
+
+def render_s1(row: Row) -> Conversation:
+    """``{question, thinking_trajectories, attempt}`` of s1K, and the names that s1K-1.1 gives to the same."""
+    thinking = _first(
+        row, "thinking_trajectories", "thinking", "deepseek_thinking_trajectory", "gemini_thinking_trajectory"
+    )
+    answer = _first(row, "attempt", "deepseek_attempt", "gemini_attempt", "answer", "solution")
+    if isinstance(thinking, Sequence) and not isinstance(thinking, str):
+        thinking = "\n".join(str(part) for part in thinking)
+    question = str(row["question"])
+    if not isinstance(answer, str) or not answer.strip():
+        return Conversation((Message("user", question),))
+    return s1_conversation(question=question, thinking=str(thinking or ""), answer=answer)
+
+
+def s1_conversation(*, question: str, thinking: str, answer: str) -> Conversation:
     """s1's two delimited parts; ``Answer:`` is put before an answer that lacks it."""
     final = answer.strip()
     if "Answer:" not in final:
         final = f"Answer: {final}"
-    return [Message("user", question), Message("assistant", f"{THINK_START}{thinking.strip()}\n{ANSWER_START}{final}")]
+    said = f"{THINK_START}{thinking.strip()}\n{ANSWER_START}{final}"
+    return Conversation((Message("user", question), Message("assistant", said)))
 
 
-def _sky_t1(row: Mapping[str, Any]) -> list[Message]:
-    turns = _turns(row["conversations"], role_key="from", text_key="value")
-    system = row.get("system")
-    if isinstance(system, str) and system:
-        return [Message("system", system), *turns]
-    return turns
+def render_messages(row: Row) -> Conversation:
+    """``{messages: [{role, content}]}``; every turn of the assistant is trained, what follows the last is not kept."""
+    return Conversation(_until_answer(_turns(row["messages"], role_key="role", text_key="content")))
 
 
-def _messages(row: Mapping[str, Any]) -> list[Message]:
-    return _turns(row["messages"], role_key="role", text_key="content")
+def render_prompt_completion(row: Row) -> Conversation:
+    """``{prompt, completion}``, each a text or a list of ``{role, content}``; of the prompt nothing is trained."""
+    prompt = _texts_or_turns(row["prompt"], role="user")
+    return Conversation((*prompt, *_until_answer(_texts_or_turns(row["completion"], role="assistant"))), len(prompt))
 
 
-def _turns(turns: Any, *, role_key: str, text_key: str) -> list[Message]:
+RENDERERS: Mapping[Format, Callable[[Row], Conversation]] = {
+    "sky-t1": render_sky_t1,
+    "s1": render_s1,
+    "messages": render_messages,
+    "prompt-completion": render_prompt_completion,
+}
+
+
+def _texts_or_turns(value: Any, *, role: Literal["user", "assistant"]) -> tuple[Message, ...]:
+    if isinstance(value, str):
+        return (Message(role, value),)
+    return _turns(value, role_key="role", text_key="content")
+
+
+def _turns(turns: Any, *, role_key: str, text_key: str) -> tuple[Message, ...]:
     if not isinstance(turns, Sequence) or isinstance(turns, str):
         raise TypeError("the turns must be a list")
     messages = []
@@ -87,25 +139,18 @@ def _turns(turns: Any, *, role_key: str, text_key: str) -> list[Message]:
             raise ValueError(f"role {turn[role_key]!r} is unknown")
         text = turn[text_key]
         messages.append(Message(role, text if isinstance(text, str) else ""))  # type: ignore[arg-type]
-    while messages and messages[-1].role != "assistant":
-        messages.pop()
-    return messages
+    return tuple(messages)
 
 
-def _s1(row: Mapping[str, Any]) -> list[Message]:
-    thinking = _first(
-        row, "thinking_trajectories", "thinking", "deepseek_thinking_trajectory", "gemini_thinking_trajectory"
-    )
-    answer = _first(row, "attempt", "deepseek_attempt", "gemini_attempt", "answer", "solution")
-    if isinstance(thinking, Sequence) and not isinstance(thinking, str):
-        thinking = "\n".join(str(part) for part in thinking)
-    question = row["question"]
-    if not isinstance(answer, str) or not answer.strip():
-        return []
-    return render_s1(question=str(question), thinking=str(thinking or ""), answer=answer)
+def _until_answer(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The turns up to the assistant's last one."""
+    kept = list(messages)
+    while kept and kept[-1].role != "assistant":
+        kept.pop()
+    return tuple(kept)
 
 
-def _first(row: Mapping[str, Any], *names: str) -> Any:
+def _first(row: Row, *names: str) -> Any:
     for name in names:
         if row.get(name):
             return row[name]

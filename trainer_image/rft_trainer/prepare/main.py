@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rft_trainer.benchmarks import load_questions
 from rft_trainer.contract import Outcome, PrepareSummary, RunConfig, Stage, StageResult
 from rft_trainer.errors import BadInputError, DrainedError
@@ -26,6 +28,7 @@ from rft_trainer.prepare.rows import conversations
 from rft_trainer.report import Reporter, Work
 from rft_trainer.stage_main import parse_layout, run_stage
 from rft_trainer.steps import total_steps
+from rft_trainer.train.plan import BatchPlan, accumulation_steps, padding_share
 
 _BATCH_ROWS = 512
 _READ, _FETCHED, _DONE = 10, 40, 100
@@ -38,6 +41,8 @@ class _Counts:
     without_answer: int = 0
     held_out: int = 0
     too_long: int = 0
+    longest_tokens: int = 0
+    """Of all rows, those too long included."""
 
     @property
     def dropped(self) -> int:
@@ -86,9 +91,14 @@ def prepare(layout: Layout) -> StageResult:
     sys.stdout.write(
         f"prepared {summary.rows} rows, {summary.tokens} tokens, {summary.steps} steps; "
         f"dropped {counts.too_long} too long, {counts.without_answer} without an answer, "
-        f"{counts.held_out} held out for the evaluation\n"
+        f"{counts.held_out} held out for the evaluation; {summary.sequences} sequences, "
+        f"{_percent(summary.fill)} filled, {_percent(summary.padding_share)} of what is computed is padding\n"
     )
     return _result(summary)
+
+
+def _percent(share: float | None) -> str:
+    return f"{100 * (share or 0):.1f} %"
 
 
 def _result(summary: PrepareSummary) -> StageResult:
@@ -133,7 +143,7 @@ def _tokenise(
     counts: _Counts,
     work: Work,
 ) -> PreparedDataset:
-    renderer = ChatRenderer(load_tokenizer(paths.model))
+    renderer = ChatRenderer(load_tokenizer(paths.model), eos=config.dataset.eos)
     limit = config.training.max_sequence_length
     rows: list[EncodedRow] = []
     hashes: set[str] = set()
@@ -141,6 +151,7 @@ def _tokenise(
         _check_stop(layout)
         work.tell(done=_FETCHED + (_DONE - _FETCHED) * start // len(kept), total=_DONE, phase="tokenise")
         for conversation, row in zip(batch, renderer.encode(batch), strict=True):
+            counts.longest_tokens = max(counts.longest_tokens, len(row.tokens))
             if len(row.tokens) > limit:
                 counts.too_long += 1
             elif not row.target[1:].any():
@@ -148,11 +159,21 @@ def _tokenise(
             else:
                 rows.append(row)
                 hashes.add(question_hash(conversation.question))
-    if not rows:
-        raise BadInputError(f"training.maxSequenceLength={limit}: all {counts.too_long} rows are longer; raise it")
+    _check_lengths(config, kept=len(kept), usable=len(rows), counts=counts)
     lengths = [len(row.tokens) for row in rows]
     sequences = pack(lengths, capacity=limit) if config.training.packing else singles(len(rows))
     return build(rows, sequences, question_hashes=frozenset(hashes))
+
+
+def _check_lengths(config: RunConfig, *, kept: int, usable: int, counts: _Counts) -> None:
+    limit = config.training.max_sequence_length
+    if not usable:
+        raise BadInputError(f"training.maxSequenceLength={limit}: all {counts.too_long} rows are longer; raise it")
+    if counts.too_long and config.dataset.overlong == "fail":
+        raise BadInputError(
+            f"dataset.overlong=fail: {counts.too_long} of {kept} rows exceed training.maxSequenceLength={limit}, "
+            f"the longest has {counts.longest_tokens} tokens; raise it, or drop them whole with overlong: drop"
+        )
 
 
 def _batches(rows: Sequence[Conversation]) -> Iterator[tuple[int, Sequence[Conversation]]]:
@@ -161,16 +182,38 @@ def _batches(rows: Sequence[Conversation]) -> Iterator[tuple[int, Sequence[Conve
 
 
 def _summary(config: RunConfig, paths: RunPaths, *, counts: _Counts) -> PrepareSummary:
-    dataset = load(paths.dataset)
+    dataset, training = load(paths.dataset), config.training
+    tokens = int(dataset.row_offsets[-1])
     return PrepareSummary(
         rows=dataset.rows,
         dropped_rows=counts.dropped,
-        tokens=int(dataset.row_offsets[-1]),
+        too_long_rows=counts.too_long,
+        unanswered_rows=counts.without_answer,
+        held_out_rows=counts.held_out,
+        tokens=tokens,
         target_tokens=int(dataset.sequence_targets().sum()),
-        steps=total_steps(config.training, sequences=len(dataset)),
+        steps=total_steps(training, sequences=len(dataset)),
+        sequences=len(dataset),
+        longest_row_tokens=int(np.diff(dataset.row_offsets).max()),
+        fill=round(tokens / (len(dataset) * training.max_sequence_length), 4),
+        padding_share=round(_padding_share(config, dataset), 4),
         parameters=count_parameters(paths.model),
         dataset_sha256=dataset.sha256,
     )
+
+
+def _padding_share(config: RunConfig, dataset: PreparedDataset) -> float:
+    training, ranks = config.training, config.nodes * config.gpus_per_node
+    accumulation_steps(training, world_size=ranks)  # better refused here than by GPUs that cost money
+    plan = BatchPlan(
+        lengths=dataset.sequence_lengths(),
+        targets=dataset.sequence_targets(),
+        seed=training.seed,
+        global_batch_size=training.global_batch_size,
+        micro_batch_size=training.micro_batch_size,
+        world_size=ranks,
+    )
+    return padding_share(plan, steps=-(-len(dataset) // training.global_batch_size))
 
 
 def _check_stop(layout: Layout) -> None:

@@ -17,7 +17,7 @@ from rft_trainer.errors import BadInputError
 from rft_trainer.gym import gym_questions
 from rft_trainer.hub import DATA_FILES, download
 from rft_trainer.paths import Layout
-from rft_trainer.prepare.formats import Conversation, render_s1, to_conversation
+from rft_trainer.prepare.formats import Conversation, s1_conversation, to_conversation
 from rft_trainer.uris import local_path, parse_uri
 
 DEFAULT_GYM_ROWS = 12_000
@@ -34,8 +34,7 @@ def conversations(source: DatasetSource, layout: Layout, *, download_to: Path) -
         for item in gym_questions(
             uri, limit=source.max_samples, default_size=DEFAULT_GYM_ROWS, default_seed=TRAINING_GYM_SEED
         ):
-            messages = render_s1(question=item.question, thinking=item.thinking, answer=item.answer)
-            yield Conversation(tuple(messages))
+            yield s1_conversation(question=item.question, thinking=item.thinking, answer=item.answer)
         return
     if uri.scheme == "hf":
         path = download(uri.target, download_to, kind="dataset", patterns=DATA_FILES)
