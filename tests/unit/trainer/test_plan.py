@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.batches import ORDERED_TARGET, PACKED_TARGET, arrangements, sky_t1_lengths
 from rft_trainer.errors import BadInputError
 from rft_trainer.train.plan import BatchPlan, accumulation_steps, padding_share
 from unit.trainer.factory import run_config
@@ -122,6 +123,15 @@ def test_padding_is_counted_when_a_micro_batch_has_rows_of_several_lengths() -> 
     assert step.micro_batches == ((0, 2), (1, 3))
     assert (step.tokens, step.padded_tokens) == (24, 2 * 10 + 2 * 4)
     assert padding_share(plan, steps=3) == pytest.approx(1 - 24 / 28)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_ordered_and_packed_rows_waste_less_than_plain_ones_when_lengths_are_like_sky_t1s(micro: int) -> None:
+    plain, ordered, packed = arrangements(sky_t1_lengths(rows=4_800), micro_batch_size=micro)
+    assert plain.useful_tokens == ordered.useful_tokens
+    assert plain.computed_per_useful >= ORDERED_TARGET * ordered.computed_per_useful
+    assert plain.computed_per_useful >= PACKED_TARGET * packed.computed_per_useful
+    assert 1 <= packed.computed_per_useful < ordered.computed_per_useful
 
 
 def test_batch_size_is_refused_with_a_remedy_when_ranks_do_not_divide_it() -> None:
