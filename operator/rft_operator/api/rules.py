@@ -127,6 +127,15 @@ RULES: dict[Path, list[Rule]] = {
         _only_hub("secretRef", "only a hub dataset (hf://) needs a token; remove it"),
     ],
     ("spec", "dataset", "uri"): uris("hf", "pvc", "file", "gym"),
+    ("spec", "training"): [
+        Rule(
+            expression="!has(self.lora) || (has(self.method) && self.method == 'lora')",
+            message="only method: lora trains adapters; set it, or remove lora",
+            field=".lora",
+            reason=FORBIDDEN,
+        ),
+    ],
+    ("spec", "training", "lora", "dropout"): between("0.0", "0.99"),
     ("spec", "training", "learningRate"): between("0.0", "1.0", open_low=True),
     ("spec", "training", "warmupRatio"): between("0.0", "1.0"),
     ("spec", "training", "weightDecay"): between("0.0", "1.0"),

@@ -45,6 +45,29 @@ class DatasetFormat(StrEnum):
     SKY_T1 = "sky-t1"
     S1 = "s1"
     MESSAGES = "messages"
+    PROMPT_COMPLETION = "prompt-completion"
+
+
+class EndOfTurn(StrEnum):
+    """The mark after the last trained token of a row."""
+
+    TEMPLATE = "template"
+    IM_END = "im_end"
+    ENDOFTEXT = "endoftext"
+
+
+class Overlong(StrEnum):
+    """What becomes of rows that are longer than the maximum sequence length."""
+
+    DROP = "drop"
+    FAIL = "fail"
+
+
+class Method(StrEnum):
+    """Which weights are trained."""
+
+    FULL = "full"
+    LORA = "lora"
 
 
 class Schedule(StrEnum):
@@ -148,7 +171,14 @@ class Dataset(ApiModel):
     split: SplitName = "train"
     """Split of a hub dataset."""
     format: DatasetFormat
-    """Format of the rows; gym:// rows are rendered as s1."""
+    """sky-t1: {system, conversations: [{from, value}]}; s1: {question, thinking_trajectories, attempt}; messages:
+    {messages: [{role, content}]}; prompt-completion: {prompt, completion}. Rows of gym:// are rendered as s1."""
+    eos: EndOfTurn | None = None
+    """Mark that ends a row: template is that of the model's own chat template, im_end is <|im_end|> and a line break,
+    endoftext is <|endoftext|>. Default that of the recipe (sky-t1: endoftext, s1: im_end), else template."""
+    overlong: Overlong = Overlong.DROP
+    """What becomes of rows longer than training.maxSequenceLength, which are never cut: drop them whole and count
+    them, or fail before any GPU is held."""
     max_samples: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Use the first so many rows; for gym:// the number of rows to generate."""
     secret_ref: SecretReference | None = None
@@ -164,9 +194,28 @@ class DeepSpeed(ApiModel):
     """Move the optimizer state, or everything, to host memory. Default none."""
 
 
+class Lora(ApiModel):
+    """Adapters of low rank: only they are trained and checkpointed; the trained model has them merged."""
+
+    rank: Annotated[int, Field(ge=1, le=1_024)] = 16
+    """Rank of an adapter."""
+    alpha: Annotated[int, Field(ge=1, le=4_096)] = 32
+    """An adapter's output is scaled by alpha / rank."""
+    dropout: Decimal = "0"
+    """Share of an adapter's inputs that is dropped in training, as text."""
+    target_modules: Annotated[list[Annotated[str, text(128, minimum=1)]], Field(max_length=32)] = Field(
+        default_factory=list
+    )
+    """Names of the layers that get an adapter, such as q_proj; empty means all linear layers but the output layer."""
+
+
 class Training(ApiModel):
     """The training recipe; what is absent comes from the recipe preset, then from the defaults."""
 
+    method: Method | None = None
+    """full trains all weights, lora trains adapters only. Default full."""
+    lora: Lora | None = None
+    """The adapters of method lora; absent means their defaults."""
     epochs: Annotated[int, Field(ge=1, le=1_000)] | None = None
     """Passes over the dataset. Default 3."""
     max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
@@ -190,9 +239,10 @@ class Training(ApiModel):
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Sequences a GPU holds at once. Default 1."""
     max_sequence_length: Annotated[int, Field(ge=16, le=4_194_304)] | None = None
-    """Longest sequence in tokens; longer rows are dropped whole and counted. Default 16384."""
+    """Longest sequence in tokens; dataset.overlong says what becomes of longer rows. Default 16384."""
     packing: bool | None = None
-    """Put several rows into one sequence, with attention kept apart. Default false."""
+    """Put several rows into one sequence, with attention kept apart; globalBatchSize then counts sequences of several
+    rows. Default false."""
     precision: Precision | None = None
     """bf16 or fp32. Default bf16."""
     gradient_checkpointing: bool | None = None

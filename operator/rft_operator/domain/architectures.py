@@ -7,7 +7,7 @@ the model cards give. Any other dense decoder of the same build is read from its
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,6 +56,22 @@ class ModelShape:
         layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
         embeddings = self.embedding_parameters * (1 if self.tied_embeddings else 2)
         return embeddings + self.layers * layer + self.hidden
+
+    def adapter_parameters(self, *, rank: int, layers: Collection[str]) -> int:
+        """Return the parameters of LoRA adapters on the named linear layers, or on all; an unknown name counts high."""
+        head = self.head_size or self.hidden // self.heads
+        queries, keys = self.heads * head, self.kv_heads * head
+        widths = {
+            "q_proj": self.hidden + queries,
+            "k_proj": self.hidden + keys,
+            "v_proj": self.hidden + keys,
+            "o_proj": self.hidden + queries,
+            "gate_proj": self.hidden + self.intermediate,
+            "up_proj": self.hidden + self.intermediate,
+            "down_proj": self.hidden + self.intermediate,
+        }
+        chosen = [widths.get(name, self.hidden + self.intermediate) for name in layers or widths]
+        return rank * sum(chosen) * self.layers
 
     @property
     def multiplied_parameters(self) -> int:

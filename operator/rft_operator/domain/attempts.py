@@ -211,7 +211,7 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
         message = attempt.message or ""
         _close(draft, attempt, outcome=outcome, reason=attempt.stop_reason, message=message, counted=counted)
         if not drained:
-            fatal = attempt.stop_reason == "Stalled" and draft.spec.timeouts.on_stall is OnStall.FAIL
+            fatal = _is_final_stall(draft, attempt.stop_reason)
             _record_failure(draft, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
         return
     trouble = classify_end(gang.pods, gang.job)
@@ -228,7 +228,12 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     if drained:
         draft.emit("Normal", trouble.reason, trouble.message)
     else:
-        _record_failure(draft, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=trouble.fatal)
+        fatal = trouble.fatal or _is_final_stall(draft, trouble.reason)
+        _record_failure(draft, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=fatal)
+
+
+def _is_final_stall(draft: Draft, reason: str) -> bool:
+    return reason == "Stalled" and draft.spec.timeouts.on_stall is OnStall.FAIL
 
 
 def _result_of(gang: Gang) -> StageResult | None:

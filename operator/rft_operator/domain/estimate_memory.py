@@ -130,20 +130,27 @@ def memory(
     )
 
 
+def _adapters(model: ModelShape, training: TrainingConfig) -> int:
+    lora = training.lora
+    return 0 if lora is None else model.adapter_parameters(rank=lora.rank, layers=lora.target_modules)
+
+
 def _gpu_states(model: ModelShape, training: TrainingConfig, gang: Gang) -> tuple[int, int, int]:
-    """Return the bytes of weights, gradients and optimizer on one GPU."""
-    number, parameters, ranks = number_bytes(training), model.parameters, gang.ranks
+    """Return the bytes of weights, gradients and optimizer on one GPU; frozen weights have neither of the latter."""
+    number, ranks, adapters = number_bytes(training), gang.ranks, _adapters(model, training)
+    parameters, trained = model.parameters + adapters, adapters or model.parameters
     offloaded = training.offload != "none"
-    optimizer = 0 if offloaded else 12 * parameters // ranks
+    optimizer = 0 if offloaded else 12 * trained // ranks
     if training.zero_stage == 3:
         # The largest tensor is held whole while it is used, and its gradient until it is spread.
         gathered = number * model.largest_tensor
         weights = gathered + (0 if training.offload == "all" else number * parameters // ranks)
-        return weights, gathered + (0 if offloaded else 4 * parameters // ranks), optimizer
+        spread = min(gathered, number * trained)
+        return weights, spread + (0 if offloaded else 4 * trained // ranks), optimizer
     whole = number * parameters
     if training.zero_stage == 2:
-        return whole, 0 if offloaded else (number + 4) * parameters // ranks, optimizer
-    return whole, whole + (0 if offloaded else 4 * parameters // ranks), optimizer
+        return whole, 0 if offloaded else (number + 4) * trained // ranks, optimizer
+    return whole, number * trained + (0 if offloaded else 4 * trained // ranks), optimizer
 
 
 def _activations(model: ModelShape, training: TrainingConfig, *, longest: int) -> int:
@@ -161,10 +168,12 @@ def _logits(model: ModelShape, training: TrainingConfig, *, longest: int) -> int
 
 
 def _host(model: ModelShape, training: TrainingConfig, gang: Gang, *, host_bytes: int | None) -> HostMemory:
-    share = model.parameters * 3 // (2 * gang.nodes)
+    adapters = _adapters(model, training)
+    share = (model.parameters + adapters) * 3 // (2 * gang.nodes)
+    trained = (adapters or model.parameters) * 3 // (2 * gang.nodes)
     offloaded = training.offload != "none"
     weights = number_bytes(training) * share if training.offload == "all" else 0
-    gradients, optimizer = (4 * share, 12 * share) if offloaded else (0, 0)
+    gradients, optimizer = (4 * trained, 12 * trained) if offloaded else (0, 0)
     if training.zero_stage == 3:
         loading = 2 * number_bytes(training) * model.largest_tensor * gang.gpus_per_node * 3 // 2
     else:

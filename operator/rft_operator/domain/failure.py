@@ -89,7 +89,7 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
 
 
 def _blame(pod: PodFacts) -> tuple[int, int, int]:
-    grave = 0 if pod.terminated_reason == "OOMKilled" or pod.exit_code == ExitCode.BAD_INPUT else 1
+    grave = 0 if pod.terminated_reason == "OOMKilled" or pod.exit_code in (ExitCode.BAD_INPUT, ExitCode.STALLED) else 1
     return pod.finished_at or pod.phase_written_at or 2**62, grave, pod.rank
 
 
@@ -138,6 +138,8 @@ def _crashed(pod: PodFacts) -> Trouble:
         return Trouble(
             reason="RendezvousFailed", message=f"{where} did not find its peers{tail}", counted=True, pod=pod
         )
+    if pod.exit_code == ExitCode.STALLED:
+        return Trouble(reason="Stalled", message=f"{where} hung{tail}", counted=True, pod=pod)
     code = "no exit code" if pod.exit_code is None else f"exit code {pod.exit_code}"
     return Trouble(
         reason="TrainerFailed",

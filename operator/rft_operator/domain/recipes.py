@@ -1,12 +1,12 @@
 """Training values of published runs, and the defaults when no recipe is named.
 
-Sources: SkyThought ``qwen2_full_sft.yaml`` with ``ds_z3_offload_config.json`` (Sky-T1-32B-Preview), and
-``train/sft_slurm.sh`` of simplescaling/s1 (s1-32B).
+Every value of the two runs with its source: docs/recipes.md, which a test holds against this file. A recipe names also
+the values that are defaults here, so that a new default never changes a recipe.
 """
 
 from __future__ import annotations
 
-from rft_operator.api.spec import DeepSpeed, Offload, Precision, Recipe, Schedule, Training
+from rft_operator.api.spec import DeepSpeed, EndOfTurn, Offload, Precision, Recipe, Schedule, Training
 
 DEFAULTS = Training(
     epochs=3,
@@ -35,8 +35,13 @@ RECIPES = {
         weight_decay="0",
         adam_beta1="0.9",
         adam_beta2="0.999",
+        max_gradient_norm="1.0",
         global_batch_size=96,
+        micro_batch_size=1,
         max_sequence_length=16_384,
+        packing=False,
+        precision=Precision.BF16,
+        gradient_checkpointing=True,
         deepspeed=DeepSpeed(zero_stage=3, offload=Offload.ALL),
     ),
     Recipe.S1: Training(
@@ -47,11 +52,19 @@ RECIPES = {
         weight_decay="1e-4",
         adam_beta1="0.9",
         adam_beta2="0.95",
+        max_gradient_norm="1.0",
         global_batch_size=16,
+        micro_batch_size=1,
         max_sequence_length=32_768,
+        packing=False,
+        precision=Precision.BF16,
+        gradient_checkpointing=True,
         deepspeed=DeepSpeed(zero_stage=3, offload=Offload.NONE),
     ),
 }
+
+END_OF_TURN = {Recipe.SKY_T1: EndOfTurn.ENDOFTEXT, Recipe.S1: EndOfTurn.IM_END}
+"""What a recipe's rows end with where ``dataset.eos`` says nothing."""
 
 
 def effective(training: Training, recipe: Recipe | None) -> Training:

@@ -14,9 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import Evaluation, Offload, Precision, Spec, Training
+from rft_operator.api.spec import EndOfTurn, Evaluation, Lora, Method, Offload, Precision, Recipe, Spec, Training
+from rft_operator.domain.architectures import known_model
 from rft_operator.domain.facts import Settings
-from rft_operator.domain.recipes import effective
+from rft_operator.domain.recipes import END_OF_TURN, effective
 from rft_operator.errors import InvalidResource
 from rft_trainer.contract import (
     DATA_DIRECTORY,
@@ -24,6 +25,7 @@ from rft_trainer.contract import (
     CheckpointConfig,
     DatasetSource,
     EvaluationConfig,
+    LoraConfig,
     ModelSource,
     RunConfig,
     TrainingConfig,
@@ -64,6 +66,8 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
                 split=spec.dataset.split,
                 format=spec.dataset.format.value,
                 max_samples=spec.dataset.max_samples,
+                eos=_end_of_turn(spec).value,
+                overlong=spec.dataset.overlong.value,
             ),
             training=config,
             checkpoint=CheckpointConfig(
@@ -74,15 +78,34 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
             ),
             evaluation=_evaluation(spec.evaluation) if spec.evaluation is not None else None,
             startup_seconds=spec.timeouts.startup_seconds,
+            stall_seconds=spec.timeouts.stall_seconds,
         )
     except ValidationError as error:
         raise InvalidResource("InvalidSpec", str(error)) from error
     return RunSnapshot(
         config=run,
-        deepspeed=_deepspeed(config, ranks=_ranks(spec)),
+        deepspeed=_deepspeed(config, ranks=_ranks(spec), sizes=_sizes_of_recipe(spec)),
         image=spec.pod_template.image or settings.trainer_image,
         image_pull_policy=settings.image_pull_policy,
     )
+
+
+def _end_of_turn(spec: Spec) -> EndOfTurn:
+    if spec.dataset.eos is not None:
+        return spec.dataset.eos
+    return END_OF_TURN[spec.recipe] if spec.recipe is not None else EndOfTurn.TEMPLATE
+
+
+def _sizes_of_recipe(spec: Spec) -> dict[str, int]:
+    """Return what Sky-T1's ``"auto"`` sizes of ZeRO-3 became in transformers; elsewhere DeepSpeed's own are used."""
+    model = known_model(spec.model.uri) if spec.recipe is Recipe.SKY_T1 else None
+    if model is None:
+        return {}
+    return {
+        "reduce_bucket_size": model.hidden * model.hidden,
+        "stage3_prefetch_bucket_size": 9 * model.hidden * model.hidden // 10,
+        "stage3_param_persistence_threshold": 10 * model.hidden,
+    }
 
 
 def _ranks(spec: Spec) -> int:
@@ -120,6 +143,7 @@ def training_config(it: Training) -> TrainingConfig:
     assert it.schedule is not None and it.precision is not None and it.deepspeed.offload is not None  # noqa: PT018
     return TrainingConfig.model_validate(
         {
+            "lora": _lora(it),
             "epochs": it.epochs,
             "max_steps": it.max_steps,
             "learning_rate": float(it.learning_rate or 0),
@@ -138,6 +162,15 @@ def training_config(it: Training) -> TrainingConfig:
             "zero_stage": it.deepspeed.zero_stage,
             "offload": it.deepspeed.offload.value,
         }
+    )
+
+
+def _lora(it: Training) -> LoraConfig | None:
+    if it.method is not Method.LORA:
+        return None
+    lora = it.lora or Lora()
+    return LoraConfig(
+        rank=lora.rank, alpha=lora.alpha, dropout=float(lora.dropout), target_modules=tuple(lora.target_modules)
     )
 
 
@@ -160,7 +193,7 @@ def _evaluation(it: Evaluation) -> EvaluationConfig:
     )
 
 
-def _deepspeed(it: TrainingConfig, *, ranks: int) -> dict[str, Any]:
+def _deepspeed(it: TrainingConfig, *, ranks: int, sizes: Mapping[str, int]) -> dict[str, Any]:
     """Return DeepSpeed's JSON; the ZeRO-3 values are those of Sky-T1's ds_z3_offload_config.json."""
     zero: dict[str, Any] = {"stage": it.zero_stage, "overlap_comm": True, "contiguous_gradients": True}
     if it.zero_stage == 3:
@@ -169,6 +202,7 @@ def _deepspeed(it: TrainingConfig, *, ranks: int) -> dict[str, Any]:
             "stage3_max_live_parameters": 1_000_000_000,
             "stage3_max_reuse_distance": 1_000_000_000,
             "stage3_gather_16bit_weights_on_model_save": True,
+            **sizes,
         }
     if it.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}

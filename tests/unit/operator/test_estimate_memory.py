@@ -68,6 +68,30 @@ def test_higher_stages_need_less_of_a_gpu() -> None:
     assert first > second > third
 
 
+@pytest.mark.parametrize(("layers", "adapters"), [([], 40_370_176), (["q_proj", "v_proj"], 5_046_272)])
+def test_frozen_weights_have_neither_gradients_nor_optimizer_when_adapters_are_trained(
+    layers: list[str], adapters: int
+) -> None:
+    """The counts are those that peft gives for Qwen2.5-7B at rank 16."""
+    spec = {"model": {"uri": "hf://Qwen/Qwen2.5-7B-Instruct"}}
+    lora = {"method": "lora", "lora": {"rank": 16, "targetModules": layers}, "deepspeed": {"zeroStage": 2}}
+    full, adapted = of(**spec, training={"deepspeed": {"zeroStage": 2}}), of(**spec, training=lora)
+    assert adapted.gpu.optimizer == 12 * adapters // 8
+    assert adapted.gpu.gradients == 6 * adapters // 8
+    assert adapted.gpu.weights - full.gpu.weights == 2 * adapters
+    assert adapted.gpu.activations == full.gpu.activations
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload"), [(1, "none"), (2, "none"), (3, "none"), (1, "optimizer"), (3, "optimizer"), (3, "all")]
+)
+def test_adapters_need_less_memory_of_every_kind_than_full_training(stage: int, offload: str) -> None:
+    full = layout(stage=stage, offload=offload)
+    adapted = layout(stage=stage, offload=offload, method="lora")
+    assert adapted.gpu.total < full.gpu.total
+    assert adapted.host.weights + adapted.host.gradients + adapted.host.optimizer <= full.host.total
+
+
 @pytest.mark.parametrize(
     ("nodes", "offload", "tokens", "fits"),
     [

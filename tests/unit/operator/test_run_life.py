@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rft_trainer.contract import Outcome, Stage, StageResult
+import pytest
+
+from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
 from support.builders import NAME, NAMESPACE
 from support.run_steps import silence_node
 from support.stage import World
@@ -248,6 +250,21 @@ async def test_stalled_training_is_restarted_when_no_step_is_made() -> None:
     await world.after(121)
     assert world.status.attempts[-1].stop_reason == "Stalled"
     assert world.job_gone(Stage.TRAIN)
+
+
+@pytest.mark.parametrize(("on_stall", "attempts"), [("restart", 2), ("fail", 1)])
+async def test_hang_that_the_trainer_saw_itself_is_a_stall_when_the_attempt_ends(on_stall: str, attempts: int) -> None:
+    world = World(timeouts={"onStall": on_stall})
+    await world.to_training()
+    error = "hang: rank 1 gave no sign of life for 96 s"
+    hung = StageResult(stage=Stage.TRAIN, outcome=Outcome.FAILED, error=error)
+    world.finish_pods(Stage.TRAIN, exit_code=ExitCode.STALLED, result=hung)
+    await world.after(1)
+    await world.after(60)
+    trained = [attempt for attempt in world.status.attempts if attempt.stage == "train"]
+    assert len(trained) == attempts
+    assert (trained[0].reason, trained[0].counted) == ("Stalled", True)
+    assert error in (trained[0].message or "")
 
 
 async def test_unschedulable_gang_times_out_when_no_node_comes() -> None:

@@ -118,6 +118,20 @@ class Pod:
         """The progress lines on the training's stdout."""
         return [json.loads(line) for line in self.log("train").splitlines() if line.startswith('{"v": 1')]
 
+    def steps(self) -> list[dict[str, Any]]:
+        """The lines of every step of the run, resumed or not."""
+        return [json.loads(line) for line in self.paths.steps.read_text().splitlines()]
+
+    def ranks(self) -> list[psutil.Process]:
+        """The processes of the ranks, in order."""
+        assert self.process is not None
+        found = [
+            child
+            for child in psutil.Process(self.process.pid).children(recursive=True)
+            if "rft_trainer.train.main" in child.cmdline() and "deepspeed.launcher.launch" not in child.cmdline()
+        ]
+        return sorted(found, key=lambda child: int(child.environ()["RANK"]))
+
     def power_off(self) -> None:
         """Kill everything at once, as a lost node does."""
         if self.process is None or self.process.poll() is not None:

@@ -51,14 +51,17 @@ class Loop:
         meter = self._meter
         self._run.heartbeat.beat("train", f"step {meter.step}")
         decision = self._agree(Vote(stop=self._stop_asked(), save=False))
+        started = time.monotonic()
         while meter.step < meter.total_steps and not decision.stop:
-            started = time.monotonic()
             plan = self._plan.step(meter.step, rank=self._trainer.rank)
             decision = self._agree(self._step(plan))
-            self._record(plan, decision, seconds=time.monotonic() - started)
+            ended = time.monotonic()
+            self._record(plan, decision, seconds=ended - started)
+            started = ended  # telling of a step counts for the next one: only saves are left out
             self._progress.tell("train", step_ended=True)
             if decision.save and meter.step < meter.total_steps and not decision.stop:
                 self.save(phase="save")
+                started = time.monotonic()
         if meter.step > 0 and (meter.checkpoint is None or meter.checkpoint.step < meter.step):
             self.save(phase="drain" if meter.step < meter.total_steps else "save")
         return Outcome.COMPLETED if meter.step >= meter.total_steps else Outcome.DRAINED

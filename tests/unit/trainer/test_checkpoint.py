@@ -1,0 +1,144 @@
+"""Which checkpoint is trusted: files on a disk, without any rank."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from rft_trainer.errors import BadInputError, StageError
+from rft_trainer.train.checkpoint import (
+    MARKER,
+    UNIVERSAL_MARKER,
+    Checkpoint,
+    complete_checkpoints,
+    newest,
+    prune,
+    read,
+    universal,
+)
+
+FILES = {"mp_rank_00_model_states.pt": 300, "zero_pp_rank_0_mp_rank_00_optim_states.pt": 500, "run-card.json": 20}
+
+
+def write(directory: Path, step: int, changes: Mapping[str, object] | None = None) -> Path:
+    """A checkpoint as a run leaves it."""
+    path = directory / f"step-{step:08d}"
+    path.mkdir(parents=True)
+    for name, size in FILES.items():
+        (path / name).write_bytes(b"x" * size)
+    marker = {"version": 1, "step": step, "tokens": 10 * step, "world_size": 2, "dataset_sha256": "a"}
+    marker |= {"time": "2026-01-01T00:00:00Z", "seconds": 1.5, "files": FILES, **(changes or {})}
+    (path / MARKER).write_text(json.dumps(marker) + "\n")
+    return path
+
+
+def newest_step(directory: Path) -> int | None:
+    found = newest(directory, dataset_sha256="a")
+    return found.step if found else None
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Two complete checkpoints, at steps 5 and 9."""
+    write(tmp_path, 5)
+    write(tmp_path, 9)
+    return tmp_path
+
+
+def test_newest_complete_checkpoint_is_used_when_there_are_several(directory: Path) -> None:
+    assert [each.step for each in complete_checkpoints(directory)] == [5, 9]
+    found = newest(directory, dataset_sha256="a")
+    assert found == Checkpoint(directory / "step-00000009", 9, 90, 2, "a", "2026-01-01T00:00:00Z", 1.5)
+
+
+@pytest.mark.parametrize("name", [*FILES, MARKER])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_checkpoint_is_skipped_when_any_of_its_files_is_cut_at_any_place(
+    directory: Path, name: str, share: float
+) -> None:
+    path = directory / "step-00000009" / name
+    content = path.read_bytes().rstrip(b"\n")
+    path.write_bytes(content[: int(share * len(content))])
+    assert newest_step(directory) == 5
+
+
+@pytest.mark.parametrize("name", [*FILES, MARKER])
+def test_checkpoint_is_skipped_when_any_of_its_files_is_missing(directory: Path, name: str) -> None:
+    (directory / "step-00000009" / name).unlink()
+    assert newest_step(directory) == 5
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_checkpoint_is_skipped_when_a_file_is_longer_than_it_was(directory: Path, name: str) -> None:
+    with (directory / "step-00000009" / name).open("ab") as stream:
+        stream.write(b"x")
+    assert newest_step(directory) == 5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"step": 7},
+        {"step": "9"},
+        {"tokens": None},
+        {"files": {}},
+        {"files": [*FILES]},
+        {"files": {**FILES, "run-card.json": "20"}},
+        {"stranger": 1},
+    ],
+)
+def test_checkpoint_is_skipped_when_its_marker_says_what_no_marker_says(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    write(tmp_path, 5)
+    write(tmp_path, 9, changes)
+    assert newest_step(tmp_path) == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 400, b"[]", b"null", b"\xff\xfe", b'{"version": 1}'])
+def test_checkpoint_is_skipped_when_its_marker_is_garbled(directory: Path, content: bytes) -> None:
+    (directory / "step-00000009" / MARKER).write_bytes(content)
+    assert newest_step(directory) == 5
+    with pytest.raises(StageError, match="step-00000009: its marker cannot be read"):
+        read(directory / "step-00000009")
+
+
+def test_nothing_is_used_when_no_checkpoint_is_complete(tmp_path: Path) -> None:
+    assert newest_step(tmp_path / "none") is None
+    (write(tmp_path, 5) / MARKER).unlink()
+    assert newest_step(tmp_path) is None
+
+
+def test_checkpoint_of_other_rows_is_refused_by_name(directory: Path) -> None:
+    with pytest.raises(BadInputError, match="step-00000009: was trained on other rows"):
+        newest(directory, dataset_sha256="b")
+
+
+def test_old_checkpoints_go_and_torn_ones_do_not_count_when_two_are_kept(directory: Path) -> None:
+    (write(directory, 7) / MARKER).unlink()
+    write(directory, 12)
+    (write(directory, 13) / MARKER).unlink()
+    (directory / "step-00000005-universal").mkdir()
+    (directory / "step-00000012-universal").mkdir()
+    prune(directory, keep_last=2)
+    left = {path.name for path in directory.iterdir()}
+    assert left == {"step-00000009", "step-00000012", "step-00000012-universal", "step-00000013"}, (
+        "13 is newer than any complete one: somebody may be writing it"
+    )
+
+
+def test_universal_form_is_made_anew_when_it_is_not_whole(directory: Path) -> None:
+    saved = read(directory / "step-00000009")
+    converted = directory / "step-00000009-universal"
+    converted.mkdir()
+    (converted / "part.pt").write_bytes(b"x" * 9)
+    (converted / UNIVERSAL_MARKER).write_text('{"part.pt": 9}')
+    assert universal(saved) == converted
+    (converted / "part.pt").write_bytes(b"x" * 8)
+    with pytest.raises(StageError, match="step-00000009 of 2 ranks cannot be converted"):
+        universal(saved)
+    assert not converted.exists()

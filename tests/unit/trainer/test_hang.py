@@ -1,0 +1,132 @@
+"""Heartbeats, and what a silent one means; the clock is ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rft_trainer.contract import RunConfig
+from rft_trainer.launch.hang import Hang, HangWatch, secure_evidence
+from rft_trainer.paths import Layout
+from rft_trainer.train.heartbeat import Heartbeat
+from unit.trainer.factory import run_config, wait_until
+
+CONFIG = run_config(stall_seconds=100, startup_seconds=300)
+
+
+class Ranks:
+    """Two ranks of a pod, and a clock that only we move."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.now = 0.0
+        self.beats = [Heartbeat(layout, rank=rank) for rank in (0, 1)]
+        self.watch = HangWatch(layout, CONFIG, clock=lambda: self.now)
+
+    def after(self, seconds: float) -> Hang | None:
+        self.now += seconds
+        return self.watch.look()
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> Ranks:
+    return Ranks(Layout(tmp_path))
+
+
+def test_hang_is_seen_before_the_operators_bound_when_one_rank_is_silent(ranks: Ranks) -> None:
+    for rank in (0, 1):
+        ranks.beats[rank].beat("train", "step 4 micro-batch 1")
+    assert ranks.after(0) is None
+    ranks.beats[0].beat("train", "step 4 micro-batch 2")
+    assert ranks.after(5) is None
+    assert ranks.after(75) is None
+    hang = ranks.after(1)
+    assert hang is not None
+    assert (hang.rank, hang.silent_seconds, hang.place) == (1, 81, "train step 4 micro-batch 1")
+    assert [(beat.rank, beat.pid) for beat in sorted(hang.beats, key=lambda beat: beat.rank)] == [
+        (0, os.getpid()),
+        (1, os.getpid()),
+    ]
+
+
+def test_slow_training_is_no_hang_when_every_rank_still_beats(ranks: Ranks) -> None:
+    for micro_batch in range(10):
+        for rank in (0, 1):
+            ranks.beats[rank].beat("train", f"step 1 micro-batch {micro_batch}")
+        assert ranks.after(79) is None
+
+
+@pytest.mark.parametrize(("phase", "bound"), [("load", 300), ("train", 80), ("save", 100), ("export", 100)])
+def test_every_phase_has_its_own_bound(ranks: Ranks, phase: str, bound: int) -> None:
+    ranks.beats[0].beat(phase)
+    assert ranks.after(0) is None
+    assert ranks.after(bound) is None
+    assert ranks.after(1) is not None
+
+
+def test_training_is_not_called_hung_when_no_rank_has_spoken_yet(ranks: Ranks, tmp_path: Path) -> None:
+    assert ranks.after(10_000) is None
+    assert HangWatch(Layout(tmp_path / "empty"), CONFIG).look() is None
+
+
+RANK = """
+import sys, time
+from pathlib import Path
+from rft_trainer.paths import Layout
+from rft_trainer.train.heartbeat import Heartbeat, answer_dump_requests
+layout, rank = Layout(Path(sys.argv[1])), int(sys.argv[2])
+answer_dump_requests(layout, rank=rank)
+def waits_for_others():
+    Heartbeat(layout, rank=rank).beat("train", "step 1 micro-batch 1")
+    time.sleep(600)
+waits_for_others()
+"""
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two processes that wait; the second is stopped."""
+    started = [subprocess.Popen([sys.executable, "-c", RANK, str(tmp_path), str(rank)]) for rank in (0, 1)]
+    heartbeats = Layout(tmp_path).heartbeats
+    wait_until(lambda: all((heartbeats / f"rank-{rank}").is_file() for rank in (0, 1)), what="two heartbeats")
+    wait_until(lambda: all((heartbeats / f"rank-{rank}").stat().st_size for rank in (0, 1)), what="two beats")
+    started[1].send_signal(signal.SIGSTOP)
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_stacks_of_every_rank_are_on_the_volume_when_one_was_stopped(
+    tmp_path: Path, processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RFT_ATTEMPT", "3")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    layout, config = Layout(tmp_path), CONFIG
+    now = 0.0
+    watch = HangWatch(layout, config, clock=lambda: now)
+    assert watch.look() is None
+    now = 81.0
+    hang = watch.look()
+    assert hang is not None
+    stopped = Hang(rank=1, silent_seconds=81, place="train step 1 micro-batch 1", beats=hang.beats)
+    text = secure_evidence(stopped, layout, config)
+    assert "rank 1 gave no sign of life for 81 s in train step 1 micro-batch 1, its process is stopped" in text
+    folder = evidence(layout, config)
+    for rank in (0, 1):
+        assert "in waits_for_others" in (folder / f"rank-{rank}.txt").read_text()
+        assert "version" in json.loads((folder / f"flight-rank-{rank}.json").read_text())
+    assert json.loads((folder / "hang.json").read_text())["ranks"] == {
+        "0": "train step 1 micro-batch 1",
+        "1": "train step 1 micro-batch 1",
+    }
+
+
+def evidence(layout: Layout, config: RunConfig) -> Path:
+    return layout.real(config.data_directory) / "hangs" / "attempt-3" / "node-1"

@@ -1,0 +1,129 @@
+"""What rank 0 says: the meter's numbers, a line a step, the report's metrics."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_trainer.contract import TrainerStatus
+from rft_trainer.train.checkpoint import Checkpoint
+from rft_trainer.train.progress import Meter, Progress, StepFacts
+
+FACTS = StepFacts(tokens=80, computed_tokens=100, loss=2.0, loss_max=2.5, seconds=0.5, mfu=0.4, slow=(3, 1.6))
+
+
+class Reports:
+    """A reporter that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.newest: TrainerStatus | None = None
+
+    def update(self, status: TrainerStatus) -> None:
+        self.newest = status
+
+    def close(self) -> None:
+        pass
+
+    def metrics(self) -> dict[str, str]:
+        assert self.newest is not None
+        return {metric.name: metric.value for metric in self.newest.metrics}
+
+
+def progress(meter: Meter, folder: Path, *, reports: Reports | None = None, active: bool = True) -> Progress:
+    return Progress(
+        meter,
+        path=folder / "progress.json",
+        steps=folder / "steps.jsonl",
+        active=active,
+        reporter=reports,  # type: ignore[arg-type] # a stand-in
+    )
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+
+
+def test_meter_smooths_speeds_and_counts_padding_when_steps_differ() -> None:
+    meter = Meter(total_steps=12)
+    assert (meter.padding_share, meter.mfu) == (None, None)
+    meter.record_step(FACTS)
+    assert (meter.tokens_per_second, meter.step_seconds, meter.mfu) == (160.0, 0.5, 0.4)
+    second = StepFacts(tokens=100, computed_tokens=100, loss=1.0, loss_max=1.2, seconds=1.5, mfu=0.2, slow=None)
+    meter.record_step(second)
+    assert meter.step_seconds == pytest.approx(0.6)
+    assert meter.mfu == pytest.approx(0.38)
+    assert meter.padding_share == pytest.approx(0.1)
+    assert meter.remaining_seconds() == 6
+    assert (meter.step, meter.tokens, meter.loss, meter.slow) == (2, 180, 1.0, None)
+
+
+def test_report_has_every_metric_when_all_are_known(tmp_path: Path) -> None:
+    meter, reports = Meter(total_steps=4), Reports()
+    saved = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=100)
+    meter.checkpoint = Checkpoint(tmp_path, 1, 80, 2, "a", saved.strftime("%Y-%m-%dT%H:%M:%SZ"), 2.5)
+    meter.record_step(FACTS)
+    progress(meter, tmp_path, reports=reports).tell("train", force=True)
+    metrics = reports.metrics()
+    assert 100 <= int(metrics.pop("checkpoint_age_seconds")) < 200
+    assert metrics.pop("checkpoint_time") == meter.checkpoint.time
+    assert metrics == {
+        "phase": "train",
+        "step": "1",
+        "total_steps": "4",
+        "epoch": "0.0000",
+        "loss": "2.000000",
+        "loss_max": "2.500000",
+        "learning_rate": "0",
+        "tokens_per_second": "160.0",
+        "mfu": "0.4000",
+        "padding_share": "0.2000",
+        "slow_rank": "3",
+        "slow_ratio": "1.60",
+        "checkpoint_step": "1",
+        "checkpoint_seconds": "2.500",
+    }
+    written = json.loads((tmp_path / "progress.json").read_bytes())
+    assert (written["loss_max"], written["mfu"], written["padding"], written["slow_rank"]) == (2.5, 0.4, 0.2, 3)
+
+
+def test_report_leaves_out_what_nobody_knows(tmp_path: Path) -> None:
+    reports = Reports()
+    progress(Meter(total_steps=4), tmp_path, reports=reports).tell("load", force=True)
+    assert reports.metrics().keys() == {
+        "phase", "step", "total_steps", "epoch", "learning_rate", "tokens_per_second",
+    }  # fmt: skip
+
+
+def test_every_step_stands_once_when_steps_are_repeated_after_a_resume(tmp_path: Path) -> None:
+    first = Meter(total_steps=9)
+    told = progress(first, tmp_path)
+    told.begin()
+    for _ in range(5):
+        first.record_step(FACTS)
+        told.tell("train", step_ended=True)
+    told.close()
+    with (tmp_path / "steps.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "lo')
+    second = Meter(total_steps=9, step=3)
+    told = progress(second, tmp_path)
+    told.begin()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+    second.record_step(FACTS)
+    told.tell("train", step_ended=True)
+    told.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+    assert lines(tmp_path)[-1].items() >= {"loss": 2.0, "loss_max": 2.5, "tok_s": 160.0, "padding": 0.2}.items()
+
+
+def test_other_ranks_say_nothing(tmp_path: Path) -> None:
+    meter = Meter(total_steps=2)
+    told = progress(meter, tmp_path, active=False)
+    told.begin()
+    meter.record_step(FACTS)
+    told.tell("train", force=True, step_ended=True)
+    told.close()
+    assert list(tmp_path.iterdir()) == []
