@@ -21,7 +21,8 @@ from rft_operator.api.texts import REMEDY
 from rft_operator.domain.architectures import MODEL_UNKNOWN, ModelShape, known_model, shape_of_config
 from rft_operator.domain.estimate_data import DEFAULT_SPREAD, DataShape, known_data
 from rft_operator.domain.facts import NodeFacts
-from rft_operator.domain.prices import PriceCatalogue, Rate, rate_of_node, rate_of_pool
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.rates import Rate, rate_of_node, rate_of_pool
 from rft_operator.errors import InvalidResource
 
 DATA_UNKNOWN = "DatasetUnknown"

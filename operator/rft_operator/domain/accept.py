@@ -14,7 +14,7 @@ from rft_operator.domain.expect import expectation, expected_micro_usd, tight, t
 from rft_operator.domain.facts import ChildKind
 from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, terms_of
-from rft_operator.domain.prices import shared_words, unpriced_nodes
+from rft_operator.domain.rates import shared_words, unpriced_nodes
 from rft_operator.domain.resolve import resolve
 from rft_operator.domain.team_money import unreserved
 from rft_operator.domain.team_run import WAITING

@@ -15,7 +15,8 @@ from rft_operator.api.spec import PricePolicy
 from rft_operator.domain.bill import Share, bill, priced_from
 from rft_operator.domain.facts import Key, NodeFacts, PodFacts
 from rft_operator.domain.ledger import Evidence, next_ledger, no_steps, open_waste
-from rft_operator.domain.prices import PriceCatalogue, Rate, price_steps, rate_of_node
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.rates import Rate, price_steps, rate_of_node
 from rft_operator.domain.waste import lives_of
 from rft_operator.errors import AuditError
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from rft_operator.api.spec import Spec
 from rft_operator.domain.bill import SECONDS_PER_HOUR, Bill
 from rft_operator.domain.money import micro_usd, usd_display
-from rft_operator.domain.prices import Rate
+from rft_operator.domain.rates import Rate
+from rft_operator.domain.schedule import Schedule, amount_of
 from rft_trainer.contract import Stage
 
 STOP_SLACK_SECONDS = 30
@@ -56,13 +57,14 @@ def stage_gpus(spec: Spec, stage: Stage) -> int:
 
 
 def evaluation_reserve(spec: Spec, *, rate: Rate) -> int:
-    """Return the micro-dollars kept back for the evaluation (E5)."""
+    """Return the micro-dollars kept back for the evaluation (E5), and never less than lets it start."""
     if spec.evaluation is None:
         return 0
+    hourly, bound = spec.evaluation.gpus * rate.micro_usd_per_gpu_hour, stop_bound_seconds(EVALUATION_GRACE_SECONDS)
     if spec.budget.evaluation_reserve_usd is not None:
-        return micro_usd(spec.budget.evaluation_reserve_usd)
-    seconds = spec.evaluation.max_seconds + stop_bound_seconds(EVALUATION_GRACE_SECONDS)
-    return -(-spec.evaluation.gpus * rate.micro_usd_per_gpu_hour * seconds // SECONDS_PER_HOUR)
+        least = -(-hourly * (MINIMUM_USEFUL_SECONDS + bound) // SECONDS_PER_HOUR)
+        return max(micro_usd(spec.budget.evaluation_reserve_usd), least)
+    return -(-hourly * (spec.evaluation.max_seconds + bound) // SECONDS_PER_HOUR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +77,21 @@ class BudgetState:
 
 
 def assess(
-    bill: Bill, *, limit_micro_usd: int, reserve_micro_usd: int, unbound_rate: int, bound_seconds: int, now: int
+    bill: Bill, *, limit_micro_usd: int, reserve_micro_usd: int, schedule: Schedule, bound_seconds: int
 ) -> BudgetState:
     """Return the stop line of a stage (E1).
 
-    ``unbound_rate`` is micro-dollars per hour of the stage's GPUs that are not bound yet: they may be at any moment,
-    on top of all that holds GPUs now. A stage that waits for its GPUs is past the line when it could not stop in time
-    once it has them.
+    ``schedule`` is the rate from now on of all that holds GPUs and of the stage's GPUs that are not bound yet: they may
+    be at any moment. A stage that waits for its GPUs is past the line when it could not stop in time once it has them.
     """
-    rate = bill.rate + unbound_rate
-    left = (limit_micro_usd - reserve_micro_usd) * SECONDS_PER_HOUR - bill.amount - rate * bound_seconds
-    if rate == 0:
+    left = amount_of(limit_micro_usd - reserve_micro_usd) - bill.amount
+    lasts = schedule.lasts(left) if left > 0 else 0
+    if lasts is None:
         return BudgetState(stop_at=None, past_stop_line=False)
-    if left < rate:
-        return BudgetState(stop_at=now, past_stop_line=True)
-    return BudgetState(stop_at=now + left // rate if bill.rate else None, past_stop_line=False)
+    seconds = lasts - bound_seconds
+    if seconds < 1:
+        return BudgetState(stop_at=schedule.now, past_stop_line=True)
+    return BudgetState(stop_at=schedule.now + seconds if bill.rate else None, past_stop_line=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,9 @@ class Terms:
     spec: Spec
     stage: Stage
     rate: Rate
-    """The dearest price its pods may be bound at."""
+    """The dearest price its pods may be bound at now."""
+    schedule: Schedule | None = None
+    """Micro-dollars per GPU-hour from the latest start on; None: as ``rate``."""
     limit_micro_usd: int
     reserve_micro_usd: int
     """Kept back for the evaluation; the evaluation itself keeps nothing back."""
@@ -124,15 +128,16 @@ class Terms:
         """Return what the stage must leave."""
         return 0 if self.stage is Stage.EVALUATE else self.reserve_micro_usd
 
-    def hourly(self, bill: Bill) -> int:
-        """Return micro-dollars per hour of the gang and of what holds GPUs already (pods of lost nodes)."""
-        return self.gpus * self.rate.micro_usd_per_gpu_hour + bill.rate
+    def ahead(self, bill: Bill) -> Schedule:
+        """Return what the gang costs per hour, and what holds GPUs already (pods of lost nodes)."""
+        per_gpu = self.schedule or Schedule.flat(0, self.rate.micro_usd_per_gpu_hour)
+        return per_gpu.times(self.gpus).plus(Schedule.flat(per_gpu.now, bill.rate))
 
 
 def admit(terms: Terms, bill: Bill) -> Admission:
     """Return whether a stage may start: it must be able to do something useful and to stop in time (E2)."""
     seconds = MINIMUM_USEFUL_SECONDS + stop_bound_seconds(terms.grace)
-    needed = -(-terms.hourly(bill) * seconds // SECONDS_PER_HOUR)
+    needed = -(-terms.ahead(bill).cost(seconds) // SECONDS_PER_HOUR)
     left = terms.limit_micro_usd - bill.spent_micro_usd
     kept = terms.kept_micro_usd
     numbers = (
@@ -155,9 +160,9 @@ def pod_deadline_seconds(terms: Terms, bill: Bill) -> int:
     At the deadline the kubelet sends SIGTERM and gives the full grace, so both come off the affordable time. What
     holds GPUs already (pods of lost nodes) spends the same money.
     """
-    hourly = max(1, terms.hourly(bill))
-    affordable = ((terms.limit_micro_usd - terms.kept_micro_usd) * SECONDS_PER_HOUR - bill.amount) // hourly
-    deadline = affordable - stop_bound_seconds(terms.grace)
+    left = amount_of(terms.limit_micro_usd - terms.kept_micro_usd) - bill.amount
+    affordable = terms.ahead(bill).lasts(left) if left > 0 else 0
+    deadline = (LONGEST_DEADLINE_SECONDS if affordable is None else affordable) - stop_bound_seconds(terms.grace)
     if terms.stage is Stage.EVALUATE and terms.spec.evaluation is not None:
         deadline = min(deadline, terms.spec.evaluation.max_seconds)
     return int(max(1, min(deadline, LONGEST_DEADLINE_SECONDS)))
@@ -166,7 +171,8 @@ def pod_deadline_seconds(terms: Terms, bill: Bill) -> int:
 def worst_case_micro_usd(terms: Terms, *, deadline_seconds: int) -> int:
     """Return what an attempt can cost at most: it runs to its deadline, and takes as long as it may to stop."""
     seconds = deadline_seconds + stop_bound_seconds(terms.grace)
-    return -(-terms.gpus * terms.rate.micro_usd_per_gpu_hour * seconds // SECONDS_PER_HOUR)
+    per_gpu = terms.schedule or Schedule.flat(0, terms.rate.micro_usd_per_gpu_hour)
+    return -(-per_gpu.times(terms.gpus).cost(seconds) // SECONDS_PER_HOUR)
 
 
 def forecast_micro_usd(bill: Bill, *, eta_seconds: int, reserve_micro_usd: int) -> int:

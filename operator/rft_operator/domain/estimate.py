@@ -20,7 +20,7 @@ from rft_operator.domain.estimate_gpu import GpuShape
 from rft_operator.domain.estimate_memory import Gang, Memory, memory, number_bytes
 from rft_operator.domain.estimate_speed import StepTime, step_time
 from rft_operator.domain.money import micro_usd
-from rft_operator.domain.prices import Rate
+from rft_operator.domain.rates import Rate
 from rft_operator.domain.recipes import effective
 from rft_operator.domain.resolve import check_parts, training_config
 from rft_trainer.contract import Stage, TrainingConfig

@@ -18,7 +18,7 @@ from rft_operator.domain.estimate_data import DataShape
 from rft_operator.domain.estimate_gpu import GpuShape
 from rft_operator.domain.estimate_memory import GIB
 from rft_operator.domain.money import MICRO, usd_display
-from rft_operator.domain.prices import Rate
+from rft_operator.domain.rates import Rate
 from rft_operator.errors import InvalidResource
 
 MOST_EDITS = 3

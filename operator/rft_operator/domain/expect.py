@@ -11,7 +11,7 @@ from rft_operator.domain.draft import Draft
 from rft_operator.domain.estimate import Estimate, estimate
 from rft_operator.domain.estimate_data import known_data
 from rft_operator.domain.estimate_gpu import GPU_PRODUCT_LABEL, GPUS, GpuShape
-from rft_operator.domain.prices import Rate, pool
+from rft_operator.domain.rates import Rate, pool
 
 GIB = 2**30
 

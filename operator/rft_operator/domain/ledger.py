@@ -25,7 +25,7 @@ from rft_operator.domain.bill import (
     seconds_of,
 )
 from rft_operator.domain.facts import PodFacts
-from rft_operator.domain.prices import Rate
+from rft_operator.domain.rates import Rate
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_operator.domain.waste import AttemptLife, clipped, intervals
 

@@ -18,13 +18,15 @@ from rft_operator.domain.budget import (
     assess,
     evaluation_reserve,
     grace_seconds,
+    stage_gpus,
     stop_bound_seconds,
 )
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts
 from rft_operator.domain.ledger import Evidence, next_ledger, open_waste
 from rft_operator.domain.money import micro_usd
-from rft_operator.domain.prices import Rate, price_steps, rate_of_node, rate_of_pool
+from rft_operator.domain.rates import Rate, pool, price_steps, rate_of_node, rate_of_pool
+from rft_operator.domain.schedule import Schedule, amount_of
 from rft_operator.domain.team_money import effective_limit, hold_after
 from rft_operator.domain.waste import lives_of
 from rft_trainer.contract import Stage
@@ -36,6 +38,8 @@ class Money:
 
     rate: Rate | None
     """Price of a GPU-hour of the pool; None: unknown, nothing may start."""
+    pool: Schedule
+    """Micro-dollars per GPU-hour of the pool from now on, as far as the catalogue announces it."""
     bill: Bill
     limit_micro_usd: int
     reserve_micro_usd: int
@@ -43,18 +47,35 @@ class Money:
     """By reason."""
 
 
-def pool_rate(draft: Draft) -> Rate | None:
-    """Return the dearest rate the next pod may be bound at; the rate on record if the pool is empty now."""
+def pool_rate(draft: Draft, *, at: int) -> Rate | None:
+    """Return the dearest rate at which the next pod may be bound; None if any node of the pool has no price."""
     view, spec = draft.view, draft.spec
-    rate = rate_of_pool(
+    return rate_of_pool(
         view.nodes,
         node_selector=spec.scheduling.node_selector,
         gpu_resource=spec.resources.gpu_resource,
         spec_price=spec.budget.usd_per_gpu_hour,
         catalogue=view.catalogue,
-        at=draft.now,
+        at=at,
     )
-    return rate if rate is not None else _recorded_rate(draft)
+
+
+def _pool_is_empty(draft: Draft) -> bool:
+    scheduling, resources = draft.spec.scheduling, draft.spec.resources
+    return not pool(draft.view.nodes, node_selector=scheduling.node_selector, gpu_resource=resources.gpu_resource)
+
+
+def _announced(draft: Draft) -> tuple[int, ...]:
+    """Return the instants at which the catalogue announces other prices."""
+    if draft.spec.budget.usd_per_gpu_hour is not None:
+        return ()
+    return tuple(each.starts_at for each in draft.view.catalogue.entries if each.starts_at > draft.now)
+
+
+def _pool_schedule(draft: Draft, rate: Rate) -> Schedule:
+    return Schedule.of(
+        draft.now, _announced(draft), lambda at: (pool_rate(draft, at=at) or rate).micro_usd_per_gpu_hour
+    )
 
 
 def _recorded_rate(draft: Draft) -> Rate | None:
@@ -110,34 +131,56 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
 
 
 def meter(draft: Draft) -> Money:
-    """Bring the ledger up to date and return the run's money."""
-    spec = draft.spec
-    rate = pool_rate(draft)
+    """Bring the ledger up to date and return the run's money.
+
+    A pool that is empty now keeps the price on record; one with a node that nobody prices has none (M11), and what
+    runs there already goes on being charged at the price on record.
+    """
+    recorded = _recorded_rate(draft)
+    rate = pool_rate(draft, at=draft.now) or (recorded if _pool_is_empty(draft) else None)
+    charged = rate or recorded
     ledger: Ledger = draft.status.ledger
     waste: Mapping[str, Share] = {}
-    if rate is not None:
-        evidence = _evidence(draft, _dearer(rate, _recorded_rate(draft)))
+    if charged is not None:
+        evidence = _evidence(draft, _dearer(charged, recorded))
         ledger = next_ledger(ledger, evidence)
         waste = open_waste(ledger, evidence)
         draft.update(ledger=ledger)
+    bill_now, limit = bill(ledger, now=draft.now), effective_limit(draft)
+    schedule = _pool_schedule(draft, charged) if charged is not None else Schedule.flat(draft.now, 0)
     return Money(
         rate=rate,
-        bill=bill(ledger, now=draft.now),
-        limit_micro_usd=effective_limit(draft),
-        reserve_micro_usd=evaluation_reserve(spec, rate=rate) if rate is not None else 0,
+        pool=schedule,
+        bill=bill_now,
+        limit_micro_usd=limit,
+        reserve_micro_usd=_reserve(draft, schedule, left=amount_of(limit) - bill_now.amount) if charged else 0,
         waste=waste,
     )
 
 
+def _reserve(draft: Draft, schedule: Schedule, *, left: int) -> int:
+    """Return the reserve at the dearest price that is announced for the time in which the evaluation may come."""
+    gpus = max(1, stage_gpus(draft.spec, Stage.TRAIN))
+    lasts = left // max(1, gpus * schedule.at(draft.now))
+    dearest = schedule.dearest(draft.now + max(0, lasts) + draft.spec.timeouts.pending_seconds)
+    return evaluation_reserve(draft.spec, rate=Rate(micro_usd_per_gpu_hour=dearest, source="pool"))
+
+
 def terms_of(draft: Draft, money: Money, *, rate: Rate, stage: Stage, attempt: Attempt | None = None) -> Terms:
-    """Return what a stage may spend: as an attempt was begun, or as the next one will be."""
+    """Return what a stage may spend: as an attempt was begun, or as the next one will be.
+
+    Its pods are bound at the latest after ``timeouts.pendingSeconds``, and no cheaper than is announced until then.
+    """
     checkpoint = draft.status.checkpoint
     begun = attempt.grace_seconds if attempt is not None else None
     saved = checkpoint.save_seconds if checkpoint is not None else None
+    from_then = money.pool.never_cheaper().delayed(draft.spec.timeouts.pending_seconds)
+    locked = draft.spec.budget.price_policy is PricePolicy.LOCKED
     return Terms(
         spec=draft.spec,
         stage=stage,
         rate=rate,
+        schedule=Schedule.flat(draft.now, from_then.at(draft.now)) if locked else from_then,
         limit_micro_usd=money.limit_micro_usd,
         reserve_micro_usd=money.reserve_micro_usd,
         grace=begun if begun is not None else grace_seconds(draft.spec, stage, save_seconds=saved),
@@ -146,18 +189,40 @@ def terms_of(draft: Draft, money: Money, *, rate: Rate, stage: Stage, attempt: A
 
 def budget_state(draft: Draft, money: Money, *, stage: Stage, attempt: Attempt) -> BudgetState:
     """Return where the stop line is for an attempt; the evaluation spends the reserve, so it keeps none."""
-    terms = terms_of(draft, money, rate=money.rate or FREE, stage=stage, attempt=attempt)
+    terms = terms_of(draft, money, rate=money.rate or UNKNOWN, stage=stage, attempt=attempt)
     held = sum(e.gpus for e in draft.status.ledger.open if (e.stage, e.attempt) == (stage.value, attempt.number))
-    unbound = max(0, terms.gpus - held)
+    locked = draft.spec.budget.price_policy is PricePolicy.LOCKED
+    schedule = (money.pool.never_cheaper() if locked else money.pool).times(max(0, terms.gpus - held))
+    for entry in draft.status.ledger.open:
+        schedule = schedule.plus(_entry_schedule(draft, entry))
     return assess(
         money.bill,
         limit_micro_usd=money.limit_micro_usd,
         reserve_micro_usd=terms.kept_micro_usd,
-        unbound_rate=unbound * terms.rate.micro_usd_per_gpu_hour,
+        schedule=schedule,
         bound_seconds=stop_bound_seconds(terms.grace),
-        now=draft.now,
     )
 
 
-FREE = Rate(micro_usd_per_gpu_hour=0, source="unknown")
-"""Of a stage whose price is not known: it holds no GPU yet, for without a price nothing starts."""
+def _entry_schedule(draft: Draft, entry: LedgerEntry) -> Schedule:
+    """Return what a pod costs per hour from now on: its price is locked, or follows its node's."""
+    node = next((each for each in draft.view.nodes if each.name == entry.node), None)
+    spec, held = draft.spec, entry.micro_usd_per_gpu_hour
+    if node is None or spec.budget.price_policy is PricePolicy.LOCKED:
+        return Schedule.flat(draft.now, held * entry.gpus)
+
+    def price(at: int) -> int:
+        found = rate_of_node(
+            node,
+            gpu_resource=spec.resources.gpu_resource,
+            spec_price=spec.budget.usd_per_gpu_hour,
+            catalogue=draft.view.catalogue,
+            at=at,
+        )
+        return held if found is None or at == draft.now else found.micro_usd_per_gpu_hour
+
+    return Schedule.of(draft.now, _announced(draft), price).times(entry.gpus)
+
+
+UNKNOWN = Rate(micro_usd_per_gpu_hour=0, source="unknown")
+"""Of a pool whose price is not known: nothing starts there."""

@@ -16,7 +16,7 @@ from rft_operator.domain.estimate import Estimate, estimate
 from rft_operator.domain.estimate_advice import MOST_ADVICE, MOST_EDITS, advise
 from rft_operator.domain.estimate_data import DataShape
 from rft_operator.domain.estimate_gpu import GPUS, GpuShape
-from rft_operator.domain.prices import Rate
+from rft_operator.domain.rates import Rate
 from rft_operator.errors import InvalidResource
 from support.builders import merged
 

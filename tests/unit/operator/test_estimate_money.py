@@ -21,7 +21,7 @@ from rft_operator.domain.budget import (
 from rft_operator.domain.estimate import Estimate, Money, estimate
 from rft_operator.domain.estimate_data import DataShape
 from rft_operator.domain.estimate_gpu import ASSUMED, GPUS
-from rft_operator.domain.prices import Rate
+from rft_operator.domain.rates import Rate
 from rft_operator.errors import InvalidResource
 from rft_trainer.contract import Stage
 from support.builders import merged

@@ -11,7 +11,7 @@ from rft_operator.api.ledger import Ledger
 from rft_operator.domain.bill import bill
 from rft_operator.domain.facts import PodFacts, PodPhase
 from rft_operator.domain.ledger import Evidence, next_ledger, releasable
-from rft_operator.domain.prices import Rate
+from rft_operator.domain.rates import Rate
 from rft_trainer.contract import Stage
 
 T0 = 1_800_000_000

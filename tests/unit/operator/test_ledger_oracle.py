@@ -15,7 +15,8 @@ from rft_operator.api.ledger import Ledger, LedgerEntry
 from rft_operator.domain.bill import Bill, bill, bill_at, priced_from
 from rft_operator.domain.facts import PodFacts
 from rft_operator.domain.ledger import Evidence, next_ledger, no_steps, open_waste, releasable
-from rft_operator.domain.prices import PriceCatalogue, Rate, price_steps, rate_of_node
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.rates import Rate, price_steps, rate_of_node
 from rft_operator.domain.waste import AttemptLife
 from rft_trainer.contract import Stage
 from support.pod_lives import T0, PodLife, PriceTable, facts_of, oracle, pod_lives, price_tables

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.money import micro_usd, usd_display, usd_text
-from rft_operator.domain.prices import PriceCatalogue, rate_of_node, rate_of_pool, shared_words
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.rates import rate_of_node, rate_of_pool, shared_words
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_operator.errors import PriceCatalogueError
 

@@ -8,10 +8,9 @@ import pytest
 
 from rft_operator.domain.budget import STOP_SLACK_SECONDS
 from rft_operator.domain.facts import Settings
-from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
-from support.stage import START, World
+from support.stage import World
 
 CATALOGUE = """version: 1
 prices:
@@ -20,14 +19,6 @@ prices:
 """
 GRACE_SECONDS = 60
 """Of the builders' spec."""
-
-
-def by_node(later: str, *, after: int, **budget: Any) -> World:
-    """Return a world whose catalogue changes its one price some seconds after the start."""
-    world = World(budget={"usdPerGpuHour": None, **budget})
-    world.catalogue, problems = PriceCatalogue.parse(CATALOGUE % (later, rfc3339(START + after)))
-    assert not problems
-    return world
 
 
 def silence(world: World, name: str) -> None:
@@ -118,48 +109,6 @@ async def test_absurd_duration_of_a_save_does_not_eat_the_budget() -> None:
     await world.after(1)
     await world.after(60)
     assert world.status.attempts[-1].grace_seconds == 7_200
-
-
-# -- prices that move ---------------------------------------------------------------------------------------------
-
-
-async def test_floating_price_moves_bill_and_stop_line_at_the_second_it_changes() -> None:
-    world = by_node("7.20", after=107, pricePolicy="floating")
-    await world.to_training()  # bound 6 seconds after the start
-    first_stop = epoch(world.status.cost.stop_time)
-    await world.after(300)
-    assert world.status.usage.gpu_seconds == 2 * 301
-    # 101 s at $3.60 and 200 s at $7.20 for each of two GPUs.
-    assert world.status.cost.spent_micro_usd == 2 * (101 * 1_000 + 200 * 2_000)
-    assert epoch(world.status.cost.stop_time) < first_stop
-    assert {entry.price_source for entry in world.status.ledger.open} == {"second"}
-
-
-async def test_locked_price_stays_when_the_catalogue_changes() -> None:
-    world = by_node("7.20", after=107)
-    await world.to_training()
-    await world.after(300)
-    assert world.status.cost.spent_micro_usd == 2 * 301 * 1_000
-
-
-async def test_training_is_stopped_at_once_when_a_price_jump_puts_it_past_the_stop_line() -> None:
-    world = by_node("300", after=500, pricePolicy="floating")
-    await world.to_training()
-    await world.after(500)
-    assert world.status.attempts[-1].stop_reason == "BudgetExhausted"
-
-
-async def test_shared_gpus_are_refused_by_name_when_only_the_catalogue_prices_them() -> None:
-    world = by_node("7.20", after=10_000)
-
-    def share(obj: dict[str, Any]) -> None:
-        obj["metadata"]["labels"] |= {"nvidia.com/gpu.product": "NVIDIA-A100-SHARED", "nvidia.com/gpu.replicas": "4"}
-
-    world.kube.patch("Node", "", "node-1", share)
-    await world.settle()
-    accepted = world.condition("Accepted")
-    assert (accepted.status, accepted.reason) == ("False", "PriceUnknown")
-    assert "node-1 offers GPUs shared by 4 pods" in accepted.message
 
 
 # -- what people are told -----------------------------------------------------------------------------------------

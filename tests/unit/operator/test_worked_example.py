@@ -9,7 +9,7 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.bill import bill
 from rft_operator.domain.budget import Terms, evaluation_reserve, pod_deadline_seconds
 from rft_operator.domain.money import micro_usd, usd_display, usd_text
-from rft_operator.domain.prices import Rate
+from rft_operator.domain.rates import Rate
 from rft_trainer.contract import Stage
 from support.builders import merged, resource
 
