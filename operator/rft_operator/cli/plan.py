@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rft_operator.api.spec import Spec
+from rft_operator.api.spec import Overlong, Spec
 from rft_operator.cli.plan_input import find_data, find_model, find_rate, read_catalogue, read_manifest
 from rft_operator.cli.report import table
 from rft_operator.domain.architectures import ModelShape
@@ -105,9 +105,11 @@ def _gpu(spec: Spec, catalogue: PriceCatalogue, *, rate: Rate, option: str | Non
 def _notes(spec: Spec, found: Estimate) -> Iterator[str]:
     host = found.memory.host
     if found.data.dropped_rows:
+        refused = spec.dataset.overlong is Overlong.FAIL
         yield (
             f"About {found.data.dropped_rows:,} rows are longer than training.maxSequenceLength "
-            f"({found.training.max_sequence_length:,} tokens) and are dropped."
+            f"({found.training.max_sequence_length:,} tokens) and "
+            f"{'dataset.overlong: fail refuses the run for them' if refused else 'are dropped'}."
         )
     if host.usable is None:
         yield f"resources.memory is not set: a pod needs about {host.total / GIB:.0f} GiB of its node's memory."

@@ -19,7 +19,16 @@ from rft_operator.api.status import (
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import Report
 from rft_operator.domain.timestamps import epoch, rfc3339
-from rft_trainer.contract import EvaluateSummary, MetricName, Outcome, Score, Stage, StageResult, TrainSummary
+from rft_trainer.contract import (
+    EvaluateSummary,
+    MetricName,
+    Outcome,
+    PrepareSummary,
+    Score,
+    Stage,
+    StageResult,
+    TrainSummary,
+)
 
 LARGEST = 2_147_483_647
 
@@ -43,7 +52,7 @@ def take_over(draft: Draft, result: StageResult) -> None:
     done = is_complete(result)
     if result.prepare is not None and done:
         it = result.prepare
-        message = f"{it.rows} rows ({it.dropped_rows} dropped), {it.tokens} tokens, {it.steps} steps."
+        message = f"{it.rows} rows{_dropped(it)}, {it.tokens} tokens, {it.steps} steps{_room(it)}."
         draft.set_condition(ConditionType.PREPARED, True, "Succeeded", message)
         draft.emit("Normal", "Prepared", message)
     if result.train is not None:
@@ -55,6 +64,23 @@ def take_over(draft: Draft, result: StageResult) -> None:
             draft.emit("Normal", "Trained", message)
     if result.evaluate is not None and done:
         _take_scores(draft, result.evaluate)
+
+
+def _dropped(it: PrepareSummary) -> str:
+    parts = {
+        "too long": it.too_long_rows,
+        "without an answer": it.unanswered_rows,
+        "held out for the evaluation": it.held_out_rows,
+    }
+    named = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+    return f" ({it.dropped_rows} dropped{f': {named}' if named else ''})"
+
+
+def _room(it: PrepareSummary) -> str:
+    """Say how full sequences are and how much padding ranks will compute; a summary of an older trainer has neither."""
+    if it.fill is None or it.padding_share is None:
+        return ""
+    return f"; {it.sequences} sequences, {100 * it.fill:.0f} % filled, {100 * it.padding_share:.0f} % padding"
 
 
 def _take_checkpoint(draft: Draft, summary: TrainSummary) -> None:
@@ -169,7 +195,7 @@ def _take_reported_checkpoint(draft: Draft, report: Report) -> None:
     draft.update(
         checkpoint=CheckpointStatus(
             step=step,
-            time=_instant(metrics.get(MetricName.CHECKPOINT_TIME), default=rfc3339(report.received_at)),
+            time=_instant(metrics.get(MetricName.CHECKPOINT_TIME), latest=report.received_at),
             path=old.path if old else None,
             save_seconds=_seconds(seconds),
         )
@@ -196,8 +222,10 @@ def _seconds(text: str | None) -> str | None:
     return f"{number:.2f}" if number is not None else None
 
 
-def _instant(text: str | None, *, default: str) -> str:
+def _instant(text: str | None, *, latest: int) -> str:
+    """Return a reported instant within the day before ``latest``; anything else is a clock that never ran."""
     try:
-        return rfc3339(int(datetime.fromisoformat(text).timestamp())) if text else default
-    except ValueError:
-        return default
+        reported = int(datetime.fromisoformat(text).timestamp()) if text else latest
+    except (ValueError, OverflowError):
+        reported = latest
+    return rfc3339(reported if latest - 86_400 <= reported <= latest else latest)

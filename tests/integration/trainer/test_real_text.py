@@ -145,9 +145,9 @@ def test_nothing_is_cut_and_padding_is_reported_when_real_text_is_prepared(
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_loss_falls_when_a_small_model_reads_real_text(make_run: Callable[..., Pod]) -> None:
-    pod = make_run(rows=256, training__learning_rate=2e-2, training__zero_stage=2, training__epochs=2)
-    assert prepared(pod).steps == 32
+    pod = make_run(rows=80, training__global_batch_size=8, training__learning_rate=2e-2, training__zero_stage=2)
+    assert prepared(pod).steps == 10
     assert pod.run("train", timeout_seconds=500) == ExitCode.DONE, pod.log("train")
     losses = [line["loss"] for line in pod.progress_lines() if line["phase"] == "train"]
-    assert losses[0] > 11, "near the logarithm of 151,665 tokens before anything is learned"
-    assert losses[-1] < 7
+    assert losses[0] > 11.5, "near the logarithm of 151,665 tokens before anything is learned"
+    assert losses[-1] < 9

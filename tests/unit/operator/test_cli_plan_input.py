@@ -141,6 +141,8 @@ def test_rows_that_are_too_long_are_counted() -> None:
     assert "rows are longer than training.maxSequenceLength (4,096 tokens) and are dropped" in (
         plan({"training": {"maxSequenceLength": 4_096}}).stdout
     )
+    refusing = {"training": {"maxSequenceLength": 4_096}, "dataset": {"overlong": "fail"}}
+    assert "(4,096 tokens) and dataset.overlong: fail refuses the run for them" in plan(refusing).stdout
 
 
 def test_price_that_nobody_names_is_refused_with_both_remedies(tmp_path: Path) -> None:
