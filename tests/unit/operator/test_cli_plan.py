@@ -37,6 +37,15 @@ def test_examples_fit_and_their_budgets_suffice(name: str) -> None:
     assert max(len(line) for line in lines) <= 140
 
 
+def test_adapters_of_the_example_fit_on_one_gpu_and_its_budget_suffices() -> None:
+    result = rft("-f", str(EXAMPLES / "qwen-7b-lora.yaml"))
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "qwen-7b-lora: Qwen2.5-7B-Instruct (7.616 B parameters)"
+    assert {"Memory    fits", "Money     enough, even for the high end"} <= set(lines)
+    assert not any(line.startswith(("Advice", "Note")) for line in lines)
+
+
 @pytest.mark.parametrize(("name", "gpu_hours"), [("sky-t1-32b", 152), ("s1-32b", 7)])
 def test_json_of_the_examples_has_the_published_gpu_hours_within_15_percent(name: str, gpu_hours: int) -> None:
     result = rft("-f", str(EXAMPLES / f"{name}.yaml"), "-o", "json")
