@@ -56,6 +56,7 @@ def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(
     summary = pod.result().prepare
     assert summary is not None
     assert (summary.rows, summary.dropped_rows) == (1, 3)
+    assert (summary.too_long_rows, summary.unanswered_rows, summary.held_out_rows) == (1, 1, 1)
     assert load(pod.paths.dataset).rows == 1
 
 
@@ -96,6 +97,11 @@ def test_prepare_takes_model_and_rows_from_the_hub_when_the_token_allows_it(
         ({"dataset": {"uri": "pvc://gone/x", "format": "s1"}}, "does not exist"),
         ({"model": {"uri": "init://huge"}}, "the only preset is init://tiny-qwen2"),
         ({"model": {"uri": "init://tiny-qwen2?width=3"}}, "unknown option 'width'"),
+        (
+            {"dataset__overlong": "fail", "training__max_sequence_length": 84},
+            "rows exceed training.maxSequenceLength=84, the longest has 93 tokens; raise it, or drop them whole with",
+        ),
+        ({"training__global_batch_size": 12}, "must be a multiple of microBatchSize=4 x 2 GPUs = 8"),
         ({"training__max_sequence_length": 16}, "training.maxSequenceLength=16: all 298 rows are longer"),
     ],
 )

@@ -15,7 +15,9 @@ from rft_trainer.prepare.chat import EncodedRow
 from rft_trainer.prepare.dataset import PreparedDataset, build
 from rft_trainer.prepare.packing import pack, singles
 from rft_trainer.train.batch import IGNORE, Batch, collate
+from rft_trainer.train.loss import LossModel
 from rft_trainer.train.plan import BatchPlan
+from rft_trainer.train.speed import Stopwatch
 from unit.trainer.factory import row
 
 VOCABULARY = 40
@@ -147,3 +149,14 @@ def test_packed_rows_give_loss_and_gradient_of_single_rows_when_kept_apart_by_th
         [collate(packed, pair, pad_id=0, flat=flat) for pair in pairs + rest],
         target_tokens=int(alone.sequence_targets().sum()),
     )
+
+
+def test_trainers_model_keeps_packed_rows_apart_when_it_computes_the_loss() -> None:
+    rows = [each for each in make_rows(12) if each.target[1:].any()]
+    alone = build(rows, singles(len(rows)), question_hashes=frozenset())
+    packed = build(rows, pack([len(each.tokens) for each in rows], capacity=48), question_hashes=frozenset())
+    model = LossModel(make_model(), stopwatch=Stopwatch(torch.device("cpu")))
+    apart = sum(float(model(collate(alone, [index], pad_id=0)).detach()) for index in range(len(rows)))
+    together = float(model(collate(packed, range(len(packed)), pad_id=0)).detach())
+    assert 1 < len(packed) < len(rows)
+    assert together == pytest.approx(apart, rel=1e-6)
