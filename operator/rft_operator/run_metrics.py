@@ -2,7 +2,8 @@
 
 Invariants: the series of a deleted run vanish with it; labels never carry a pod or a uid; money is the gauge
 ``_spent_usd``, counters are for rates. A counter must not step back, or its rate would jump: pods that run are
-counted up to ``SETTLED_SECONDS`` ago, when their end, if there was one, is known. Names: docs/reference/metrics.md.
+counted up to ``SETTLED_SECONDS`` ago, when their end, if there was one, is known, and their waste when they have ended.
+Names: docs/reference/metrics.md.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass, field
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from rft_operator.api.ledger import WasteReason
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt, ConditionType
-from rft_operator.domain.bill import SECONDS_PER_HOUR, bill
+from rft_operator.domain.bill import SECONDS_PER_HOUR, bill, closed_waste
 from rft_operator.domain.budget import STOP_SLACK_SECONDS
 from rft_operator.domain.draft import is_true
 from rft_operator.domain.facts import NodeFacts
-from rft_operator.domain.money import MICRO, micro_usd
+from rft_operator.domain.money import MICRO, micro_of_text, micro_usd
 from rft_operator.domain.prices import LABELS, PriceCatalogue
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
@@ -29,8 +31,8 @@ PREFIX = "reasoning_finetune_"
 RUN = ("namespace", "finetune")
 
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "gpu_seconds": ("GPU-seconds held.", ("phase",)),
-    "cost_usd": ("Dollars spent; for rates only, spent_usd is exact.", ("phase",)),
+    "gpu_seconds": ("GPU-seconds held.", ("phase", "gpu_product", "capacity_type")),
+    "cost_usd": ("Dollars spent; for rates only, spent_usd is exact.", ("phase", "gpu_product", "capacity_type")),
     "idle_gpu_seconds": ("GPU-seconds that were paid for and trained or evaluated nothing.", ("reason",)),
     "train_steps": ("Optimizer steps done, the furthest of all attempts.", ()),
     "budget_stops": (
@@ -40,6 +42,15 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ledger_estimated_gpu_seconds": ("GPU-seconds whose end no timestamp of the cluster proves.", ()),
     "ledger_disputed_gpu_seconds": ("GPU-seconds charged after the last proof that the GPUs were held.", ()),
 }
+IDLE: Mapping[WasteReason, str] = {
+    WasteReason.PULL: "image_pull",
+    WasteReason.BACK_OFF: "crash_backoff",
+    WasteReason.GANG_WAIT: "gang_wait",
+    WasteReason.LOST_WORK: "lost_work",
+    WasteReason.TERMINATING: "terminating",
+    WasteReason.NODE_LOST: "node_lost",
+}
+"""Reasons as Prometheus spells words."""
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "budget_usd": ("budget.limitUSD.", ()),
     "spent_usd": ("Dollars spent at this instant.", ()),
@@ -138,21 +149,22 @@ class _Run:
     def money(self) -> None:
         status, limit = self.run.status, micro_usd(self.run.spec.budget.limit_usd)
         current, settled = bill(status.ledger, now=self.now), bill(status.ledger, now=self.now - SETTLED_SECONDS)
-        for phase, share in settled.by_stage.items():
-            self._count("gpu_seconds", share.gpu_seconds, phase)
-            self._count("cost_usd", share.amount / SECONDS_PER_HOUR / MICRO, phase)
-        for waste in status.usage.waste:
-            self._count("idle_gpu_seconds", waste.gpu_seconds, waste.reason.value)
-        self._count("ledger_estimated_gpu_seconds", settled.estimated_gpu_seconds)
-        self._count("ledger_disputed_gpu_seconds", settled.disputed_gpu_seconds)
+        for kind, share in settled.by_kind.items():
+            self._count("gpu_seconds", share.gpu_seconds, *kind)
+            self._count("cost_usd", share.amount / SECONDS_PER_HOUR / MICRO, *kind)
+        for reason, seconds in closed_waste(status.ledger).items():
+            self._count("idle_gpu_seconds", seconds, IDLE[reason])
+        ended = bill(status.ledger.model_copy(update={"open": []}), now=self.now)
+        self._count("ledger_estimated_gpu_seconds", ended.estimated_gpu_seconds)
+        self._count("ledger_disputed_gpu_seconds", ended.disputed_gpu_seconds)
         self._show("budget_usd", limit / MICRO)
         self._show("spent_usd", current.spent_micro_usd / MICRO)
         self._show("overshoot_usd", max(0, current.spent_micro_usd - limit) / MICRO)
         cost = status.cost
         if cost.forecast_usd is not None:
-            self._show("forecast_usd", micro_usd(cost.forecast_usd) / MICRO)
+            self._show("forecast_usd", micro_of_text(cost.forecast_usd) / MICRO)
         if cost.usd_per_gpu_hour is not None:
-            price = micro_usd(cost.usd_per_gpu_hour) / MICRO
+            price = micro_of_text(cost.usd_per_gpu_hour) / MICRO
             self._show("price_usd_per_gpu_hour", price, cost.price_source or "recorded")
         if status.usage.metered_until is not None:
             self._show("ledger_reconcile_timestamp_seconds", epoch(status.usage.metered_until))
@@ -162,7 +174,7 @@ class _Run:
         cost, attempt = self.run.status.cost, _open_attempt(self.run)
         evaluated = is_true(self.run.status, ConditionType.EVALUATED)
         if cost.reserve_usd is not None:
-            self._show("reserved_usd", 0 if evaluated else micro_usd(cost.reserve_usd) / MICRO, "evaluation")
+            self._show("reserved_usd", 0 if evaluated else micro_of_text(cost.reserve_usd) / MICRO, "evaluation")
         if attempt is not None and attempt.grace_seconds is not None:
             for purpose, seconds in (("checkpoint", attempt.grace_seconds), ("kill", STOP_SLACK_SECONDS)):
                 self._show("reserved_usd", rate * seconds / SECONDS_PER_HOUR / MICRO, purpose)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -17,8 +17,10 @@ LABELS = ("namespace", "budget")
 class TeamCollector(Collector):
     """Limit, promised and spent dollars of each budget's present window."""
 
-    def __init__(self, budgets: BudgetCache) -> None:
+    def __init__(self, budgets: BudgetCache, *, shown: Callable[[], bool] = lambda: True) -> None:
+        """``shown`` tells whether this replica speaks for the budgets: a standby would count them twice."""
         self._budgets = budgets
+        self._shown = shown
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: registration must not compute the series."""
@@ -31,7 +33,7 @@ class TeamCollector(Collector):
             "reasoning_finetune_team_reserved_usd", "Promised to runs and not spent yet.", labels=LABELS
         )
         spent = GaugeMetricFamily("reasoning_finetune_team_spent_usd", "Spent in this window.", labels=LABELS)
-        for namespace in self._budgets.namespaces():
+        for namespace in self._budgets.namespaces() if self._shown() else ():
             for budget in self._budgets.of(namespace):
                 names = [namespace, budget.metadata.name]
                 limit.add_metric(names, micro_usd(budget.spec.limit_usd) / MICRO)

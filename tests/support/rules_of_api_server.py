@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -20,6 +21,7 @@ WITH_GENERATION = frozenset({KIND, BUDGET_KIND, "Job"})
 IMMUTABLE = {"Job": ("completions", "completionMode", "template")}
 """Fields of the spec that never change."""
 DEFAULT_GRACE_SECONDS = 30
+DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 
 
 def check_version(obj: Mapping[str, Any], version: str) -> None:
@@ -61,7 +63,7 @@ def _schema(kind: str) -> Schema:
 
 
 def check_schema(obj: Mapping[str, Any]) -> None:
-    """Refuse spec and status with a field that the CRD does not know."""
+    """Refuse spec and status with a field that the CRD does not know, or a value beyond its bounds."""
     for part in ("spec", "status"):
         if part in obj:
             _check_known(obj[part], _schema(obj["kind"])["properties"][part], part)
@@ -71,11 +73,29 @@ def _check_known(value: Any, schema: Schema, where: str) -> None:
     if isinstance(value, list):
         for item in value:
             _check_known(item, schema["items"], f"{where}[]")
+        if len(value) > schema.get("maxItems", len(value)):
+            raise Rejected(f".{where}: must have at most {schema['maxItems']} items", status=422)
+    elif isinstance(value, str):
+        _check_text(value, schema, where)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        if not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+            raise Rejected(f".{where}: {value} is beyond its bounds", status=422)
     elif isinstance(value, dict) and "properties" in schema:
         for key, inner in value.items():
             if key not in schema["properties"]:
                 raise Rejected(f".{where}.{key}: field not declared in schema", status=500)
             _check_known(inner, schema["properties"][key], f"{where}.{key}")
+
+
+def _check_text(value: str, schema: Schema, where: str) -> None:
+    if len(value) > schema.get("maxLength", len(value)):
+        raise Rejected(f".{where}: may not be more than {schema['maxLength']} bytes", status=422)
+    if "pattern" in schema and re.search(schema["pattern"], value) is None:
+        raise Rejected(f".{where}: {value!r} should match {schema['pattern']!r}", status=422)
+    if "enum" in schema and value not in schema["enum"]:
+        raise Rejected(f".{where}: Unsupported value: {value!r}", status=422)
+    if schema.get("format") == "date-time" and DATE_TIME.fullmatch(value) is None:
+        raise Rejected(f".{where}: {value!r} must be of type date-time", status=422)
 
 
 def without_status(manifest: Mapping[str, Any]) -> Object:

@@ -15,6 +15,7 @@ from rft_operator.api.base import BigCounter, Counter, StatusModel, Timestamp
 from rft_operator.api.texts import text
 
 MAX_LEDGER_ENTRIES = 1_024
+MAX_TOTALS = 64
 
 Amount = Annotated[str, text(32, pattern=r"^[0-9]+$", minimum=1)]
 
@@ -58,12 +59,16 @@ class LedgerEntry(StatusModel):
     """Attempt the pod belongs to."""
     node: Annotated[str, text(253)]
     """Node the pod was bound to."""
-    gpus: Annotated[int, Field(ge=0, le=1_024)]
+    gpus: Annotated[int, Field(ge=0, le=2_147_483_647)]
     """GPUs the scheduler reserved."""
     micro_usd_per_gpu_hour: BigCounter = Field(alias="microUSDPerGpuHour")
     """Price: locked at bind, or the newest one if budget.pricePolicy is floating."""
     price_source: Annotated[str, text(128)]
     """spec, or the catalogue's entry."""
+    gpu_product: Annotated[str, text(63)] | None = None
+    """Label nvidia.com/gpu.product of the node when the pod was bound."""
+    capacity_type: Annotated[str, text(63)] | None = None
+    """Label karpenter.sh/capacity-type of the node when the pod was bound."""
     start_time: Timestamp
     """PodScheduled became True (apiserver's clock, M3)."""
     start_basis: Annotated[str, text(32)] = "podScheduled"
@@ -92,10 +97,14 @@ class WasteTotal(StatusModel):
 
 
 class LedgerTotal(StatusModel):
-    """Closed entries of one stage, folded."""
+    """Closed entries of one stage on one kind of machine, folded."""
 
     stage: Annotated[str, text(16)]
     """Stage that paid."""
+    gpu_product: Annotated[str, text(63)] | None = None
+    """Kind of GPU."""
+    capacity_type: Annotated[str, text(63)] | None = None
+    """spot, on-demand, or whatever the nodes said."""
     gpu_seconds: BigCounter
     """GPU-seconds."""
     amount: Amount
@@ -115,7 +124,7 @@ class Ledger(StatusModel):
     """Pods that hold GPUs now."""
     uncounted: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
     """Closed, but our finalizer may still be on the pod."""
-    totals: Annotated[list[LedgerTotal], Field(max_length=8)] = Field(default_factory=list)
+    totals: Annotated[list[LedgerTotal], Field(max_length=MAX_TOTALS)] = Field(default_factory=list)
     """Closed and folded."""
     folded_until: Timestamp | None = None
     """The latest end of what is folded: up to any instant after it the bill is known to the second."""

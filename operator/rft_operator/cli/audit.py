@@ -19,7 +19,7 @@ from rft_operator.cli.report import table
 from rft_operator.domain.audit import Dump, PodBill, audit, total_of
 from rft_operator.domain.audit_check import Verdict, check
 from rft_operator.domain.bill import Share, hours_text
-from rft_operator.domain.facts import Key
+from rft_operator.domain.facts import Key, PodFacts
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.observe import digest_node, digest_pod
 from rft_operator.domain.prices import PriceCatalogue
@@ -27,6 +27,7 @@ from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import AuditError, PriceCatalogueError
 
 VERSION = 1
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, ValidationError)
 HINT = "dump it with: kubectl get pods,nodes,jobs,rft -A -o json --show-managed-fields"
 
 
@@ -59,7 +60,11 @@ def run_audit(text: str, prices: Path | None, *, now: int) -> Audit:
     items = _items(text)
     dump = _dump(items)
     catalogue, notes = _catalogue(prices)
-    bills = audit(dump, catalogue, now=now)
+    try:
+        bills = audit(dump, catalogue, now=now)
+    except UNREADABLE as error:
+        msg = f"the dump cannot be audited: {type(error).__name__}: {error}; {HINT}"
+        raise AuditError(msg) from error
     if any(each.pod.terminal and each.pod.phase_written_at is None for each in bills):
         notes.append(f"no managedFields in the dump: ends are taken from containers, one second late; {HINT}")
     with_ledger = {_key(raw) for raw in items if raw.get("kind") == KIND and "ledger" in (raw.get("status") or {})}
@@ -97,22 +102,34 @@ def _key(raw: Mapping[str, Any]) -> Key:
 
 
 def _dump(items: Sequence[Mapping[str, Any]]) -> Dump:
-    pods, nodes = [], []
+    nodes = []
+    pods: dict[str, PodFacts] = {}
     runs: dict[Key, ReasoningFinetune] = {}
     for index, item in enumerate(items):
         kind = item.get("kind")
         try:
             if kind == "Pod" and (pod := digest_pod(item)) is not None:
-                pods.append(pod)
+                pods[pod.uid] = _newer(pods.get(pod.uid), pod)
             elif kind == "Node":
                 nodes.append(digest_node(item))
             elif kind == KIND:
                 runs[_key(item)] = ReasoningFinetune.parse(dict(item))
-        except (KeyError, TypeError, ValueError, ValidationError) as error:
+        except UNREADABLE as error:
             name = item["metadata"].get("name", f"items[{index}]")
             msg = f"{kind} {name} of the dump cannot be read: {type(error).__name__}: {error}; {HINT}"
             raise AuditError(msg) from error
-    return Dump(pods=tuple(pods), nodes=tuple(nodes), runs=runs)
+    return Dump(pods=tuple(pods.values()), nodes=tuple(nodes), runs=runs)
+
+
+def _newer(known: PodFacts | None, pod: PodFacts) -> PodFacts:
+    """A pod that is in the dump twice is one pod: its newest state counts."""
+    if known is None:
+        return pod
+
+    def version(each: PodFacts) -> int:
+        return int(each.resource_version) if each.resource_version.isdecimal() else 0
+
+    return pod if version(pod) >= version(known) else known
 
 
 def _catalogue(path: Path | None) -> tuple[PriceCatalogue | None, list[str]]:

@@ -174,11 +174,11 @@ def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tup
         return Stop(reason="BudgetExhausted", message=message), None
     if state.stop_at is not None:
         draft.wake(state.stop_at)
-        lower_deadlines(draft, gang, stop_at=state.stop_at)
+        lower_deadlines(draft, attempt, gang, stop_at=state.stop_at)
     return None, state.stop_at
 
 
-def lower_deadlines(draft: Draft, gang: Gang, *, stop_at: int) -> None:
+def lower_deadlines(draft: Draft, attempt: Attempt, gang: Gang, *, stop_at: int) -> None:
     """Lower the deadline of pods that would outlast the stop line, so that it holds without the operator too.
 
     A limit that was lowered, a price that rose and a lost node bring the line closer (E7, E11). A deadline can only be
@@ -192,6 +192,9 @@ def lower_deadlines(draft: Draft, gang: Gang, *, stop_at: int) -> None:
             draft.actions.append(
                 SetDeadline(namespace=pod.namespace, name=pod.name, uid=pod.uid, deadline_seconds=allowed)
             )
+            if attempt.deadline_seconds is None or allowed < attempt.deadline_seconds:
+                attempt = attempt.model_copy(update={"deadline_seconds": allowed})
+                draft.replace_attempt(attempt)
 
 
 def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
@@ -281,7 +284,7 @@ def _record_failure(draft: Draft, *, reason: str, message: str, pod: PodFacts | 
             time=draft.now_text,
             pod=pod.name if pod else None,
             node=pod.node if pod else None,
-            exit_code=pod.exit_code if pod and pod.exit_code is not None and pod.exit_code >= 0 else None,
+            exit_code=pod.exit_code if pod and pod.exit_code is not None and 0 <= pod.exit_code <= 255 else None,
         )
     )
     draft.emit("Warning", reason, message)

@@ -15,9 +15,10 @@ from rft_operator.api.spec import PricePolicy
 from rft_operator.domain.bill import Share, bill, priced_from
 from rft_operator.domain.facts import Key, NodeFacts, PodFacts
 from rft_operator.domain.ledger import Evidence, next_ledger, no_steps, open_waste
+from rft_operator.domain.money import micro_of_text
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.rates import Rate, price_steps, rate_of_node
-from rft_operator.domain.waste import lives_of
+from rft_operator.domain.waste import AttemptLife, lives_of
 from rft_operator.errors import AuditError
 
 UNPRICED = Rate(micro_usd_per_gpu_hour=0, source="none")
@@ -73,7 +74,7 @@ def _pod_bill(pod: PodFacts, dump: Dump, catalogue: PriceCatalogue | None, *, no
         rate_of=lambda _: _rate(pod, node, run, catalogue, gpu_resource=resource),
         fallback=UNPRICED,
         price_steps=steps,
-        lives=lives_of(run.status.attempts) if run is not None else {},
+        lives={(pod.stage.value, pod.attempt): _life(pod, dump, run)},
         silent={each.name: each.silent_since for each in dump.nodes if each.silent_since is not None},
         gone_nodes=gone,
     )
@@ -88,6 +89,18 @@ def _pod_bill(pod: PodFacts, dump: Dump, catalogue: PriceCatalogue | None, *, no
         disputed_gpu_seconds=total.disputed_gpu_seconds,
         estimated_gpu_seconds=total.estimated_gpu_seconds,
     )
+
+
+def _life(pod: PodFacts, dump: Dump, run: ReasoningFinetune | None) -> AttemptLife:
+    """Return the life of a pod's attempt: as it is on record, else as the pods of the dump tell it."""
+    recorded = lives_of(run.status.attempts) if run is not None else {}
+    life = recorded.get((pod.stage.value, pod.attempt), AttemptLife())
+    if life.together_at is not None:
+        return life
+    key = (pod.namespace, pod.finetune, pod.stage, pod.attempt)
+    gang = [each for each in dump.pods if (each.namespace, each.finetune, each.stage, each.attempt) == key]
+    starts = [each.started_at for each in gang if each.started_at is not None]
+    return replace(life, together_at=max(starts) if len(starts) == len(gang) else None)
 
 
 def _rate(
@@ -113,6 +126,9 @@ def _rate(
     recorded = [entry for entry in _entries(run) if entry.uid == pod.uid]
     if recorded:
         return Rate(micro_usd_per_gpu_hour=recorded[0].micro_usd_per_gpu_hour, source=recorded[0].price_source)
+    if run is not None and run.status.cost.usd_per_gpu_hour is not None:
+        price = micro_of_text(run.status.cost.usd_per_gpu_hour)
+        return Rate(micro_usd_per_gpu_hour=price, source=run.status.cost.price_source or "recorded")
     raise AuditError(_no_price(pod, node, catalogue))
 
 

@@ -80,7 +80,12 @@ def _entries(entries: Mapping[str, LedgerEntry], by_uid: Mapping[str, PodBill]) 
         fields = [name for name in COMPARED if entry.end_time is not None or not name.startswith("end")]
         for name in fields:
             recorded, computed = getattr(entry, name), getattr(found.entry, name)
-            if recorded != computed:
+            if recorded != computed and name == "micro_usd_per_gpu_hour":
+                yield (
+                    f"status.ledger of pod {entry.pod} has ${usd_text(recorded)} per GPU-hour ({entry.price_source}), "
+                    f"the catalogue gives ${usd_text(computed)}: was it edited since the pod was bound?"
+                )
+            elif recorded != computed:
                 yield f"status.ledger of pod {entry.pod}: {name} is {recorded!r}, the pod gives {computed!r}"
 
 

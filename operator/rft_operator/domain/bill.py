@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from rft_operator.api.ledger import Ledger, LedgerEntry
+from rft_operator.api.ledger import Ledger, LedgerEntry, WasteReason
 from rft_operator.domain.timestamps import epoch, rfc3339
 
 SECONDS_PER_HOUR = 3_600
@@ -40,25 +41,42 @@ class Share:
         return -(-self.amount // SECONDS_PER_HOUR)
 
 
+class Kind(NamedTuple):
+    """What a share of the bill was for."""
+
+    stage: str
+    gpu_product: str
+    capacity_type: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
     """What a run has used and what it costs now."""
 
-    by_stage: Mapping[str, Share]
+    by_kind: Mapping[Kind, Share]
+    """By stage and kind of machine."""
     rate: int
     """Micro-dollars per hour of everything that holds GPUs now."""
     estimated_gpu_seconds: int = 0
     disputed_gpu_seconds: int = 0
 
     @property
+    def by_stage(self) -> Mapping[str, Share]:
+        """Return the shares of the stages."""
+        shares: dict[str, Share] = {}
+        for kind, share in self.by_kind.items():
+            shares[kind.stage] = shares.get(kind.stage, Share()).plus(share.gpu_seconds, share.amount)
+        return shares
+
+    @property
     def gpu_seconds(self) -> int:
         """Return the GPU-seconds of all stages."""
-        return sum(share.gpu_seconds for share in self.by_stage.values())
+        return sum(share.gpu_seconds for share in self.by_kind.values())
 
     @property
     def amount(self) -> int:
         """Return the amount of all stages; 3,600 of it are one micro-dollar."""
-        return sum(share.amount for share in self.by_stage.values())
+        return sum(share.amount for share in self.by_kind.values())
 
     @property
     def spent_micro_usd(self) -> int:
@@ -92,17 +110,22 @@ def disputed_gpu_seconds(entry: LedgerEntry, *, end: int) -> int:
 
 def bill(ledger: Ledger, *, now: int) -> Bill:
     """Return the bill: totals + closed entries + open entries recomputed from their timestamps (M9)."""
-    by_stage = {each.stage: Share(gpu_seconds=each.gpu_seconds, amount=int(each.amount)) for each in ledger.totals}
+    by_kind = {
+        Kind(each.stage, each.gpu_product or "", each.capacity_type or ""): Share(
+            gpu_seconds=each.gpu_seconds, amount=int(each.amount)
+        )
+        for each in ledger.totals
+    }
     estimated = sum(each.estimated_gpu_seconds for each in ledger.totals)
     disputed = sum(each.disputed_gpu_seconds for each in ledger.totals)
     for entry in (*ledger.uncounted, *ledger.open):
         seconds = seconds_of(entry, now=now)
-        former = by_stage.get(entry.stage, Share())
-        by_stage[entry.stage] = former.plus(seconds, seconds * entry.micro_usd_per_gpu_hour)
+        kind = Kind(entry.stage, entry.gpu_product or "", entry.capacity_type or "")
+        by_kind[kind] = by_kind.get(kind, Share()).plus(seconds, seconds * entry.micro_usd_per_gpu_hour)
         estimated += seconds if entry.end_basis in ESTIMATED else 0
         disputed += disputed_gpu_seconds(entry, end=epoch(entry.end_time) if entry.end_time is not None else now)
     return Bill(
-        by_stage=by_stage,
+        by_kind=by_kind,
         rate=sum(each.gpus * each.micro_usd_per_gpu_hour for each in ledger.open),
         estimated_gpu_seconds=estimated,
         disputed_gpu_seconds=disputed,
@@ -121,3 +144,13 @@ def bill_at(ledger: Ledger, at: int) -> Bill:
 
     entries = [until(each) for each in (*ledger.uncounted, *ledger.open)]
     return bill(ledger.model_copy(update={"uncounted": entries, "open": []}), now=at)
+
+
+def closed_waste(ledger: Ledger) -> Mapping[WasteReason, int]:
+    """Return the wasted GPU-seconds of pods that have ended, by reason: they never fall."""
+    sums: dict[WasteReason, int] = {}
+    parts = [(each.reason, each.gpu_seconds) for total in ledger.totals for each in total.waste]
+    parts += [(each.reason, each.gpu_seconds) for entry in ledger.uncounted for each in entry.waste]
+    for reason, seconds in parts:
+        sums[reason] = sums.get(reason, 0) + seconds
+    return sums

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rft_operator.api.ledger import Ledger, LedgerEntry, LedgerTotal, WasteTotal
+from rft_operator.api.ledger import MAX_TOTALS, Ledger, LedgerEntry, LedgerTotal, WasteTotal
 from rft_operator.domain.bill import (
     ESTIMATED,
     FINISHED_AT,
@@ -31,6 +31,8 @@ from rft_operator.domain.waste import AttemptLife, clipped, intervals
 
 POD_SCHEDULED = "podScheduled"
 CREATED = "created"
+KINDS_SPARED = 8
+"""Totals kept free for stages whose kind of machine is one too many to be told apart."""
 REPORTED_LATE_SECONDS = 5
 """A terminal phase written so much later than its last container ended is shown as disputed (M4); 2 s are usual."""
 
@@ -50,6 +52,8 @@ class Evidence:
     """The price of a pod's node when it was bound (M10)."""
     fallback: Rate
     """The pool's dearest rate, taken for a node that is already gone."""
+    kind_of: Callable[[str], tuple[str | None, str | None]] = lambda _: (None, None)
+    """GPU product and capacity type of a node."""
     price_steps: Callable[[LedgerEntry], Sequence[tuple[int, Rate]]] = no_steps
     """Changes of an open entry's price since it holds, as (instant, new rate), in order; none if it is locked."""
     lives: Mapping[tuple[str, int], AttemptLife] = field(default_factory=dict)
@@ -109,14 +113,14 @@ def _new_entries(ledger: Ledger, evidence: Evidence) -> list[LedgerEntry]:
     """Return records of bound pods that have none; a pod without our finalizer had its record folded already."""
     known = {entry.uid for entry in (*ledger.open, *ledger.uncounted)}
     return [
-        open_entry(pod, evidence.rate_of(pod) or evidence.fallback)
+        open_entry(pod, evidence.rate_of(pod) or evidence.fallback, kind=evidence.kind_of(pod.node or ""))
         for pod in evidence.pods
         if pod.uid not in known and pod.has_finalizer and pod.gpus > 0 and pod.scheduled_at is not None
     ]
 
 
-def open_entry(pod: PodFacts, rate: Rate) -> LedgerEntry:
-    """Return the record of a bound pod (M1)."""
+def open_entry(pod: PodFacts, rate: Rate, *, kind: tuple[str | None, str | None]) -> LedgerEntry:
+    """Return the record of a bound pod (M1); ``kind`` is GPU product and capacity type of its node."""
     return LedgerEntry(
         uid=pod.uid,
         pod=pod.name,
@@ -126,6 +130,8 @@ def open_entry(pod: PodFacts, rate: Rate) -> LedgerEntry:
         gpus=pod.gpus,
         micro_usd_per_gpu_hour=rate.micro_usd_per_gpu_hour,
         price_source=rate.source,
+        gpu_product=kind[0],
+        capacity_type=kind[1],
         start_time=rfc3339(pod.scheduled_at or pod.created_at),
         start_basis=CREATED if pod.bound_when_created else POD_SCHEDULED,
     )
@@ -198,17 +204,27 @@ def _reprice(
 def fold(totals: Sequence[LedgerTotal], entry: LedgerEntry, *, end: int) -> list[LedgerTotal]:
     """Return the totals with an entry added that was charged until ``end``."""
     seconds = seconds_of(entry, now=end)
-    old = next((each for each in totals if each.stage == entry.stage), None)
-    base = old or LedgerTotal(stage=entry.stage, gpu_seconds=0, amount="0")
+    kind = entry.stage, entry.gpu_product, entry.capacity_type
+    if kind not in {_kind(each) for each in totals} and len(totals) >= MAX_TOTALS - KINDS_SPARED:
+        kind = entry.stage, None, None
+    old = next((each for each in totals if _kind(each) == kind), None)
+    base = old or LedgerTotal(stage=kind[0], gpu_product=kind[1], capacity_type=kind[2], gpu_seconds=0, amount="0")
     new = LedgerTotal(
-        stage=entry.stage,
+        stage=kind[0],
+        gpu_product=kind[1],
+        capacity_type=kind[2],
         gpu_seconds=base.gpu_seconds + seconds,
         amount=str(int(base.amount) + seconds * entry.micro_usd_per_gpu_hour),
         estimated_gpu_seconds=base.estimated_gpu_seconds + (seconds if entry.end_basis in ESTIMATED else 0),
         disputed_gpu_seconds=base.disputed_gpu_seconds + disputed_gpu_seconds(entry, end=end),
         waste=_fold_waste(base.waste, entry),
     )
-    return sorted([*(each for each in totals if each is not old), new], key=lambda each: each.stage)
+    rest = [each for each in totals if each is not old]
+    return sorted([*rest, new], key=lambda each: (each.stage, each.gpu_product or "", each.capacity_type or ""))
+
+
+def _kind(total: LedgerTotal) -> tuple[str, str | None, str | None]:
+    return total.stage, total.gpu_product, total.capacity_type
 
 
 def _fold_waste(waste: Sequence[WasteTotal], entry: LedgerEntry) -> list[WasteTotal]:

@@ -9,6 +9,7 @@ import re
 
 MICRO = 1_000_000
 _MONEY = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?")
+_OWN = re.compile(r"([0-9]+)(?:\.([0-9]{1,6}))?")
 
 
 def micro_usd(amount: int | str) -> int:
@@ -21,6 +22,16 @@ def micro_usd(amount: int | str) -> int:
     match = _MONEY.fullmatch(amount)
     if match is None:
         msg = f'{amount!r} is no amount of dollars; write for example 450 or "450.50" (at most six decimals)'
+        raise ValueError(msg)
+    whole, fraction = match.groups()
+    return int(whole) * MICRO + int((fraction or "").ljust(6, "0"))
+
+
+def micro_of_text(text: str) -> int:
+    """Return the micro-dollars of what :func:`usd_text` wrote, however large; raises ValueError for anything else."""
+    match = _OWN.fullmatch(text)
+    if match is None:
+        msg = f"{text!r} is no amount that the operator wrote"
         raise ValueError(msg)
     whole, fraction = match.groups()
     return int(whole) * MICRO + int((fraction or "").ljust(6, "0"))

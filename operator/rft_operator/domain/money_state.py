@@ -24,7 +24,8 @@ from rft_operator.domain.budget import (
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts
 from rft_operator.domain.ledger import Evidence, next_ledger, open_waste
-from rft_operator.domain.money import micro_usd
+from rft_operator.domain.money import micro_of_text
+from rft_operator.domain.prices import LABELS
 from rft_operator.domain.rates import Rate, pool, price_steps, rate_of_node, rate_of_pool
 from rft_operator.domain.schedule import Schedule, amount_of
 from rft_operator.domain.team_money import effective_limit, hold_after
@@ -82,7 +83,7 @@ def _recorded_rate(draft: Draft) -> Rate | None:
     cost = draft.recorded.cost
     if cost.usd_per_gpu_hour is None or draft.recorded.start_time is None:
         return None
-    return Rate(micro_usd_per_gpu_hour=micro_usd(cost.usd_per_gpu_hour), source=cost.price_source or "recorded")
+    return Rate(micro_usd_per_gpu_hour=micro_of_text(cost.usd_per_gpu_hour), source=cost.price_source or "recorded")
 
 
 def _dearer(rate: Rate, other: Rate | None) -> Rate:
@@ -100,6 +101,10 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
             return None
         at = pod.scheduled_at or draft.now
         return rate_of_node(node, gpu_resource=resource, spec_price=given, catalogue=view.catalogue, at=at)
+
+    def kind_of(name: str) -> tuple[str | None, str | None]:
+        labels = nodes[name].labels if name in nodes else {}
+        return labels.get(LABELS["gpu_product"]), labels.get(LABELS["capacity_type"])
 
     def steps(entry: LedgerEntry) -> Sequence[tuple[int, Rate]]:
         node = nodes.get(entry.node)
@@ -121,6 +126,7 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
         now=draft.now,
         rate_of=rate_of,
         fallback=fallback,
+        kind_of=kind_of,
         price_steps=steps,
         lives=lives_of(draft.status.attempts),
         silent={name: view.last_seen.get(name, since) for name, since in silent.items()},

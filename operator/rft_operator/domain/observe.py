@@ -32,6 +32,8 @@ LABEL_RANK = "batch.kubernetes.io/job-completion-index"
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 TRAINER_CONTAINER = "trainer"
 KIND = "ReasoningFinetune"
+LARGEST = 2_147_483_647
+"""More GPUs than anybody has: what is more is somebody's joke, and must not spoil the status."""
 _QUANTITY = re.compile(r"([0-9]+)(k|M|G|Ki|Mi|Gi)?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -119,12 +121,13 @@ def digest_pod(raw: Raw) -> PodFacts | None:
         pod_reason=status.get("reason"),
         pod_message=status.get("message"),
         disruption_reason=disruption.get("reason") if disruption is not None else None,
-        **_containers(statuses),
+        **_containers(statuses, status.get("initContainerStatuses") or ()),
     )
 
 
-def _containers(statuses: Sequence[Raw]) -> dict[str, Any]:
-    states = [each.get("state") or {} for each in statuses]
+def _containers(statuses: Sequence[Raw], init_statuses: Sequence[Raw]) -> dict[str, Any]:
+    # Sidecars and init steps hold the GPUs too: the first of all starts and the last of all ends count.
+    states = [each.get("state") or {} for each in (*statuses, *init_statuses)]
     starts = [_at((s.get("running") or s.get("terminated") or {}).get("startedAt")) for s in states]
     ends = [_at(s["terminated"].get("finishedAt")) for s in states if s.get("terminated")]
     waiting: Raw = next((s["waiting"] for s in states if s.get("waiting")), {})
@@ -163,7 +166,7 @@ def _gpus(spec: Raw, resource: str) -> int:
             sidecars += of(container)
         else:
             peak = max(peak, sidecars + of(container))
-    return max(peak, sidecars + sum(of(container) for container in spec.get("containers") or ()))
+    return min(LARGEST, max(peak, sidecars + sum(of(container) for container in spec.get("containers") or ())))
 
 
 def digest_job(raw: Raw) -> JobFacts | None:

@@ -6,13 +6,22 @@ a price of zero needs the word ``free: true``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from rft_operator.domain.money import micro_usd
@@ -25,6 +34,25 @@ LABELS = {
     "zone": "topology.kubernetes.io/zone",
     "capacity_type": "karpenter.sh/capacity-type",
 }
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without its surprises: ``1:30`` is not 90, and ``010`` is not 8."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^(0|-?[1-9][0-9]*)$"), list("-0123456789"))
+
+
+def _plain_price(value: object) -> object:
+    """Refuse what YAML makes of a price that is not quoted."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        msg = f'{value!r} is no price: write a whole number, or quote a decimal, for example "{value}"'
+        raise ValueError(msg)  # noqa: TRY004 - pydantic reports a ValueError as the field's own
+    return value
 
 
 class _Strict(BaseModel):
@@ -52,7 +80,7 @@ class Entry(_Strict):
     name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     match: Match
     basis: Literal["gpu", "node"] = "gpu"
-    usd_per_hour: int | str
+    usd_per_hour: Annotated[int | str, BeforeValidator(_plain_price)]
     free: bool = False
     effective_from: str | None = None
     source: str | None = None
@@ -97,7 +125,11 @@ class Entry(_Strict):
 def _date_text(value: Any) -> str:
     # YAML turns an unquoted timestamp into a datetime; one without a time zone is UTC by YAML 1.1.
     text = value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return f"{text}Z" if "T" in text and "+" not in text and not text.endswith("Z") else text
+    try:
+        bare = "T" in text and datetime.fromisoformat(text).tzinfo is None
+    except ValueError:
+        bare = False
+    return f"{text}Z" if bare else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +145,12 @@ class PriceCatalogue:
         Raises PriceCatalogueError if the text as a whole is no catalogue.
         """
         try:
-            raw = yaml.safe_load(text) or {}
+            raw = yaml.load(text, Loader=_Loader) or {}  # noqa: S506 - a SafeLoader
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
             msg = f"prices.yaml is no YAML: {error}"
+            raise PriceCatalogueError(msg) from error
+        except RecursionError as error:
+            msg = "prices.yaml is no catalogue: it is nested too deeply"
             raise PriceCatalogueError(msg) from error
         if not isinstance(raw, dict) or raw.get("version") != 1:
             msg = "prices.yaml: version must be 1; see docs/reference/prices.md"

@@ -11,21 +11,26 @@ from rft_operator.api.status import ConditionType, Cost, StageUsage, Usage, Wast
 from rft_operator.domain.bill import hours_text
 from rft_operator.domain.budget import forecast_micro_usd, thresholds_crossed
 from rft_operator.domain.draft import Draft, is_over
-from rft_operator.domain.money import micro_usd, usd_display, usd_text
+from rft_operator.domain.money import micro_of_text, usd_display, usd_text
 from rft_operator.domain.money_state import Money
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
+
+LONGEST_ETA_SECONDS = 10 * 365 * 86_400
+"""A trainer's estimate is its word, not to be trusted: a forecast beyond ten years says nothing more."""
 
 
 def announce_money(draft: Draft, money: Money) -> None:
     """Emit an Event for each threshold that was passed and for a forecast above the limit, once; set conditions."""
     spent, limit = usd_display(money.bill.spent_micro_usd), usd_display(money.limit_micro_usd)
     cost = draft.status.cost
-    already = list(cost.warned_at_percent)
+    spent_micro, limit_micro = money.bill.spent_micro_usd, money.limit_micro_usd
+    # A raised limit takes back what is no longer true; it is announced again when it is.
+    already = [each for each in cost.warned_at_percent if spent_micro * 100 >= limit_micro * each]
     for percent in thresholds_crossed(
         draft.spec,
-        limit_micro_usd=money.limit_micro_usd,
-        spent_micro_usd=money.bill.spent_micro_usd,
+        limit_micro_usd=limit_micro,
+        spent_micro_usd=spent_micro,
         already=already,
     ):
         already.append(percent)
@@ -39,7 +44,8 @@ def announce_money(draft: Draft, money: Money) -> None:
             f"The run is going to cost {usd_display(forecast)}, the limit is {limit}: training will be stopped with a "
             "checkpoint before it is done. Raise budget.limitUSD to let it finish.",
         )
-    warned = cost.forecast_warned or over
+    far_below = forecast is not None and forecast * 10 < limit_micro * 9  # so that no wavering is announced twice
+    warned = over or (cost.forecast_warned and not far_below)
     if (already, warned) != (cost.warned_at_percent, cost.forecast_warned):
         draft.update(cost=cost.model_copy(update={"warned_at_percent": already, "forecast_warned": warned}))
     if draft.holds(ConditionType.WITHIN_BUDGET):
@@ -80,16 +86,15 @@ def forecast_of(draft: Draft, money: Money) -> int | None:
         return None
     attempt, progress = draft.open_attempt(), draft.status.progress
     former = draft.status.cost.forecast_usd
-    last = micro_usd(former) if former is not None else None
+    last = micro_of_text(former) if former is not None else None
     if attempt is None or progress is None or (progress.stage, progress.attempt) != (attempt.stage, attempt.number):
         return last
     if progress.eta_seconds is None or not money.bill.rate:
         return last
     elapsed = draft.now - epoch(progress.last_report_time)
+    eta_seconds = min(progress.eta_seconds, LONGEST_ETA_SECONDS)
     reserve = 0 if attempt.stage == Stage.EVALUATE else money.reserve_micro_usd
-    return forecast_micro_usd(
-        money.bill, eta_seconds=max(0, progress.eta_seconds - max(0, elapsed)), reserve_micro_usd=reserve
-    )
+    return forecast_micro_usd(money.bill, eta_seconds=max(0, eta_seconds - max(0, elapsed)), reserve_micro_usd=reserve)
 
 
 def show_money(draft: Draft, money: Money, *, stop_at: int | None) -> None:

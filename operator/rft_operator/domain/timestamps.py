@@ -18,4 +18,4 @@ def epoch(text: str) -> int:
 @lru_cache(maxsize=256)
 def rfc3339(seconds: int) -> str:
     """Return an instant as RFC 3339 in UTC with whole seconds, for example 2026-01-01T00:00:00Z."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")

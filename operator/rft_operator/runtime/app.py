@@ -86,10 +86,10 @@ class Runtime:
             emit=self.events.emit,
             budgets=self.budgets,
         )
-        metrics.registry.register(TeamCollector(self.budgets))
+        metrics.registry.register(TeamCollector(self.budgets, shown=lambda: self.leading))
         metrics.registry.register(
             RunCollector(
-                resources=self._parsed,
+                resources=lambda: self._parsed() if self.leading else [],  # a standby would count every run twice
                 nodes=self.cache.nodes,
                 catalogue=lambda: self.prices.catalogue,
                 now=kube.clock.now,

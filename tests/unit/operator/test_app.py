@@ -301,6 +301,7 @@ async def test_event_loop_proves_that_it_turns(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_unreadable_resource_does_not_hide_the_others_from_prometheus() -> None:
     it = Operator()
+    it.runtime.leading = True
     it.kube.put(resource())
     broken = resource("broken")
     it.runtime.saw(
@@ -327,3 +328,12 @@ def test_event_is_a_wish_when_the_user_changed_what_was_not_looked_at(
 ) -> None:
     status = {} if observed is None else {"observedGeneration": observed}
     assert is_wish(type_, {"metadata": metadata, "status": status}) is wish
+
+
+async def test_standby_shows_no_run_to_prometheus_or_sums_would_count_it_twice() -> None:
+    it = Operator()
+    it.kube.put(resource())
+    labels = {"namespace": NAMESPACE, "finetune": NAME}
+    assert it.runtime.metrics.registry.get_sample_value("reasoning_finetune_budget_usd", labels) is None
+    it.runtime.leading = True
+    assert it.runtime.metrics.registry.get_sample_value("reasoning_finetune_budget_usd", labels) == 10

@@ -115,7 +115,7 @@ def test_ended_pod_is_charged_from_its_binding_to_the_write_of_its_phase(desk: D
             "gpuSeconds": 28_816,
             "usdPerGpuHour": "2.950000",
             "microUSD": 23_613_112,
-            "wasteGpuSeconds": {"gangWait": 28_656, "pull": 160},
+            "wasteGpuSeconds": {"pull": 160},
             "disputedGpuSeconds": 0,
             "estimatedGpuSeconds": 0,
         }
@@ -307,3 +307,73 @@ def test_status_without_a_ledger_is_compared_by_its_sums(desk: Desk) -> None:
     for spent, code in ((28_800_000, 0), (28_799_999, 1)):
         status = {"usage": {"gpuSeconds": 28_800}, "cost": {"spentMicroUSD": spent}}
         assert desk.run(ended, node(), stored_run(status=status)).exit_code == code
+
+
+def test_pod_that_is_in_the_dump_twice_is_charged_once(desk: Desk) -> None:
+    running, ended = pod(), pod(written="01:00:00", finished="01:00:00")
+    running["metadata"]["resourceVersion"], ended["metadata"]["resourceVersion"] = "9", "10"
+    for items in ((running, ended), (ended, running)):
+        (row,) = desk.report(*items, node())["pods"]
+        assert row["gpuSeconds"] == 8 * 3_600
+
+
+def ended(clock: str) -> dict[str, Any]:
+    state = {"startedAt": "2026-01-01T00:00:05Z", "finishedAt": f"2026-01-01T{clock}Z"}
+    return {"name": "init", "state": {"terminated": state}}
+
+
+def test_sidecar_that_ends_last_and_an_init_step_that_fails_bound_the_charge(desk: Desk) -> None:
+    late = pod(finished="01:00:00")
+    late["status"]["initContainerStatuses"] = [
+        {
+            "name": "sidecar",
+            "state": {"terminated": {"startedAt": "2026-01-01T00:00:05Z", "finishedAt": "2026-01-01T01:05:00Z"}},
+        }
+    ]
+    failed = pod("failed", started=None)
+    failed["status"] |= {"phase": "Failed", "containerStatuses": []}
+    failed["status"]["initContainerStatuses"] = [
+        {
+            "name": "init",
+            "state": {"terminated": {"startedAt": "2026-01-01T00:00:05Z", "finishedAt": "2026-01-01T00:10:00Z"}},
+        }
+    ]
+    rows = {row["name"]: row for row in desk.report(late, failed, node())["pods"]}
+    assert rows["demo-train-1-0"]["end"] == "2026-01-01T01:05:01Z"
+    assert rows["failed"]["end"] == "2026-01-01T00:10:01Z"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda raw: raw.update(status="x"),
+        lambda raw: raw["metadata"].update(managedFields=[None]),
+        lambda raw: raw["spec"].update(containers=[None]),
+        lambda raw: raw["metadata"].pop("uid"),
+    ],
+)
+def test_object_that_is_no_object_is_an_error_and_no_disagreement(desk: Desk, spoil: Callable[[Any], Any]) -> None:
+    broken = pod(written="01:00:00", finished="01:00:00")
+    spoil(broken)
+    result = desk.run(broken, node())
+    assert (result.exit_code, result.exception.__class__) == (2, SystemExit)
+    assert "of the dump cannot be read" in result.output
+
+
+def test_edited_catalogue_is_named_when_it_differs_from_the_price_on_record(desk: Desk) -> None:
+    entry = {
+        "uid": "uid-demo-train-1-0",
+        "pod": "demo-train-1-0",
+        "stage": "train",
+        "attempt": 1,
+        "node": "node-1",
+        "gpus": 8,
+        "microUSDPerGpuHour": 1_000_000,
+        "priceSource": "local",
+        "startTime": "2026-01-01T00:00:00Z",
+    }
+    run = stored_run(status={"startTime": "2026-01-01T00:00:00Z", "ledger": {"open": [entry]}})
+    run["spec"]["budget"].pop("usdPerGpuHour")
+    result = desk.run(pod(), node(), run)
+    assert result.exit_code == 1
+    assert "was it edited since the pod was bound?" in result.output

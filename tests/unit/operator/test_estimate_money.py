@@ -204,9 +204,9 @@ def test_latest_end_of_training_is_the_deadline_that_the_operator_gives_its_pods
         assert rate == 0
     elif spent.training_seconds > 0:
         last = min(spent.training_seconds, LONGEST_DEADLINE_SECONDS)
-        assert last == pod_deadline_seconds(terms, Bill(by_stage={}, rate=0))
+        assert last == pod_deadline_seconds(terms, Bill(by_kind={}, rate=0))
     if spent.sufficient:
-        assert admit(terms, Bill(by_stage={}, rate=0)).ok
+        assert admit(terms, Bill(by_kind={}, rate=0)).ok
 
 
 @given(layout=layouts, rate=st.integers(1, 20_000_000))

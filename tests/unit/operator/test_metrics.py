@@ -63,6 +63,8 @@ class Scraped:
         )
 
     def value(self, name: str, finetune: str = NAME, **labels: str) -> float | None:
+        if "phase" in labels:
+            labels = {"gpu_product": "", "capacity_type": "", **labels}
         return self.registry.get_sample_value(name, {"namespace": NAMESPACE, "finetune": finetune, **labels})
 
 

@@ -197,3 +197,49 @@ def test_example_list_is_usable_and_says_where_each_price_is_from() -> None:
     h100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "pool": "nebius"}
     before, after = (found.lookup(h100, at=epoch(f"2026-{day}T00:00:00Z")) for day in ("08-31", "09-01"))
     assert (before and before.usd_per_hour, after and after.usd_per_hour) == ("2.95", "3.85")
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("2.95", 'quote a decimal, for example "2.95"'),
+        ("true", "True is no price"),
+        ("1:30", "amount of dollars"),
+        ("[3]", "is no price"),
+    ],
+)
+def test_price_that_yaml_would_misread_is_left_out_with_its_remedy(written: str, words: str) -> None:
+    found, problems = PriceCatalogue.parse(
+        f"version: 1\nprices: [{{name: a, match: {{zone: z}}, usdPerHour: {written}}}]"
+    )
+    assert not found.entries
+    assert words in problems[0]
+
+
+def test_price_with_a_leading_zero_is_decimal() -> None:
+    found, problems = PriceCatalogue.parse("version: 1\nprices: [{name: a, match: {zone: z}, usdPerHour: 010}]")
+    assert not problems
+    assert micro_usd(found.entries[0].usd_per_hour) == 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("written", "at"),
+    [
+        ("2026-01-01T00:00:00-05:00", "2026-01-01T05:00:00Z"),
+        ("'2026-01-01T00:00:00-05:00'", "2026-01-01T05:00:00Z"),
+        ("2026-01-01T00:00:00+05:00", "2025-12-31T19:00:00Z"),
+        ("2026-01-01T00:00:00", "2026-01-01T00:00:00Z"),
+        ("2026-01-01 00:00:00", "2026-01-01T00:00:00Z"),
+    ],
+)
+def test_start_of_a_price_may_be_in_any_time_zone(written: str, at: str) -> None:
+    found, problems = PriceCatalogue.parse(
+        f"version: 1\nprices: [{{name: a, match: {{zone: z}}, usdPerHour: 3, effectiveFrom: {written}}}]"
+    )
+    assert not problems
+    assert found.entries[0].starts_at == epoch(at)
+
+
+def test_catalogue_that_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(PriceCatalogueError, match="nested too deeply"):
+        PriceCatalogue.parse("[" * 5_000)

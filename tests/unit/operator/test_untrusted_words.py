@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from rft_operator.domain.facts import Report
+from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_operator.run_metrics import RunCollector
 from rft_trainer.contract import Stage
 from support.builders import NAMESPACE
 from support.stage import World
@@ -112,3 +114,54 @@ async def test_pod_with_a_senseless_rank_does_not_stop_the_run() -> None:
     )
     await world.after(5)
     assert world.status.pods.running == 2
+
+
+async def test_absurd_time_to_go_spoils_neither_the_run_nor_its_end_nor_the_scrape() -> None:
+    world = World(budget={"usdPerGpuHour": "900", "limitUSD": 100_000})
+    await world.to_training()
+    world.report(step=5, eta_seconds=2_147_483_647)
+    await world.after(61)
+    assert float(world.status.cost.forecast_usd) > 100_000
+    await world.after(61)
+    collector = RunCollector(
+        resources=lambda: [world.run], nodes=list, catalogue=lambda: world.catalogue, now=lambda: world.now
+    )
+    assert any(family.name == "reasoning_finetune_forecast_usd" and family.samples for family in collector.collect())
+    world.kube.remove("ReasoningFinetune", NAMESPACE, world.key.name)
+    await world.reconciler.reconcile(world.key)
+    assert world.job_gone(Stage.TRAIN)
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1970-01-01T00:00:00+00:00"])
+async def test_checkpoint_of_a_clock_that_never_ran_is_of_the_report(when: str) -> None:
+    world = World()
+    await world.to_training()
+    reported(world, step="6", checkpoint_step="6", checkpoint_seconds="1", checkpoint_time=when)
+    at = world.now
+    await world.after(5)
+    assert world.status.checkpoint.time == rfc3339(at)
+    world.finish_pods(Stage.TRAIN, exit_code=1)
+    await world.after(5)
+    assert world.status.attempts[1].outcome == "Failed"
+
+
+async def test_numbers_of_a_pod_beyond_all_bounds_do_not_wedge_the_run() -> None:
+    world = World()
+    await world.to_training()
+    (first, second) = world.pods(Stage.TRAIN)
+    world.set_status(first, phase="Failed", exit_code=3_221_225_786, reason="Error")
+
+    def greedy(obj: dict[str, Any]) -> None:
+        obj["metadata"]["uid"], obj["metadata"]["name"] = "greedy", "greedy"
+        obj["spec"]["containers"] = [{"name": "trainer", "resources": {"requests": {"nvidia.com/gpu": "9000G"}}}]
+
+    pod = json.loads(json.dumps(second))
+    greedy(pod)
+    world.kube.put(pod)
+    world.set_status(second, phase="Failed", exit_code=1, reason="Error")
+    await world.after(5)
+    assert {entry.pod: entry.gpus for entry in world.status.ledger.open}["greedy"] == 2_147_483_647
+
+
+def test_second_year_is_written_with_four_digits() -> None:
+    assert rfc3339(epoch("0001-01-01T00:00:00Z")) == "0001-01-01T00:00:00Z"
