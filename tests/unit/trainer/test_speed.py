@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from importlib.machinery import ModuleSpec
 
 import numpy as np
@@ -83,10 +84,11 @@ def test_stopwatch_counts_only_what_it_encloses() -> None:
 @pytest.mark.parametrize(
     ("cuda", "precision", "installed", "flash", "liger"),
     [
-        (True, "bf16", {"flash_attn", "liger_kernel"}, True, True),
-        (True, "fp32", {"flash_attn", "liger_kernel"}, False, True),
+        (True, "bf16", {"flash_attn", "liger_kernel", "gcc"}, True, True),
+        (True, "fp32", {"flash_attn", "liger_kernel", "gcc"}, False, True),
+        (True, "bf16", {"flash_attn", "liger_kernel"}, True, False),
         (True, "bf16", set(), False, False),
-        (False, "bf16", {"flash_attn", "liger_kernel"}, False, False),
+        (False, "bf16", {"flash_attn", "liger_kernel", "gcc"}, False, False),
     ],
 )
 def test_kernels_are_used_where_gpu_and_image_have_them(
@@ -97,6 +99,7 @@ def test_kernels_are_used_where_gpu_and_image_have_them(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in installed else None)
     found = available(run_config(training__precision=precision).training)
     assert (found.flash_attention, found.liger) == (flash, liger)
     assert found.attention == ("flash_attention_2" if flash else "sdpa")

@@ -181,7 +181,7 @@ def _initialise(model: LossModel, settings: dict[str, Any]) -> Any:
         if "cpu_adam" not in str(error):
             raise
         raise BadInputError(
-            "training.deepspeed.offload: DeepSpeed could not compile its CPU optimizer; use a trainer image with g++ "
-            "and Python's headers (its Dockerfile adds them), or set offload: none"
+            "training.deepspeed.offload: DeepSpeed could not compile its CPU optimizer; use the trainer's own image, "
+            "which has it compiled, or one with g++ and Python's headers, or set offload: none"
         ) from error
     return engine

@@ -6,6 +6,7 @@ Invariant: what is used is decided once, the same on all ranks, and is named in 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +33,17 @@ def available(training: TrainingConfig) -> Kernels:
     cuda = torch.cuda.is_available()
     return Kernels(
         flash_attention=cuda and training.precision == "bf16" and _importable("flash_attn"),
-        liger=cuda and _importable("liger_kernel"),
+        liger=cuda and _importable("liger_kernel") and _has_compiler(),
     )
 
 
 def _importable(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+def _has_compiler() -> bool:
+    """Triton, which liger is written in, compiles a stub of C for every kernel."""
+    return any(shutil.which(name) is not None for name in ("gcc", "clang"))
 
 
 def use_liger(model: Any) -> None:
