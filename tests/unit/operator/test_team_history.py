@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -22,7 +23,7 @@ from hypothesis.stateful import (
 
 from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.domain.timestamps import rfc3339
-from rft_operator.errors import Conflict, Unavailable
+from rft_operator.errors import Conflict, KubeError, Unavailable
 from support.cluster import Fault
 from support.team import team_budget
 from support.team_machine import TeamMachine
@@ -30,7 +31,7 @@ from support.team_machine import TeamMachine
 NAMES = st.sampled_from(["a", "b", "c"])
 DOLLARS = st.integers(1, 6)
 DAY = 86_400
-ERRORS = {
+ERRORS: dict[str, Callable[[], KubeError]] = {
     "conflict": lambda: Conflict("late", status=409),
     "busy": lambda: Unavailable("busy", status=429),
     "down": lambda: Unavailable("down", status=500),

@@ -9,6 +9,7 @@ import pytest
 
 from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.domain.facts import FINALIZER, Key
+from rft_operator.domain.team import settle
 from rft_operator.errors import Unavailable
 from rft_operator.runtime import queue, team
 from rft_operator.runtime.budget_cache import BudgetCache
@@ -120,7 +121,7 @@ async def test_bug_in_settling_does_not_stop_the_operator(monkeypatch: pytest.Mo
     it = Operator()
     it.kube.put(node())
     it.kube.put(team_budget(limitUSD=15))
-    settle, bugs = team.settle, [TypeError("a bug")]
+    bugs = [TypeError("a bug")]
 
     def buggy(*args: Any, **how: Any) -> Any:
         if bugs:
@@ -151,10 +152,9 @@ async def test_run_that_the_watch_lost_is_asked_for_before_it_is_booked() -> Non
     await world.to_training()
     world.restart_operator()
     world.cache.drop({"kind": KIND, "metadata": {"namespace": NAMESPACE, "name": "a", "uid": "somebody else"}})
-    known = world.cache._runs[Key(NAMESPACE, "a")]
-    known.resource = None
+    world.cache._runs[Key(NAMESPACE, "a")].resource = None
     await world.keeper.settle(NAMESPACE)
-    assert known.resource is not None
+    assert world.cache._runs[Key(NAMESPACE, "a")].resource is not None
     assert world.budget().status.closed_micro_usd == 0
     assert world.promised() == 10 * DOLLAR
 
