@@ -49,9 +49,16 @@ def _amount(value: int | str) -> int | str:
     return value
 
 
+def _above_zero(value: int | str) -> int | str:
+    if re.fullmatch(r"0+(\.0+)?", str(value)) is not None:
+        msg = 'must be above 0: a whole number such as 450, or a quoted decimal such as "450.50"'
+        raise ValueError(msg)
+    return value
+
+
 Money = Annotated[int | str, AfterValidator(_amount), _int_or_text("amount")]
 """Dollars: ``450`` or ``"450.50"``, at most six decimals; zero is an amount."""
-PositiveMoney = Annotated[int | str, AfterValidator(_amount), _int_or_text("price")]
+PositiveMoney = Annotated[int | str, AfterValidator(_amount), AfterValidator(_above_zero), _int_or_text("price")]
 """Dollars above zero."""
 Quantity = Annotated[str, BeforeValidator(_as_text), text(32, pattern=QUANTITY_PATTERN), _int_or_text("quantity")]
 """A Kubernetes quantity above zero; a whole number may stand without quotes."""

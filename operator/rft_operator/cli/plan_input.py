@@ -36,6 +36,8 @@ def read_manifest(text: str) -> tuple[str, Spec]:
         documents = [each for each in yaml.safe_load_all(text) if each is not None]
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise InvalidResource("InvalidSpec", f"the file is no YAML: {error}") from error
+    except RecursionError as error:
+        raise InvalidResource("InvalidSpec", "the file is no resource: it is nested too deeply") from error
     found = [each for each in documents if isinstance(each, dict) and each.get("kind") == KIND]
     if len(found) != 1:
         kinds = ", ".join(str(each.get("kind")) if isinstance(each, dict) else repr(each) for each in documents[:4])
