@@ -22,7 +22,8 @@ from rft_operator.domain.estimate_data import DataShape
 from rft_operator.domain.estimate_gpu import ASSUMED, GPU_PRODUCT_LABEL, GPUS, GpuShape
 from rft_operator.domain.estimate_memory import GIB
 from rft_operator.domain.money import usd_display, usd_text
-from rft_operator.domain.prices import PriceCatalogue, Rate
+from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.rates import Rate
 from rft_operator.errors import InvalidResource
 
 SECONDS_PER_HOUR = 3_600
