@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rft_operator.api.base import BigCounter, Counter, StatusModel, Timestamp
 from rft_operator.api.ledger import Ledger, WasteReason
@@ -364,3 +364,12 @@ class Status(StatusModel):
     """The last thing that went wrong."""
     ledger: Ledger = Field(default_factory=Ledger)
     """The bill."""
+
+    @field_validator("conditions", mode="before")
+    @classmethod
+    def _known_conditions(cls, raw: object) -> object:
+        """Leave out what a newer operator has to say, so that an older one can go on after a rollback."""
+        known = {each.value for each in ConditionType}
+        if not isinstance(raw, list):
+            return raw
+        return [each for each in raw if not isinstance(each, dict) or each.get("type") in known]

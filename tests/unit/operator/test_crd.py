@@ -21,6 +21,7 @@ from rft_operator.api.crd import (
 )
 from rft_operator.api.schema import Schema, structural
 from rft_operator.api.spec import Spec
+from rft_operator.api.status import Status
 from rft_operator.api.texts import text
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -205,3 +206,14 @@ def test_team_budget_has_a_window_and_thresholds_when_none_are_written() -> None
 def test_column_points_at_a_field_when_it_is_printed(resource: CustomResource) -> None:
     paths = {f".{path}" for path, _ in fields(resource)} | {".metadata.creationTimestamp"}
     assert {column["jsonPath"] for column in version(resource)["additionalPrinterColumns"]} <= paths
+
+
+def test_status_of_a_newer_operator_is_read_after_a_rollback() -> None:
+    condition = {
+        "type": "Accepted",
+        "status": "True",
+        "reason": "Accepted",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    status = Status.model_validate({"conditions": [condition, {**condition, "type": "Sparkling"}], "sparkles": 3})
+    assert [each.type for each in status.conditions] == ["Accepted"]
