@@ -4,6 +4,7 @@ RftError
 ├── ConfigError            a setting of the operator is missing or wrong; it does not start
 ├── PriceCatalogueError    a price catalogue or one of its entries cannot be used
 ├── AuditError             a dump of API objects cannot be audited
+├── ScoreError             a file of answers cannot be scored
 ├── InvalidResource        a resource that no reconcile can help until its spec changes
 └── KubeError              a call to the API server failed
     ├── Conflict           409: somebody else wrote first; read again and repeat
@@ -29,6 +30,10 @@ class PriceCatalogueError(RftError):
 
 class AuditError(RftError):
     """A dump of API objects cannot be audited."""
+
+
+class ScoreError(RftError):
+    """A file of answers cannot be scored."""
 
 
 class InvalidResource(RftError):  # noqa: N818 - named for the state, as Kubernetes does

@@ -16,11 +16,11 @@ from rft_trainer.gym import gym_questions
 from rft_trainer.hub import DATA_FILES, download
 from rft_trainer.paths import Layout
 from rft_trainer.prepare.rows import data_files, read_rows
+from rft_trainer.scoring.judge import check_answer
 from rft_trainer.uris import local_path, parse_uri
 
 HELD_OUT_GYM_SEED = 10_000_000
 DEFAULT_GYM_QUESTIONS = 100
-SCORERS = ("math", "integer", "letter", "gsm8k", "gym")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ def _question(row: Mapping[str, Any], *, where: str, index: int) -> Question:
     if not isinstance(problem, str) or answer is None:
         raise BadInputError(f"{where}: needs the fields problem and answer")
     scorer = str(row.get("scorer", "math"))
-    if scorer not in SCORERS or scorer == "gym":
-        raise BadInputError(f"{where}: scorer {scorer!r} is unknown; use math, integer, letter or gsm8k")
+    try:
+        check_answer(scorer, str(answer))
+    except BadInputError as error:
+        raise BadInputError(f"{where}: {error}") from error
     choices = row.get("choices")
     if isinstance(choices, list) and choices:
         lines = [f"{chr(ord('A') + number)}) {choice}" for number, choice in enumerate(choices)]

@@ -1,4 +1,4 @@
-"""``rft``: plan, follow, report and audit runs; ``rft local`` for the embedded cluster where it is installed."""
+"""``rft``: plan, follow, report and audit runs, score answers; ``rft local`` where that package is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import click
 
@@ -144,6 +144,31 @@ def audit_command(file: TextIO, prices: Path | None, now_text: str | None, outpu
                 click.echo(f"{key} DISAGREES: {each}", err=True)
     if not found.agrees:
         sys.exit(1)
+
+
+@main.command("score")
+@click.argument("file", type=click.File("rb"))
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: stdout.")
+def score_command(file: BinaryIO, output: Path | None) -> None:
+    """Judge answers with the evaluation's own scorers; exit code 2 if a row cannot be judged. FILE - is stdin.
+
+    Rows are JSON, one a line: {"id", "scorer": "math|integer|letter|gsm8k", "answer": the right one, "text": the
+    model's}; out come, in order, {"id", "extracted", "correct", "reason"}.
+    """
+    from rft_operator.cli.score import judge_rows, read_rows, summary, to_jsonl
+
+    try:
+        rows = read_rows(file)
+        verdicts = judge_rows(rows)
+        if output is None:
+            click.echo(to_jsonl(rows, verdicts), nl=False)
+        else:
+            output.write_text(to_jsonl(rows, verdicts))
+    except RftError as error:
+        raise Problem(str(error)) from error
+    except OSError as error:
+        raise Problem(f"{error.filename}: {error.strerror}") from error
+    click.echo(summary(verdicts), err=True)
 
 
 def _await(work: Coroutine[Any, Any, Value]) -> Value:

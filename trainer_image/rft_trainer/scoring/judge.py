@@ -1,27 +1,34 @@
 """The scorers: math, integer, letter, gsm8k.
 
 Invariant: a verdict says what was extracted and why it is right or wrong; no answer is never right, and a scorer that
-cannot work raises instead of giving 0.
+cannot work, or a right answer that it cannot read, raises instead of giving 0.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import select
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from types import TracebackType
 
-from rft_trainer.errors import BadInputError, StageError
+from rft_trainer.errors import BadInputError
 from rft_trainer.scoring import extract
+from rft_trainer.scoring.mathematics import Mathematics
 
-MATH_TIMEOUT_SECONDS = 10.0
-START_TIMEOUT_SECONDS = 120.0
-_LETTER = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z])")
+SCORERS = ("math", "integer", "letter", "gsm8k")
+VERSION = 2
+"""Part of the protocol: raised when a change of the scorers can change a verdict."""
+NO_ANSWER = "no answer"
+NOT_ENDED = "thinking did not end"
+NOT_CLOSED = "box not closed"
+_OPERATOR = re.compile(r"[\^/+*(]|\\[a-zA-Z]|\d\s*-")
+_LETTER_ALONE = re.compile(r"[^A-Za-z0-9]*([A-Ja-j])[^A-Za-z0-9]*")
+# An "A" or "I" before a lower-case word is that word, but not in "A because".
+_LETTER = re.compile(
+    r"(?<![A-Za-z0-9'])(?:([B-HJ])|([AI])(?![ \t]+(?!(?:because|since|as|for|is|and|or)\b)[a-z]))(?![A-Za-z0-9'])"
+)
+_LETTER_LINE = re.compile(r"\(([A-J])\)|^[\s*]*([A-J])[).]?[\s*]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -31,19 +38,47 @@ class Verdict:
     extracted: str | None
     correct: bool
     reason: str
-    """equal, different, no answer, unparsed, or timeout."""
+    """equal and different; all others mean that there is no answer to judge: no answer, thinking did not end, box not
+    closed, unparsed, timeout."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer was given that could be read."""
+        return is_answered(self.reason)
+
+
+def is_answered(reason: str) -> bool:
+    """Whether a verdict of this reason judges an answer."""
+    return reason in ("equal", "different")
+
+
+def missing(reason: str = NO_ANSWER) -> Verdict:
+    """The verdict on a text without an answer."""
+    return Verdict(None, correct=False, reason=reason)
+
+
+def check_answer(scorer: str, answer: str) -> None:
+    """Raise :class:`BadInputError` when no text could ever be right."""
+    if scorer not in SCORERS:
+        raise BadInputError(f"scorer {scorer!r} is unknown; use {', '.join(SCORERS)}")
+    if not answer.strip():
+        raise BadInputError("answer is empty; give the right answer")
+    if scorer == "letter" and _gold_letter(answer) is None:
+        raise BadInputError(f"answer {answer!r} is not one letter of A to J; use another scorer")
+    if scorer in ("integer", "gsm8k") and _gold_number(scorer, answer) is None:
+        raise BadInputError(f"answer {answer!r} is not a number; use scorer math")
 
 
 class Judge:
     """Scores answers; a context manager, for ``math`` keeps a worker process."""
 
     def __init__(self) -> None:
-        self._worker: subprocess.Popen[str] | None = None
+        self._mathematics = Mathematics()
         self._scorers: dict[str, Callable[[str, str], Verdict]] = {
             "math": self._math,
-            "integer": _integer,
+            "integer": self._integer,
             "letter": _letter,
-            "gsm8k": _gsm8k,
+            "gsm8k": self._gsm8k,
         }
 
     def __enter__(self) -> Judge:
@@ -54,122 +89,124 @@ class Judge:
     ) -> None:
         self.close()
 
+    def close(self) -> None:
+        """End the worker process."""
+        self._mathematics.close()
+
     def score(self, scorer: str, *, answer: str, text: str) -> Verdict:
         """Judge the model's ``text`` against the right ``answer``."""
-        judge = self._scorers.get(scorer)
-        if judge is None:
-            raise BadInputError(f"scorer {scorer!r}: is unknown; use {', '.join(self._scorers)}")
+        check_answer(scorer, answer)
         part = extract.final_part(text)
-        if not part:
-            return Verdict(None, correct=False, reason="no answer")
-        return judge(answer, part)
+        if part is None:
+            return missing(NOT_ENDED)
+        if extract.last_boxed(part) is None and extract.has_open_box(part):
+            return missing(NOT_CLOSED)
+        return self._scorers[scorer](answer, part)
 
     def _math(self, answer: str, part: str) -> Verdict:
-        found = extract.last_boxed(part) or extract.marked(part) or part
+        found = extract.last_boxed(part)
+        if found is None:
+            mark = extract.marked(part)
+            found = extract.without_prose(mark) if mark is not None else extract.last_expression(part)
+        if found is None:
+            return missing()
         if _plain(found) == _plain(answer):
             return Verdict(found, correct=True, reason="equal")
-        verdict = self._compare(gold=answer, answer=found)
-        if verdict == "unparsed" and found == part:
-            return Verdict(None, correct=False, reason="no answer")
+        return self._compared(answer, found, expression=found)
+
+    def _compared(self, answer: str, found: str, *, expression: str) -> Verdict:
+        verdict = self._mathematics.compare(gold=answer, answer=expression)
         return Verdict(found, correct=verdict == "equal", reason=verdict)
 
-    def _compare(self, *, gold: str, answer: str) -> str:
-        fresh = self._worker is None
-        worker = self._worker or self._start()
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        try:
-            worker.stdin.write(json.dumps({"gold": gold, "answer": answer}) + "\n")
-            worker.stdin.flush()
-        except BrokenPipeError:
-            self.close()
-            return "unparsed"
-        bound_seconds = START_TIMEOUT_SECONDS if fresh else MATH_TIMEOUT_SECONDS
-        ready, _, _ = select.select([worker.stdout], [], [], bound_seconds)
-        line = worker.stdout.readline() if ready else ""
-        if not line:
-            self.close()
-            return "unparsed" if ready else "timeout"
-        return str(json.loads(line)["verdict"])
-
-    def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-W", "ignore", "-m", "rft_trainer.scoring.math_worker"]
-        self._worker = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    def _integer(self, answer: str, part: str) -> Verdict:
+        return self._number(
+            _gold_number("integer", answer),
+            extract.last_boxed(part) or extract.marked(part) or extract.last_number(part),
         )
-        assert self._worker.stdin is not None
-        assert self._worker.stdout is not None
-        self._worker.stdin.write(json.dumps({"gold": "1", "answer": "1"}) + "\n")
-        self._worker.stdin.flush()
-        ready, _, _ = select.select([self._worker.stdout], [], [], START_TIMEOUT_SECONDS)
-        if not ready or not self._worker.stdout.readline():
-            self.close()
-            raise StageError("scorer math: math-verify does not start; is it installed in this image?")
-        return self._worker
 
-    def close(self) -> None:
-        """End the worker."""
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        worker.kill()
-        worker.wait()
-        for stream in (worker.stdin, worker.stdout):
-            if stream is not None:
-                stream.close()
+    def _gsm8k(self, answer: str, part: str) -> Verdict:
+        return self._number(
+            _gold_number("gsm8k", answer),
+            extract.after_hashes(part) or extract.last_boxed(part) or extract.marked(part) or extract.last_number(part),
+        )
+
+    def _number(self, wanted: Decimal | None, found: str | None) -> Verdict:
+        assert wanted is not None
+        if found is None:
+            return missing()
+        expression = extract.without_prose(found)
+        given = _number(found)
+        if given is None:
+            given = _only_number(expression)
+        if given is not None:
+            return Verdict(found, correct=given == wanted, reason="equal" if given == wanted else "different")
+        if not extract.numbers(expression):
+            return Verdict(found, correct=False, reason="unparsed")
+        return self._compared(f"{wanted:f}", found, expression=expression)
 
 
 def _plain(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\[,;!: ]|\\left|\\right|\s|\$", "", text)
-    return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").strip(".")
+    text = re.sub(r"\\[,;!: ]|\\left(?![a-z])|\\right(?![a-z])|(?<!\d)\s+|\s+(?!\d)|\\?\$", "", text)
+    return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").rstrip(".")
+
+
+def _gold_letter(answer: str) -> str | None:
+    match = _LETTER_ALONE.fullmatch(answer)
+    return match[1].upper() if match is not None else None
+
+
+def _gold_number(scorer: str, answer: str) -> Decimal | None:
+    return _number((extract.after_hashes(answer) if scorer == "gsm8k" else None) or answer)
 
 
 def _number(text: str) -> Decimal | None:
-    cleaned = re.sub(r"[,$%\s]|\\[!,;]|\{|\}", "", text).rstrip(".")
+    cleaned = re.sub(r"\\text\{[^{}]*\}", "", text.replace("\N{MINUS SIGN}", "-"))
+    cleaned = re.sub(r"(?<=\d),(?=\d{3}(?!\d))|\\?[$%]|\\[!,;]|[{}*]", "", cleaned).strip().rstrip(".")
+    if not re.fullmatch(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)", cleaned):
+        return None
     try:
-        value = Decimal(cleaned)
+        return Decimal(cleaned)
     except InvalidOperation:
         return None
-    return value if value.is_finite() else None
 
 
-def _compare_numbers(answer: str, found: str | None) -> Verdict:
-    wanted = _number(answer)
-    if wanted is None:
-        raise BadInputError(f"answer {answer!r}: is not a number; use scorer math")
-    if found is None:
-        return Verdict(None, correct=False, reason="no answer")
-    given = _number(found)
-    if given is None:
-        inside = extract.last_number(found)
-        given = _number(inside) if inside is not None else None
-    if given is None:
-        return Verdict(found, correct=False, reason="unparsed")
-    return Verdict(found, correct=given == wanted, reason="equal" if given == wanted else "different")
-
-
-def _integer(answer: str, part: str) -> Verdict:
-    return _compare_numbers(answer, extract.last_boxed(part) or extract.marked(part) or extract.last_number(part))
-
-
-def _gsm8k(answer: str, part: str) -> Verdict:
-    gold = extract.after_hashes(answer) or answer
-    found = extract.after_hashes(part) or extract.last_boxed(part) or extract.marked(part) or extract.last_number(part)
-    return _compare_numbers(gold, found)
+def _only_number(text: str) -> Decimal | None:
+    """The number of ``x = 33 cm``; None where several, or an operator, make it a guess."""
+    right = re.sub(r"\\text\{[^{}]*\}", " ", text).rsplit("=", 1)[-1]
+    found = extract.numbers(right)
+    if len(found) != 1 or _OPERATOR.search(right):
+        return None
+    return _number(found[0])
 
 
 def _letter(answer: str, part: str) -> Verdict:
-    wanted = answer.strip().strip("().").upper()
-    found = None
     for text in (extract.last_boxed(part), extract.marked(part)):
-        letters = _LETTER.findall(_plain(text)) or _LETTER.findall(text) if text is not None else []
-        if letters:
-            found = str(letters[0])
-            break
-    else:
-        alone = re.findall(r"\(([A-J])\)|^\s*([A-J])[).]?\s*$", part, re.MULTILINE)
-        found = (alone[-1][0] or alone[-1][1]) if alone else None
-    if found is None:
-        return Verdict(None, correct=False, reason="no answer")
-    return Verdict(found, correct=found == wanted, reason="equal" if found == wanted else "different")
+        found = _letters(text) if text is not None else set()
+        if len(found) == 1:
+            return _letter_verdict(answer, found.pop())
+        if found:
+            return Verdict(text, correct=False, reason="unparsed")
+    alone = _LETTER_LINE.findall(part)
+    return _letter_verdict(answer, alone[-1][0] or alone[-1][1]) if alone else missing()
+
+
+def _letters(text: str) -> set[str]:
+    """The letters named in a short text; the first alone when punctuation sets it off, as in ``B) 1.5 A``."""
+    plain = _plain_letters(text)
+    alone = _LETTER_ALONE.fullmatch(plain)
+    if alone is not None:
+        return {alone[1].upper()}
+    leading = re.match(r"\W*([A-J])\s*[).:]", plain)
+    if leading is not None:
+        return {leading[1]}
+    return {match[1] or match[2] for match in _LETTER.finditer(plain)}
+
+
+def _plain_letters(text: str) -> str:
+    return re.sub(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}", r"\1", text)
+
+
+def _letter_verdict(answer: str, found: str) -> Verdict:
+    correct = found == _gold_letter(answer)
+    return Verdict(found, correct=correct, reason="equal" if correct else "different")
