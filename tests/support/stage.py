@@ -49,7 +49,19 @@ SUMMARIES: dict[Stage, dict[str, Any]] = {
         "evaluate": EvaluateSummary(
             scores=(
                 Score(
-                    benchmark="sums", metric="accuracy", value=0.9, stderr=0.01, questions=100, samples=1, baseline=0.0
+                    benchmark="sums",
+                    metric="accuracy",
+                    value=0.9,
+                    stderr=0.01,
+                    interval=(0.826, 0.945),
+                    questions=100,
+                    samples=1,
+                    no_answer=2,
+                    baseline=0.0,
+                    wins=90,
+                    losses=0,
+                    p_value=1e-20,
+                    verdict="Improved",
                 ),
             )
         )

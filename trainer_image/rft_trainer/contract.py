@@ -245,6 +245,9 @@ class TrainSummary(_Contract):
     export_path: str | None = None
 
 
+Verdict = Literal["Improved", "Regressed", "Inconclusive"]
+
+
 class Score(_Contract):
     """One benchmark's score: ``value`` and ``stderr`` in 0..1; the standard error is over questions."""
 
@@ -255,9 +258,17 @@ class Score(_Contract):
     questions: Whole
     samples: Whole
     no_answer: Whole = 0
-    """Answers that could not be extracted or were cut by the token limit."""
+    """Answers that could not be found or read, or were cut by the token limit."""
+    interval: tuple[Share, Share] | None = None
+    """Of 95 %."""
     baseline: Share | None = None
     baseline_stderr: Share | None = None
+    wins: Whole | None = None
+    """Questions answered better than by the baseline."""
+    losses: Whole | None = None
+    p_value: Share | None = None
+    """Of no difference to the baseline, adjusted for the number of benchmarks."""
+    verdict: Verdict | None = None
 
 
 class EvaluateSummary(_Contract):

@@ -19,6 +19,9 @@ from rft_trainer.contract import (
 from rft_trainer.files import write_atomic
 
 ERROR_LIMIT_CHARACTERS = 1_000
+_DROPPED_FIRST_TO_LAST = (
+    {"artifacts"}, {"baseline_stderr"}, {"interval"}, {"wins", "losses", "p_value"}, {"verdict"}, {"no_answer"},
+)  # fmt: skip
 
 
 def failed(stage: Stage, error: str) -> StageResult:
@@ -58,7 +61,7 @@ def termination_message(result: StageResult) -> bytes:
         keep = max(0, len(encoded) - over - 8)
         result = result.model_copy(update={"error": encoded[:keep].decode(errors="ignore") + "..."})
         data = _compact(result)
-    for optional in ({"artifacts"}, {"baseline_stderr"}, {"no_answer"}):
+    for optional in _DROPPED_FIRST_TO_LAST:
         if len(data) > limit and result.evaluate is not None:
             result = result.model_copy(update={"evaluate": _without(result.evaluate, optional)})
             data = _compact(result)

@@ -280,6 +280,14 @@ class Cost(StatusModel):
     """It was announced that the forecast exceeds the limit."""
 
 
+class Verdict(StrEnum):
+    """Whether training changed a score, as far as the questions can tell."""
+
+    IMPROVED = "Improved"
+    REGRESSED = "Regressed"
+    INCONCLUSIVE = "Inconclusive"
+
+
 class ScoreResult(StatusModel):
     """Score of one benchmark."""
 
@@ -291,16 +299,28 @@ class ScoreResult(StatusModel):
     """Score of the trained model, 0 to 1."""
     stderr: DecimalText | None = None
     """Standard error over questions."""
+    interval_low: DecimalText | None = None
+    """Lower end of the score's 95 % confidence interval."""
+    interval_high: DecimalText | None = None
+    """Upper end."""
     questions: Counter
     """Number of questions."""
     samples: Counter = 1
     """Answers per question."""
     no_answer: Counter = 0
-    """Answers that could not be read."""
+    """Answers that could not be found or read, or were cut."""
     baseline: DecimalText | None = None
     """Score of the base model under the same protocol."""
     baseline_stderr: DecimalText | None = None
     """Its standard error."""
+    wins: Counter | None = None
+    """Questions that the trained model answers better than the base model."""
+    losses: Counter | None = None
+    """Questions that it answers worse."""
+    p_value: DecimalText | None = None
+    """How likely such a difference is by chance, adjusted for the number of benchmarks."""
+    verdict: Verdict | None = None
+    """Improved or Regressed where chance is an unlikely explanation (below 5 %), else Inconclusive."""
 
 
 class EvaluationStatus(StatusModel):

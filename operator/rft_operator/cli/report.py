@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.status import Attempt, ConditionStatus
+from rft_operator.api.status import Attempt, ConditionStatus, ScoreResult
 from rft_operator.domain.timestamps import epoch
 
 
@@ -84,6 +84,23 @@ def _scores(run: ReasoningFinetune) -> Iterator[str]:
             f"Score  {result.benchmark} {result.metric}: {before}{_short(result.value)}{error} after training "
             f"({result.questions} questions)"
         )
+        yield from _certainty(result)
+
+
+def _certainty(result: ScoreResult) -> Iterator[str]:
+    parts = []
+    if result.verdict is not None:
+        parts.append(result.verdict.value)
+    if result.wins is not None and result.losses is not None:
+        parts.append(f"{result.wins} better, {result.losses} worse")
+    if result.p_value is not None:
+        parts.append("p < 0.0001" if result.p_value == "0.0000" else f"p {_short(result.p_value)}")
+    if result.interval_low is not None:
+        parts.append(f"95 % interval {_short(result.interval_low)} to {_short(result.interval_high)}")
+    if result.no_answer:
+        parts.append(f"{result.no_answer} of {result.questions * result.samples} answers missing")
+    if parts:
+        yield f"       {'; '.join(parts)}"
 
 
 def _short(number: str | None) -> str:

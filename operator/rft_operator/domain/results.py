@@ -15,6 +15,7 @@ from rft_operator.api.status import (
     Progress,
     ProgressMetric,
     ScoreResult,
+    Verdict,
 )
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import Report
@@ -116,11 +117,15 @@ def _take_scores(draft: Draft, summary: EvaluateSummary) -> None:
     draft.update(evaluation=EvaluationStatus(results=results, artifacts=summary.artifacts, display=display))
     message = "; ".join(
         f"{score.benchmark} {score.value:.3f} ± {score.stderr:.3f}"
-        + (f" (base model {score.baseline:.3f})" if score.baseline is not None else "")
+        + (f" (base model {score.baseline:.3f}{_judged(score)})" if score.baseline is not None else "")
         for score in summary.scores
     )
     draft.set_condition(ConditionType.EVALUATED, True, "Posted", message)
     draft.emit("Normal", "Evaluated", message)
+
+
+def _judged(score: Score) -> str:
+    return f": {score.verdict}" if score.verdict is not None else ""
 
 
 def _score(score: Score) -> ScoreResult:
@@ -132,11 +137,17 @@ def _score(score: Score) -> ScoreResult:
         metric=score.metric,
         value=f"{score.value:.4f}",
         stderr=fixed(score.stderr),
+        interval_low=fixed(score.interval[0] if score.interval is not None else None),
+        interval_high=fixed(score.interval[1] if score.interval is not None else None),
         questions=score.questions,
         samples=score.samples,
         no_answer=score.no_answer,
         baseline=fixed(score.baseline),
         baseline_stderr=fixed(score.baseline_stderr),
+        wins=score.wins,
+        losses=score.losses,
+        p_value=fixed(score.p_value),
+        verdict=Verdict(score.verdict) if score.verdict is not None else None,
     )
 
 

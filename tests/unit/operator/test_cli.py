@@ -66,8 +66,12 @@ async def test_report_tells_stages_gpu_hours_dollars_and_scores_of_a_completed_r
     assert f"{world.status.usage.gpu_hours} GPU-hours" in cost
     assert "at $3.60 (spec)" in cost
     assert "of $10" in cost
-    score = next(line for line in lines if line.startswith("Score"))
-    assert score == "Score  sums accuracy: 0.00 before, 0.90 ± 0.01 after training (100 questions)"
+    score = next(index for index, line in enumerate(lines) if line.startswith("Score"))
+    assert lines[score:] == [
+        "Score  sums accuracy: 0.00 before, 0.90 ± 0.01 after training (100 questions)",
+        "       Improved; 90 better, 0 worse; p < 0.0001; 95 % interval 0.826 to 0.945; 2 of 100 answers missing",
+    ]
+    assert world.condition("Evaluated").message == "sums 0.900 ± 0.010 (base model 0.000: Improved)"
 
 
 async def test_report_says_why_a_run_failed_and_how_each_attempt_ended() -> None:
