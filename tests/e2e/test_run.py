@@ -141,8 +141,11 @@ async def until_money_ends(finetune: Finetune) -> Status:
     return await finetune.until(lambda status: holds(status, "Failed"), what="the budget's end", seconds=300)
 
 
-def kept_its_limit(status: Status, finetune: Finetune) -> None:
-    """The limit held, as the witness saw it; what was trained is saved and evaluated."""
+def kept_its_limit(status: Status, finetune: Finetune, *, seen_late_seconds: int = 0) -> None:
+    """The limit held, as the witness saw it; what was trained is saved and evaluated.
+
+    Of a pod whose end is seen late, only the kubelet's last word is left: a second or two after its first.
+    """
     failed = condition(status, "Failed")
     assert failed is not None
     assert failed.reason == "BudgetExhausted"
@@ -152,7 +155,9 @@ def kept_its_limit(status: Status, finetune: Finetune) -> None:
     assert attempts(status, "train")[0].outcome == "Drained"
     assert attempts(status, "evaluate")[0].outcome == "Succeeded"
     assert status.evaluation is not None
-    assert status.cost.spent_micro_usd == -(-billed(finetune) * 36_000_000 // 3_600) <= 3_800_000
+    cent_seconds = range(billed(finetune), billed(finetune) + 2 * seen_late_seconds + 1)
+    assert status.cost.spent_micro_usd in [10_000 * seconds for seconds in cent_seconds]
+    assert status.cost.spent_micro_usd <= 3_800_000
     assert status.cost.overshoot_usd == "0.000000"
 
 
@@ -173,7 +178,7 @@ async def test_limit_holds_when_the_operator_is_gone_for_good_before_the_stop_li
         finetune.product.scale_operator(1)
     status = await until_money_ends(finetune)
     assert attempts(status, "train")[0].reason in ("Drained", "DeadlineExceeded")
-    kept_its_limit(status, finetune)
+    kept_its_limit(status, finetune, seen_late_seconds=5)
     finetune.audit(tmp_path)
 
 
@@ -199,7 +204,7 @@ async def test_limit_holds_when_the_api_server_is_down_at_the_stop_line(
     finally:
         machines.fault("start-apiserver")
     status = await until_money_ends(finetune)
-    kept_its_limit(status, finetune)
+    kept_its_limit(status, finetune, seen_late_seconds=5)
     finetune.audit(tmp_path)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -35,10 +36,13 @@ def processes_of(layout: Layout) -> list[psutil.Process]:
 
 def kill_processes_of(layout: Layout) -> None:
     """SIGKILL everything of a cluster; some die of others' deaths before their turn."""
-    for process in processes_of(layout):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes_of(layout), timeout=10)
+    deadline = time.monotonic() + 30
+    while found := processes_of(layout):  # a supervisor may start another one before its own turn
+        assert time.monotonic() < deadline, f"processes that do not die: {found}"
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=5)
 
 
 def container_processes(layout: Layout, *, pod_uid: str, word: str) -> list[psutil.Process]:

@@ -71,6 +71,7 @@ def test_training_equals_plain_torch_also_after_a_resume_when_deepspeeds_own_opt
     make_pod: Callable[..., Pod],
 ) -> None:
     settings = {"training__offload": "all", "training__schedule": "constant", "training__warmup_ratio": 0.0}
+    settings["startup_seconds"] = 600  # a busy core compiles for minutes
     first = make_pod(**settings, training__max_steps=3)
     second = make_pod(**settings, share=first)
     for pod in (first, second):

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -97,7 +98,7 @@ def test_supervisor_reports_the_signal_when_a_rank_is_killed(make_pod: Callable[
     assert result.train is not None
     assert result.train.step >= 1
     assert result.error
-    assert not any(rank.is_running() for rank in ranks)
+    assert not psutil.wait_procs(ranks, timeout=10)[1]
 
 
 def test_attempt_ends_as_a_hang_with_all_stacks_when_one_rank_is_stopped(make_pod: Callable[..., Pod]) -> None:
@@ -119,7 +120,7 @@ def test_attempt_ends_as_a_hang_with_all_stacks_when_one_rank_is_stopped(make_po
     for rank in (0, 1):
         assert 'loop.py", line' in (evidence / f"rank-{rank}.txt").read_text()
         assert json.loads((evidence / f"flight-rank-{rank}.json").read_bytes())["entries"]
-    assert not any(rank.is_running() for rank in ranks)
+    assert not psutil.wait_procs(ranks, timeout=10)[1]
 
 
 def test_training_ends_as_drained_without_checkpoint_when_the_grace_is_too_short(

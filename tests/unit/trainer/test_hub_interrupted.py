@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -33,16 +34,23 @@ def test_no_part_is_taken_for_the_whole_when_the_hub_goes_down_at_any_request(
 ) -> None:
     hub.add("model", "org/base", MODEL)
     get_model("org/base", tmp_path / "first")
-    requests = len(hub.requests)
-    assert requests > 10
-    for answered in range(requests):
+    for answered in itertools.count():
         # a new pod has the volume, but none of the client's own cache
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / f"cache-{answered}"))
         directory = tmp_path / f"model-{answered}"
         hub.answers_left = answered
-        with pytest.raises(StageError, match=r"^hf://org/base: the model ") as raised:
-            get_model("org/base", directory)
-        assert not isinstance(raised.value, BadInputError)
+        failure: StageError | None = None
+        try:
+            found = get_model("org/base", directory)
+        except StageError as error:
+            failure = error
+        if failure is None:
+            # The client asks at times a request more or less: here the last one was answered.
+            assert files(found) == wanted(MODEL)
+            assert answered > 10
+            return
+        assert str(failure).startswith("hf://org/base: the model ")
+        assert not isinstance(failure, BadInputError)
         hub.answers_left = 0
         with pytest.raises(StageError, match=r"^hf://org/base: the model cannot be downloaded"):
             get_model("org/base", directory)
