@@ -147,6 +147,7 @@ def save(engine: Any, directory: Path, *, facts: Facts, card: Mapping[str, Any],
     ended: list[Any] = [
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         round(time.monotonic() - started, 3),
+        _sizes(path) if dist.get_rank() == 0 else None,  # before the marker's own file comes and goes
     ]
     dist.broadcast_object_list(ended, src=0)
     marker = _Marker(
@@ -157,7 +158,7 @@ def save(engine: Any, directory: Path, *, facts: Facts, card: Mapping[str, Any],
         dataset_sha256=facts.dataset_sha256,
         time=str(ended[0]),
         seconds=float(ended[1]),
-        files=_sizes(path),
+        files=ended[2],
     )
     if dist.get_rank() == 0:
         write_json(path / MARKER, marker.model_dump())
