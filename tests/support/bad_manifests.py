@@ -17,6 +17,12 @@ def benchmark(**change: Any) -> dict[str, Any]:
     return {"evaluation": {"benchmarks": [{**BENCHMARK, **change}]}}
 
 
+def forcing(*maximum_tokens: int, **change: Any) -> dict[str, Any]:
+    """One benchmark for each maximum of tokens, all with the thinking forced."""
+    benchmarks = [{**BENCHMARK, "name": f"sums-{most}", "maxTokens": most} for most in maximum_tokens]
+    return {"evaluation": {"benchmarks": benchmarks, "budgetForcing": change}}
+
+
 def volume(**change: Any) -> dict[str, Any]:
     return {"podTemplate": {"volumes": [{**VOLUME, **change}]}}
 
@@ -245,6 +251,27 @@ BAD: list[Bad] = [
     (benchmark(samples=4), "spec.evaluation.benchmarks[0].samples", "set samples: 1 or a temperature above 0"),
     (benchmark(temperature="hot"), "spec.evaluation.benchmarks[0].temperature", "must be a decimal number in quotes"),
     (benchmark(temperature="3"), "spec.evaluation.benchmarks[0].temperature", "must be at least 0 and at most 2"),
+    (forcing(100, waits=[0]), "spec.evaluation.budgetForcing.maxThinkingTokens", "Required value"),
+    (
+        forcing(200, 100, maxThinkingTokens=100),
+        "spec.evaluation.budgetForcing.maxThinkingTokens",
+        "must be below the maxTokens of every benchmark, for the rest is kept for the answer",
+    ),
+    (
+        forcing(*range(200, 206), maxThinkingTokens=100, waits=[0, 1, 2]),
+        "spec.evaluation.budgetForcing.waits",
+        "benchmarks x waits are more than 16 scores",
+    ),
+    (
+        forcing(100, maxThinkingTokens=10, waits=[]),
+        "spec.evaluation.budgetForcing.waits",
+        "should have at least 1 items",
+    ),
+    (
+        forcing(100, maxThinkingTokens=10, waits=[1, 1]),
+        "spec.evaluation.budgetForcing.waits[1]",
+        "Duplicate value: 1",
+    ),
     (
         {"evaluation": {"benchmarks": [BENCHMARK, BENCHMARK]}},
         "spec.evaluation.benchmarks[1]",

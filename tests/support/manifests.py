@@ -92,6 +92,7 @@ FULL: dict[str, Any] = {
         ],
         "baseline": "none",
         "batchSize": 64,
+        "budgetForcing": {"waits": [0, 1, 2], "maxThinkingTokens": 8_000},
         "maxSeconds": 7_200,
     },
     "podTemplate": {

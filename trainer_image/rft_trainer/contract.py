@@ -148,6 +148,13 @@ class Benchmark(_Contract):
     max_tokens: int
 
 
+class BudgetForcing(_Contract):
+    """How long the models may think, and how often they are made to think again; one setting for each of ``waits``."""
+
+    waits: tuple[int, ...]
+    max_thinking_tokens: int
+
+
 class EvaluationConfig(_Contract):
     """What to measure after training."""
 
@@ -155,6 +162,8 @@ class EvaluationConfig(_Contract):
     baseline: Literal["measure", "none"]
     batch_size: int
     max_seconds: int
+    budget_forcing: BudgetForcing | None = None
+    """Absent: a model thinks for as long as it likes within an answer's tokens."""
 
 
 class RunConfig(_Contract):

@@ -198,6 +198,20 @@ RULES: dict[Path, list[Rule]] = {
             value="string(self.evaluationReserveUSD)",
         ),
     ],
+    ("spec", "evaluation"): [
+        Rule(
+            expression="!has(self.budgetForcing) || self.budgetForcing.maxThinkingTokens > 999999 || "
+            "self.benchmarks.all(each, each.maxTokens > self.budgetForcing.maxThinkingTokens)",
+            message="must be below the maxTokens of every benchmark, for the rest is kept for the answer",
+            field=".budgetForcing.maxThinkingTokens",
+        ),
+        Rule(
+            expression="!has(self.budgetForcing) || size(self.budgetForcing.waits) > 8 || "
+            "size(self.benchmarks) * size(self.budgetForcing.waits) <= 16",
+            message="benchmarks x waits are more than 16 scores, which is all that the status holds; ask for fewer",
+            field=".budgetForcing.waits",
+        ),
+    ],
     ("spec", "evaluation", "benchmarks", "[]"): [
         Rule(
             expression="self.samples <= 1 || !self.temperature.matches('^[0.]+(e.*)?$')",
@@ -279,4 +293,4 @@ LIST_KEYS: dict[Path, tuple[str, ...]] = {
     ("status", "attempts"): ("stage", "number"),
 }
 """Lists whose items have an identity (x-kubernetes-list-type: map)."""
-LIST_SETS = frozenset({("spec", "budget", "warnAtPercent")})
+LIST_SETS = frozenset({("spec", "budget", "warnAtPercent"), ("spec", "evaluation", "budgetForcing", "waits")})

@@ -380,6 +380,17 @@ class BenchmarkSpec(ApiModel):
     """Tokens an answer may have, thinking included."""
 
 
+class BudgetForcing(ApiModel):
+    """How long a model may think and how often it is made to think again, as s1 did it."""
+
+    waits: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=1, max_length=8)] = Field(
+        default_factory=lambda: [0]
+    )
+    """So often an end of thinking is replaced by "Wait"; each number is measured and has a score of its own."""
+    max_thinking_tokens: Annotated[int, Field(ge=1, le=999_999)]
+    """Thinking is ended after so many tokens, all Waits together; the rest of maxTokens is kept for the answer."""
+
+
 class Evaluation(ApiModel):
     """What is measured after training, with money kept back for it."""
 
@@ -393,6 +404,8 @@ class Evaluation(ApiModel):
     """Questions answered at once."""
     max_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600
     """Bound of the evaluation; the reserve pays for it."""
+    budget_forcing: BudgetForcing | None = None
+    """Set the length of the thinking from outside; absent means that a model thinks for as long as it likes."""
 
 
 class Spec(ApiModel):

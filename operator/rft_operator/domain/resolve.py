@@ -22,6 +22,7 @@ from rft_operator.errors import InvalidResource
 from rft_trainer.contract import (
     DATA_DIRECTORY,
     Benchmark,
+    BudgetForcing,
     CheckpointConfig,
     DatasetSource,
     EvaluationConfig,
@@ -190,6 +191,11 @@ def _evaluation(it: Evaluation) -> EvaluationConfig:
         baseline=it.baseline.value,
         batch_size=it.batch_size,
         max_seconds=it.max_seconds,
+        budget_forcing=BudgetForcing(
+            waits=tuple(it.budget_forcing.waits), max_thinking_tokens=it.budget_forcing.max_thinking_tokens
+        )
+        if it.budget_forcing is not None
+        else None,
     )
 
 

@@ -169,6 +169,27 @@ def test_evaluation_fails_without_a_score_when_its_time_is_used_up(make_pod: Cal
     assert "evaluation.maxSeconds is used up" in str(pod.result().error)
 
 
+def test_evaluation_scores_each_number_of_waits_when_thinking_is_forced(make_pod: Callable[..., Pod]) -> None:
+    forcing = {"waits": [0, 1], "max_thinking_tokens": 12}
+    pod = make_pod(evaluation__baseline="none", evaluation__budget_forcing=forcing)
+    pod.paths.model.rename(pod.paths.export)
+    (pod.paths.export / MARKER).write_text('{"step": 6}')
+    assert pod.run("evaluate") == ExitCode.DONE, pod.log("evaluate")
+    result = pod.result().evaluate
+    assert result is not None
+    assert [score.metric for score in result.scores] == ["accuracy@wait=0", "accuracy@wait=1"]
+    for waits in (0, 1):
+        [path] = pod.paths.evaluation.glob(f"sums-step-6-wait-{waits}-*.jsonl")
+        records = list(AnswerFile(path).records.values())
+        assert len(records) == 8
+        for record in records:
+            assert record.thinking is not None
+            assert record.thinking.waits <= waits
+            assert record.thinking.tokens <= 12
+            assert record.text.startswith("<|im_start|>think")
+            assert "<|im_start|>answer" in record.text
+
+
 def test_answers_survive_when_the_last_line_was_cut_by_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     line = {

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rft_trainer.benchmarks import Question, load_questions
 from rft_trainer.contract import Benchmark, EvaluateSummary, Outcome, RunConfig, Score, Stage, StageResult
@@ -20,6 +21,9 @@ from rft_trainer.prepare.dataset import load, question_hash
 from rft_trainer.report import Reporter, Work
 from rft_trainer.scoring import Judge
 from rft_trainer.stage_main import parse_layout, run_stage
+
+if TYPE_CHECKING:
+    from rft_trainer.evaluate.runner import Measured
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +36,9 @@ def evaluate(layout: Layout) -> StageResult:
     """Measure every benchmark; raises :class:`BadInputError` when there is nothing to measure."""
     import torch
 
-    from rft_trainer.evaluate.generate import Generator
-    from rft_trainer.evaluate.runner import Measured, Runner
+    from rft_trainer.evaluate.runner import Model, Runner, settings_of
+    from rft_trainer.evaluate.transformers_sampler import TransformersSampler
+    from rft_trainer.prepare.chat import ChatRenderer
 
     started = time.monotonic()
     config = layout.load_config()
@@ -50,39 +55,38 @@ def evaluate(layout: Layout) -> StageResult:
     if evaluation.baseline == "measure":
         models.append(("base", paths.model))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    measured: dict[tuple[str, str], Measured] = {}
+    settings = settings_of(evaluation)
+    measured: dict[tuple[str, str, int | None], Measured] = {}
     work = Work(Reporter.from_environment())
-    total = len(models) * sum(len(questions[b.name]) * b.samples for b in evaluation.benchmarks)
+    total = len(models) * len(settings) * sum(len(questions[b.name]) * b.samples for b in evaluation.benchmarks)
     with Judge() as judge:
         deadline = started + evaluation.max_seconds
         runner = Runner(
             config, layout, directory=paths.evaluation, judge=judge, deadline=deadline, work=work, total=total
         )
         for name, path in models:
-            generator = Generator(path, device=device)
-            for benchmark in evaluation.benchmarks:
-                asked = questions[benchmark.name]
-                measured[name, benchmark.name] = runner.measure(
-                    generator, model=name, benchmark=benchmark, questions=asked
-                )
-            del generator
+            sampler = TransformersSampler(path, device=device)
+            model = Model(name, sampler=sampler, render=ChatRenderer(sampler.tokenizer).prompt)
+            for b in evaluation.benchmarks:
+                for waits, score in runner.measure(model, benchmark=b, questions=questions[b.name]).items():
+                    measured[name, b.name, waits] = score
+            del sampler, model
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     work.close()
     scores = tuple(
-        _row(b, measured[models[0][0], b.name], measured.get(("base", b.name))) for b in evaluation.benchmarks
+        _row(b, waits, trained=measured[models[0][0], b.name, waits], base=measured.get(("base", b.name, waits)))
+        for b in evaluation.benchmarks
+        for waits in settings
     )
     return _finish(paths, scores)
 
 
-def _row(benchmark: Benchmark, trained: object, base: object) -> Score:
-    from rft_trainer.evaluate.runner import Measured
-
-    assert isinstance(trained, Measured)
-    assert base is None or isinstance(base, Measured)
+def _row(benchmark: Benchmark, waits: int | None, *, trained: Measured, base: Measured | None) -> Score:
+    metric = "accuracy" if benchmark.samples == 1 else f"mean@{benchmark.samples}"
     return Score(
         benchmark=benchmark.name,
-        metric="accuracy" if benchmark.samples == 1 else f"mean@{benchmark.samples}",
+        metric=metric if waits is None else f"{metric}@wait={waits}",
         value=trained.value,
         stderr=trained.stderr,
         questions=trained.questions,

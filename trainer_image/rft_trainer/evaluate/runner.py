@@ -1,6 +1,7 @@
 """Runs one model through one benchmark.
 
 Invariant: every question is asked the same number of times, or the run fails; a missing answer is never scored as 0.
+The settings of a sweep over Waits are asked batch by batch, so they share the thinking that they have in common.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rft_trainer.benchmarks import Question
-from rft_trainer.contract import Benchmark, RunConfig
+from rft_trainer.contract import Benchmark, EvaluationConfig, RunConfig
 from rft_trainer.errors import DrainedError, StageError
-from rft_trainer.evaluate.generate import Answer, Generator
+from rft_trainer.evaluate.answering import Answer, Asked, answer_forced, answer_freely, derived_seed
+from rft_trainer.evaluate.forcing import ForcedAnswer, ThinkingBudget, delimiters_of
 from rft_trainer.evaluate.protocol import ask
-from rft_trainer.evaluate.record import AnswerFile, AnswerRecord
+from rft_trainer.evaluate.record import AnswerFile, AnswerRecord, ThinkingRecord
+from rft_trainer.evaluate.sampler import RememberingSampler, Sampler
 from rft_trainer.evaluate.statistics import mean_and_stderr
 from rft_trainer.gym import gym_verifier
 from rft_trainer.paths import Layout
+from rft_trainer.prepare.formats import Message
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge, Verdict
 from rft_trainer.scoring.extract import final_part, last_boxed, marked
@@ -38,6 +42,22 @@ class Measured:
     no_answer: int
 
 
+@dataclass(frozen=True)
+class Model:
+    """A model to measure."""
+
+    name: str
+    """Names the weights, step included."""
+    sampler: Sampler
+    render: Callable[[Sequence[Message]], str]
+    """Turns -> the text that the model continues."""
+
+
+def settings_of(evaluation: EvaluationConfig) -> tuple[int | None, ...]:
+    """The numbers of Waits to measure with, in order; None is an answer whose thinking has no budget."""
+    return (None,) if evaluation.budget_forcing is None else evaluation.budget_forcing.waits
+
+
 class Runner:
     """What all runs of one evaluation share: deadline, judge, configuration, progress over all of them."""
 
@@ -52,50 +72,75 @@ class Runner:
         work: Work,
         total: int,
     ) -> None:
+        assert config.evaluation is not None
         self._config, self._layout, self._directory = config, layout, directory
+        self._evaluation = config.evaluation
         self._judge, self._deadline = judge, deadline
         self._work, self._total, self._done = work, total, 0
 
     def measure(
-        self, generator: Generator, *, model: str, benchmark: Benchmark, questions: Sequence[Question]
-    ) -> Measured:
-        """Answer what is not answered yet and score everything. ``model`` names the weights, step included."""
-        answers = AnswerFile(self._file(model, benchmark, questions))
+        self, model: Model, *, benchmark: Benchmark, questions: Sequence[Question]
+    ) -> dict[int | None, Measured]:
+        """Answer what is not answered yet and score everything, for each number of Waits."""
+        files = {
+            waits: AnswerFile(self._file(model.name, benchmark, questions, waits=waits))
+            for waits in settings_of(self._evaluation)
+        }
         verify = gym_verifier(parse_uri(benchmark.uri)) if questions[0].scorer == "gym" else None
         wanted = [(question, sample) for sample in range(benchmark.samples) for question in questions]
-        size = self._batch_size()
+        size = self._evaluation.batch_size
         for start in range(0, len(wanted), size):
             batch = wanted[start : start + size]
-            self._work.tell(done=self._done, total=self._total, phase=f"{model} {benchmark.name}")
-            self._done += len(batch)
-            if all((question.id, sample) in answers.records for question, sample in batch):
-                continue
-            self._check(model, benchmark, done=start, total=len(wanted))
-            turns = [ask(question, format_=self._config.dataset.format) for question, _ in batch]
-            given = generator.answer(turns, benchmark=benchmark, seed=self._config.training.seed + start)
-            answers.append(
-                self._judged(question, sample, answer, verify=verify)
-                for (question, sample), answer in zip(batch, given, strict=True)
-            )
-            sys.stdout.write(f"{model} {benchmark.name}: {start + len(batch)} of {len(wanted)} answers\n")
+            shared = RememberingSampler(model.sampler)
+            for waits, answers in files.items():
+                self._work.tell(done=self._done, total=self._total, phase=f"{model.name} {benchmark.name}")
+                self._done += len(batch)
+                missing = [
+                    (question, sample) for question, sample in batch if (question.id, sample) not in answers.records
+                ]
+                if not missing:
+                    continue
+                self._check(model.name, benchmark, done=start, total=len(wanted))
+                asked = [self._asked(model, question, sample) for question, sample in missing]
+                for index, answer in self._answers(shared, asked, benchmark=benchmark, waits=waits):
+                    answers.append(self._judged(*missing[index], answer, verify=verify))
+            sys.stdout.write(f"{model.name} {benchmark.name}: {start + len(batch)} of {len(wanted)} answers\n")
             sys.stdout.flush()
-        self._work.tell(done=self._done, total=self._total, phase=f"{model} {benchmark.name}")
-        return _score(answers, questions, samples=benchmark.samples)
+        self._work.tell(done=self._done, total=self._total, phase=f"{model.name} {benchmark.name}")
+        return {waits: _score(it, questions, samples=benchmark.samples) for waits, it in files.items()}
 
-    def _batch_size(self) -> int:
-        assert self._config.evaluation is not None
-        return self._config.evaluation.batch_size
+    def _asked(self, model: Model, question: Question, sample: int) -> Asked:
+        prompt = model.render(ask(question, format_=self._config.dataset.format))
+        return Asked(prompt, seed=derived_seed(self._config.training.seed, question.id, sample))
 
-    def _file(self, model: str, benchmark: Benchmark, questions: Sequence[Question]) -> Path:
+    def _answers(
+        self, sampler: Sampler, asked: Sequence[Asked], *, benchmark: Benchmark, waits: int | None
+    ) -> Iterator[tuple[int, Answer]]:
+        forcing = self._evaluation.budget_forcing
+        if waits is None or forcing is None:
+            return answer_freely(sampler, asked, benchmark=benchmark)
+        budget = ThinkingBudget(
+            waits=waits,
+            thinking_tokens=forcing.max_thinking_tokens,
+            answer_tokens=benchmark.max_tokens - forcing.max_thinking_tokens,
+        )
+        delimiters = delimiters_of(self._config.dataset.format)
+        return answer_forced(sampler, asked, benchmark=benchmark, delimiters=delimiters, budget=budget)
+
+    def _file(self, model: str, benchmark: Benchmark, questions: Sequence[Question], *, waits: int | None) -> Path:
+        forcing = self._evaluation.budget_forcing
         protocol = {
             "benchmark": benchmark.model_dump(),
             "format": self._config.dataset.format,
-            "batch_size": self._batch_size(),
+            "batch_size": self._evaluation.batch_size,
             "seed": self._config.training.seed,
             "questions": [[question.id, question.problem, question.answer, question.scorer] for question in questions],
+            "waits": waits,
+            "max_thinking_tokens": None if forcing is None else forcing.max_thinking_tokens,
         }
         digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
-        return self._directory / f"{benchmark.name}-{model}-{digest}.jsonl"
+        setting = "" if waits is None else f"-wait-{waits}"
+        return self._directory / f"{benchmark.name}-{model}{setting}-{digest}.jsonl"
 
     def _check(self, model: str, benchmark: Benchmark, *, done: int, total: int) -> None:
         where = f"{model} on {benchmark.name}, {done} of {total} answers"
@@ -120,7 +165,19 @@ class Runner:
             extracted=verdict.extracted,
             correct=verdict.correct,
             reason=verdict.reason,
+            thinking=None if answer.forced is None else _thinking(answer.forced),
         )
+
+
+def _thinking(forced: ForcedAnswer) -> ThinkingRecord:
+    return ThinkingRecord(
+        waits=forced.waits,
+        tokens=forced.thinking_tokens,
+        answer_tokens=forced.answer_tokens,
+        ending=forced.ending.value,
+        leg_tokens=[leg.tokens for leg in forced.legs],
+        leg_endings=[leg.ending.value for leg in forced.legs],
+    )
 
 
 def _gym_verdict(question: Question, text: str, *, verify: Callable[..., float]) -> Verdict:

@@ -1,0 +1,133 @@
+"""Lets a model on this machine continue texts, in batches with a key-value cache.
+
+Invariant: greedy completions do not depend on chance, sampled ones only on the seed of their own request; special
+tokens stay in the text, for they mark the end of thinking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, LogitsProcessor, StoppingCriteria
+
+from rft_trainer.errors import BadInputError
+from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
+from rft_trainer.prepare.model import load_tokenizer
+
+_ENDS_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>")
+_SMALLEST = 1e-300
+
+
+class TransformersSampler:
+    """A loaded model."""
+
+    def __init__(self, path: Path, *, device: torch.device) -> None:
+        self.tokenizer = load_tokenizer(path)
+        self.tokenizer.padding_side = "left"
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        model, info = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        if info["missing_keys"]:
+            raise BadInputError(f"model {path.name}: weights are missing, the first is {min(info['missing_keys'])}")
+        self._model: Any = model.to(device).eval()
+        self._device = device
+        vocabulary = self.tokenizer.get_vocab()
+        ends = {vocabulary[end] for end in _ENDS_OF_TURN if end in vocabulary} | {self.tokenizer.eos_token_id}
+        self._end_ids = sorted(end for end in ends if end is not None)
+        pad = self.tokenizer.pad_token_id
+        self._pad_id: int = pad if pad is not None else self._end_ids[0]
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self._pad_id)
+
+    @property
+    def context_tokens(self) -> int:
+        """The positions that the model knows."""
+        return int(self._model.config.max_position_embeddings)
+
+    def count(self, text: str) -> int:
+        """The number of tokens of a text."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """Continue a batch; raises :class:`BadInputError` when a prompt fills the model's context."""
+        prompts = [request.prompt for request in requests]
+        encoded = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self._device)
+        width = encoded["input_ids"].shape[1]
+        room = self.context_tokens - width
+        if room < 1:
+            raise BadInputError(
+                f"a prompt of {width} tokens leaves no room for an answer in the model's {self.context_tokens}"
+            )
+        limits = [min(request.max_tokens, room) for request in requests]
+        with torch.inference_mode():
+            output = self._model.generate(
+                input_ids=encoded["input_ids"],
+                attention_mask=encoded["attention_mask"],
+                max_new_tokens=max(limits),
+                eos_token_id=self._end_ids,
+                pad_token_id=self._pad_id,
+                use_cache=True,
+                do_sample=False,
+                logits_processor=[_Draw(requests, self._device)],
+                stopping_criteria=[_RowEnds(self.tokenizer, requests, limits=limits, width=width)],
+            )
+        rows = output[:, width:].tolist()
+        return [self._read(row[:limit], request) for row, limit, request in zip(rows, limits, requests, strict=True)]
+
+    def _read(self, tokens: list[int], request: CompletionRequest) -> Completion:
+        ends = [index for index, token in enumerate(tokens) if token in self._end_ids]
+        kept = tokens[: ends[0]] if ends else tokens
+        text = self._decode(kept)
+        cut = min((text.find(stop) for stop in request.stops if stop in text), default=None)
+        if cut is None:
+            return Completion(text, len(kept), Finish.EOS if ends else Finish.LENGTH)
+        while kept and len(self._decode(kept[:-1])) >= cut:
+            kept = kept[:-1]
+        return Completion(text[:cut], len(kept), Finish.STOP)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+
+
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    """Makes the greedy choice a draw: the highest of logits + Gumbel noise is a sample of their softmax.
+
+    Each row has noise of its own seed, so a batch that is made up otherwise after a restart gives the same answers;
+    and no top-k of a model's own generation settings has a say.
+    """
+
+    def __init__(self, requests: Sequence[CompletionRequest], device: torch.device) -> None:
+        self._temperatures = [request.temperature for request in requests]
+        self._generators = [torch.Generator(device).manual_seed(request.seed) for request in requests]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not any(self._temperatures):
+            return scores
+        drawn = scores.double()
+        for row, temperature in enumerate(self._temperatures):
+            if temperature > 0:
+                noise = torch.empty_like(drawn[row]).exponential_(generator=self._generators[row])
+                drawn[row] = drawn[row] / temperature - noise.clamp_min(_SMALLEST).log()
+        return drawn
+
+
+class _RowEnds(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row at its own limit and at its own stop texts, which may be several tokens long."""
+
+    def __init__(self, tokenizer: Any, requests: Sequence[CompletionRequest], *, limits: list[int], width: int) -> None:
+        self._tokenizer, self._limits, self._width = tokenizer, limits, width
+        self._stops = [request.stops for request in requests]
+        # A token is a byte at least, and the first of the tail may begin within a character.
+        self._tail = 4 + max((len(stop.encode()) for stops in self._stops for stop in stops), default=0)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        length = input_ids.shape[1] - self._width
+        done = [length >= limit for limit in self._limits]
+        if any(self._stops):
+            tails = input_ids[:, self._width :][:, -self._tail :].tolist()
+            for row, (tail, stops) in enumerate(zip(tails, self._stops, strict=True)):
+                text = self._tokenizer.decode(tail, skip_special_tokens=False) if stops else ""
+                done[row] = done[row] or any(stop in text for stop in stops)
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
