@@ -99,10 +99,11 @@ def _unknown(
 
 
 def _unproved(run: ReasoningFinetune, bills: Sequence[PodBill], entries: Mapping[str, LedgerEntry]) -> Iterator[str]:
-    seen = {(each.entry.stage, each.entry.attempt) for each in bills}
-    seen |= {(entry.stage, entry.attempt) for entry in entries.values()}
+    # A pod that its node's taint evicted, or that somebody deleted, is gone alone: its peers are still there.
+    known = {each.pod.uid: each.entry for each in bills} | dict(entries)
     for attempt in run.status.attempts:
-        if attempt.gpus and (attempt.stage, attempt.number) not in seen:
+        own = [each for each in known.values() if (each.stage, each.attempt) == (attempt.stage, attempt.number)]
+        if attempt.gpus and sum(each.gpus for each in own) < attempt.gpus:
             yield f"{attempt.stage} {attempt.number}"
 
 

@@ -19,6 +19,14 @@ from unit.trainer.factory import Pod, wait_until
 pytestmark = pytest.mark.distributed
 
 
+def lives(process: psutil.Process) -> bool:
+    """A process that has ended and waits for its parent to notice does not live."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_resumed_training_ends_with_equal_weights_when_the_node_was_lost(make_pod: Callable[..., Pod]) -> None:
     settings = {"training__max_steps": 60, "checkpoint__every_steps": 3}
     straight, broken = make_pod(**settings), make_pod(**settings)
@@ -98,7 +106,7 @@ def test_supervisor_reports_the_signal_when_a_rank_is_killed(make_pod: Callable[
     assert result.train is not None
     assert result.train.step >= 1
     assert result.error
-    assert not psutil.wait_procs(ranks, timeout=10)[1]
+    wait_until(lambda: not any(lives(rank) for rank in ranks), what="the end of all ranks")
 
 
 def test_attempt_ends_as_a_hang_with_all_stacks_when_one_rank_is_stopped(make_pod: Callable[..., Pod]) -> None:
@@ -120,7 +128,7 @@ def test_attempt_ends_as_a_hang_with_all_stacks_when_one_rank_is_stopped(make_po
     for rank in (0, 1):
         assert 'loop.py", line' in (evidence / f"rank-{rank}.txt").read_text()
         assert json.loads((evidence / f"flight-rank-{rank}.json").read_bytes())["entries"]
-    assert not psutil.wait_procs(ranks, timeout=10)[1]
+    wait_until(lambda: not any(lives(rank) for rank in ranks), what="the end of all ranks")
 
 
 def test_training_ends_as_drained_without_checkpoint_when_the_grace_is_too_short(

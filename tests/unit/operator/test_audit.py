@@ -249,6 +249,15 @@ async def test_status_agrees_when_the_operator_wrote_it(desk: Desk) -> None:
     assert f"status agrees\n\nTotal: {world.status.usage.gpu_seconds} GPU-seconds" in finished.output
 
 
+async def test_one_pod_of_a_gang_that_is_gone_is_taken_from_the_record(desk: Desk) -> None:
+    world = await world_with_a_bill()
+    items = [each for each in dump_of(world) if each["metadata"]["name"] != "demo-train-1-1-x"]
+    assert len(items) == len(dump_of(world)) - 1
+    result = audited(desk, items, world)
+    assert result.exit_code == 0, result.output
+    assert "on record of train 1, whose pods are gone" in result.output
+
+
 Tamper = Callable[[dict[str, Any]], None]
 
 
