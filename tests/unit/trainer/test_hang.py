@@ -117,7 +117,7 @@ def test_stacks_of_every_rank_are_on_the_volume_when_one_was_stopped(
     assert hang is not None
     stopped = Hang(rank=1, silent_seconds=81, place="train step 1 micro-batch 1", beats=hang.beats)
     text = secure_evidence(stopped, layout, config)
-    assert "rank 1 gave no sign of life for 81 s in train step 1 micro-batch 1, its process is stopped" in text
+    assert "rank 1 gave no sign of life for 81 s in train step 1 micro-batch 1" in text
     folder = evidence(layout, config)
     for rank in (0, 1):
         assert "in waits_for_others" in (folder / f"rank-{rank}.txt").read_text()

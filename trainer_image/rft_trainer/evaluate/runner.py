@@ -92,6 +92,7 @@ class Runner:
         for start in range(0, len(wanted), size):
             batch = wanted[start : start + size]
             shared = RememberingSampler(model.sampler)
+            any_missing = False
             for waits, answers in files.items():
                 self._work.tell(done=self._done, total=self._total, phase=f"{model.name} {benchmark.name}")
                 self._done += len(batch)
@@ -100,11 +101,13 @@ class Runner:
                 ]
                 if not missing:
                     continue
+                any_missing = True
                 self._check(model.name, benchmark, done=start, total=len(wanted))
                 asked = [self._asked(model, question, sample) for question, sample in missing]
                 for index, answer in self._answers(shared, asked, benchmark=benchmark, waits=waits):
                     answers.append(self._judged(*missing[index], answer, verify=verify))
-            sys.stdout.write(f"{model.name} {benchmark.name}: {start + len(batch)} of {len(wanted)} answers\n")
+            if any_missing:
+                sys.stdout.write(f"{model.name} {benchmark.name}: {start + len(batch)} of {len(wanted)} answers\n")
             sys.stdout.flush()
         self._work.tell(done=self._done, total=self._total, phase=f"{model.name} {benchmark.name}")
         return {waits: _score(it, questions, samples=benchmark.samples) for waits, it in files.items()}
