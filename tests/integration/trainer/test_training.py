@@ -120,7 +120,6 @@ def test_attempt_ends_as_a_hang_with_all_stacks_when_one_rank_is_stopped(make_po
     assert result.outcome is Outcome.FAILED
     assert result.error is not None
     assert result.error.startswith("hang: rank 1 gave no sign of life for ")
-    assert "its process is stopped" in result.error
     assert result.train is not None
     assert result.train.step >= 1
     evidence = pod.paths.hangs / "attempt-2" / "node-0"
