@@ -42,7 +42,7 @@ def cluster(bare_server: ApiServer, team: str) -> Iterator[ApiServer]:
             bare_server.kubectl("delete", "rft", "--all", "-n", team, "--timeout=30s")
         bare_server.kubectl("delete", f"{KINDS},pdb", "-A", "-l", OURS, "--ignore-not-found")
         bare_server.kubectl("delete", "secrets", "-n", NAMESPACE, "-l", "owner=helm", "--ignore-not-found")
-        bare_server.kubectl("delete", "crd", "-l", OURS, "--ignore-not-found", "--timeout=30s")
+        bare_server.kubectl("delete", "crd", "-l", OURS, "--ignore-not-found", "--timeout=180s")
 
 
 @pytest.fixture

@@ -104,6 +104,7 @@ async def test_team_that_waits_costs_no_write(
 ) -> None:
     await both_want_the_last_dollars(kube, first, second)
     await kubelet.bound(Stage.PREPARE, run="first")
+    await idle(operator, second)  # what the pod's start changed is written
     before = await version(kube, first.namespace)
     await idle(operator, second)
     assert await version(kube, first.namespace) == before
