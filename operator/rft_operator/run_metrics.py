@@ -8,6 +8,7 @@ Names: docs/reference/metrics.md.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -16,15 +17,17 @@ from prometheus_client.registry import Collector
 
 from rft_operator.api.ledger import WasteReason
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.status import Attempt, ConditionType
+from rft_operator.api.status import Attempt, ConditionType, Progress
 from rft_operator.domain.bill import SECONDS_PER_HOUR, bill, closed_waste
 from rft_operator.domain.budget import STOP_SLACK_SECONDS
 from rft_operator.domain.draft import is_true
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.money import MICRO, micro_of_text, micro_usd
+from rft_operator.domain.observe import DEFAULT_GPU_RESOURCE
 from rft_operator.domain.prices import LABELS, PriceCatalogue
 from rft_operator.domain.timestamps import epoch
-from rft_trainer.contract import Stage
+from rft_operator.pool_metrics import pool_sizes, price_ages
+from rft_trainer.contract import MetricName, Stage
 
 SETTLED_SECONDS = 10
 PREFIX = "reasoning_finetune_"
@@ -54,6 +57,9 @@ IDLE: Mapping[WasteReason, str] = {
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "budget_usd": ("budget.limitUSD.", ()),
     "spent_usd": ("Dollars spent at this instant.", ()),
+    "charged_usd": ("The same by stage and kind of GPU, not rounded.", ("phase", "gpu_product", "capacity_type")),
+    "waste_usd": ("Dollars of it that trained and evaluated nothing, as last written to status.", ("reason",)),
+    "rate_usd_per_hour": ("What the pods that hold GPUs now cost per hour.", ()),
     "reserved_usd": ("Dollars that training may not touch: for the evaluation, the last save, the kill.", ("purpose",)),
     "forecast_usd": ("Dollars at the end if the run goes on as now.", ()),
     "overshoot_usd": ("Dollars spent beyond the limit; must be 0.", ()),
@@ -62,10 +68,18 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "stop_timestamp_seconds": ("When training stops: soft by the operator, hard by the pods' deadline.", ("kind",)),
     "ledger_reconcile_timestamp_seconds": ("Until when the ledger on record was computed.", ()),
     "progress_ratio": ("Progress of the stage, 0 to 1.", ()),
+    "tokens_per_second": ("Tokens trained per second, without padding, as the trainer reports.", ()),
+    "loss": ("Training loss as the trainer reports; NaN if that is what it is.", ()),
+    "checkpoint_timestamp_seconds": ("When the newest complete checkpoint was complete.", ()),
     "stage": ("1 for the stage a run is in.", ("stage",)),
     "score": ("Score of a benchmark, 0 to 1.", ("benchmark", "metric")),
     "baseline_score": ("Score of the base model under the same protocol, 0 to 1.", ("benchmark", "metric")),
 }
+REPORTED: Mapping[str, MetricName] = {
+    "tokens_per_second": MetricName.TOKENS_PER_SECOND,
+    "loss": MetricName.LOSS,
+}
+"""Gauges that hold what the trainer of the running attempt reported last."""
 
 
 @dataclass(slots=True)
@@ -114,20 +128,18 @@ class RunCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families of all runs, and how old the catalogue's prices are."""
         found, now = Families(), self._now()
-        nodes = {node.name: node.labels for node in self._nodes()}
+        every = tuple(self._nodes())
+        nodes = {node.name: node.labels for node in every}
+        gpu_resources = {DEFAULT_GPU_RESOURCE}
         for run in self._resources():
+            gpu_resources.add(run.spec.resources.gpu_resource)
             scraped = _Run(run=run, now=now, found=found)
             scraped.money()
             scraped.work()
             scraped.held(nodes)
         yield from found.all()
-        as_of = GaugeMetricFamily(
-            PREFIX + "price_asof_timestamp_seconds", "Day that a price of the catalogue is of.", labels=("source",)
-        )
-        for entry in self._catalogue().entries:
-            if entry.as_of_epoch is not None:
-                as_of.add_metric([entry.name], entry.as_of_epoch)
-        yield as_of
+        yield price_ages(self._catalogue())
+        yield pool_sizes(every, gpu_resources=gpu_resources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +171,11 @@ class _Run:
         self._count("ledger_disputed_gpu_seconds", ended.disputed_gpu_seconds)
         self._show("budget_usd", limit / MICRO)
         self._show("spent_usd", current.spent_micro_usd / MICRO)
+        for kind, share in current.by_kind.items():
+            self._show("charged_usd", share.amount / SECONDS_PER_HOUR / MICRO, *kind)
+        for waste in status.usage.waste:
+            self._show("waste_usd", micro_of_text(waste.spent_usd) / MICRO, IDLE[waste.reason])
+        self._show("rate_usd_per_hour", current.rate / MICRO)
         self._show("overshoot_usd", max(0, current.spent_micro_usd - limit) / MICRO)
         cost = status.cost
         if cost.forecast_usd is not None:
@@ -185,6 +202,9 @@ class _Run:
             self._show("stage", 1, status.stage.value)
         if status.progress is not None:
             self._show("progress_ratio", status.progress.percent / 100)
+            self._reported(status.progress)
+        if status.checkpoint is not None:
+            self._show("checkpoint_timestamp_seconds", epoch(status.checkpoint.time))
         self._count("train_steps", _furthest_step(self.run))
         for kind in ("soft", "hard", "deadline"):
             self._count("budget_stops", sum(_budget_stop(each) == kind for each in status.attempts), kind)
@@ -192,6 +212,15 @@ class _Run:
             self._show("score", float(score.value), score.benchmark, score.metric)
             if score.baseline is not None:
                 self._show("baseline_score", float(score.baseline), score.benchmark, score.metric)
+
+    def _reported(self, progress: Progress) -> None:
+        """Show what the trainer says of itself; its words are not trusted, so what is no number is left out."""
+        if progress.stage != Stage.TRAIN:
+            return
+        values = {each.name: each.value for each in progress.metrics}
+        for name, reported in REPORTED.items():
+            with contextlib.suppress(ValueError, KeyError):
+                self._show(name, float(values[reported]))
 
     def held(self, nodes: Mapping[str, Mapping[str, str]]) -> None:
         held: dict[tuple[str, str], int] = {}

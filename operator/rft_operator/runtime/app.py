@@ -86,7 +86,7 @@ class Runtime:
             emit=self.events.emit,
             budgets=self.budgets,
         )
-        metrics.registry.register(TeamCollector(self.budgets, shown=lambda: self.leading))
+        metrics.registry.register(TeamCollector(self.budgets, now=kube.clock.now, shown=lambda: self.leading))
         metrics.registry.register(
             RunCollector(
                 resources=lambda: self._parsed() if self.leading else [],  # a standby would count every run twice

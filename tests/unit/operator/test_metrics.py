@@ -19,6 +19,7 @@ from rft_operator.runtime.budget_cache import BudgetCache
 from rft_operator.team_metrics import TeamCollector
 from support.builders import NAME, NAMESPACE
 from support.objects import stored_run
+from support.team import team_budget
 
 NOW = epoch("2026-01-01T01:00:00Z")
 PRICE = 3_600_000
@@ -40,8 +41,10 @@ def entry(uid: str, *, stage: str = "train", gpus: int = 1, start: str = "00:59:
     return fields if end is None else {**fields, "endTime": f"2026-01-01T{end}Z", "endBasis": "phaseWritten"}
 
 
-def run(name: str = NAME, **status: Any) -> ReasoningFinetune:
-    return ReasoningFinetune.parse(stored_run(name=name, status=status))
+def run(name: str = NAME, *, resources: dict[str, Any] | None = None, **status: Any) -> ReasoningFinetune:
+    raw = stored_run(name=name, status=status)
+    raw["spec"]["resources"] |= resources or {}
+    return ReasoningFinetune.parse(raw)
 
 
 class Scraped:
@@ -147,9 +150,112 @@ def test_every_series_is_in_the_reference_and_nothing_else() -> None:
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", page, flags=re.MULTILINE))
     metrics = Metrics()
     it = Scraped(run())
-    families = [*metrics.registry.collect(), *it.registry.collect(), *TeamCollector(BudgetCache()).collect()]
+    teams = TeamCollector(BudgetCache(), now=lambda: NOW).collect()
+    families = [*metrics.registry.collect(), *it.registry.collect(), *teams]
     exported = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     assert documented == exported
+
+
+def test_charges_by_kind_add_up_to_the_bill_at_every_instant() -> None:
+    it = Scraped(
+        run(ledger={"uncounted": [entry("a", start="00:00:00", end="00:00:30")], "open": [entry("b", gpus=2)]})
+    )
+    for _ in range(3):
+        it.now += 7
+        charged = [it.value("reasoning_finetune_charged_usd", phase=stage) or 0 for stage in ("train", "evaluate")]
+        assert sum(charged) == pytest.approx(it.value("reasoning_finetune_spent_usd"), abs=1e-6)
+    assert it.value("reasoning_finetune_rate_usd_per_hour") == pytest.approx(2 * 3.6)
+
+
+def test_waste_is_shown_in_dollars_by_reason() -> None:
+    waste = [{"reason": "lostWork", "gpuSeconds": 10, "spentUSD": "0.010000"}]
+    it = Scraped(run(usage={"waste": waste}))
+    assert it.value("reasoning_finetune_waste_usd", reason="lost_work") == pytest.approx(0.01)
+
+
+def reported(stage: str = "train", **metrics: str) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "attempt": 1,
+        "percent": 40,
+        "display": "40%",
+        "metrics": [{"name": name, "value": value} for name, value in metrics.items()],
+        "lastReportTime": "2026-01-01T00:00:00Z",
+        "lastAdvanceTime": "2026-01-01T00:00:00Z",
+    }
+
+
+def test_speed_and_loss_are_what_the_trainer_reported() -> None:
+    it = Scraped(run(progress=reported(loss="0.71", tokens_per_second="12345.6", epoch="1.5")))
+    assert it.value("reasoning_finetune_loss") == 0.71
+    assert it.value("reasoning_finetune_tokens_per_second") == 12_345.6
+
+
+@pytest.mark.parametrize("progress", [reported("evaluate", loss="0.71"), reported(loss="much"), reported()])
+def test_loss_is_absent_when_none_was_reported_of_the_training(progress: dict[str, Any]) -> None:
+    it = Scraped(run(progress=progress))
+    assert it.value("reasoning_finetune_loss") is None
+    assert it.value("reasoning_finetune_progress_ratio") == pytest.approx(0.4)
+
+
+def test_time_of_the_newest_checkpoint_is_shown() -> None:
+    it = Scraped(run(checkpoint={"step": 20, "time": "2026-01-01T00:30:00Z"}))
+    assert it.value("reasoning_finetune_checkpoint_timestamp_seconds") == epoch("2026-01-01T00:30:00Z")
+
+
+def test_pool_counts_the_gpus_of_all_nodes_by_kind_and_names_no_node() -> None:
+    it = Scraped(run(resources={"gpuResource": "amd.com/gpu"}))
+    h100 = {"nvidia.com/gpu.product": "H100", "karpenter.sh/capacity-type": "spot"}
+    it.nodes = [
+        NodeFacts(name="a", labels=h100, gpus={"nvidia.com/gpu": 8, "hugepages/x": 3}, ready=True),
+        NodeFacts(name="b", labels=h100, gpus={"nvidia.com/gpu": 8}, ready=False),
+        NodeFacts(name="c", labels={}, gpus={"amd.com/gpu": 4}, ready=True),
+        NodeFacts(name="d", labels={}, gpus={}, ready=True),
+    ]
+    text = generate_latest(it.registry).decode()
+    sizes = {line for line in text.splitlines() if line.startswith("reasoning_finetune_pool_gpus{")}
+    assert sizes == {
+        'reasoning_finetune_pool_gpus{capacity_type="spot",gpu_product="H100"} 16.0',
+        'reasoning_finetune_pool_gpus{capacity_type="",gpu_product=""} 4.0',
+    }
+
+
+def team_sample(found: TeamCollector, name: str, **labels: str) -> float | None:
+    registry = CollectorRegistry()
+    registry.register(found)
+    wanted = {"namespace": NAMESPACE, "budget": "team", **labels}
+    return registry.get_sample_value(f"reasoning_finetune_team_{name}", wanted)
+
+
+def team(now: int = NOW, shown: bool = True, **spec: Any) -> TeamCollector:
+    raw = team_budget(limitUSD=100, **spec)
+    raw["metadata"] |= {"uid": "u", "resourceVersion": "1"}
+    reservation = {"uid": "r", "name": NAME, "reservedMicroUSD": 30_000_000, "spentMicroUSD": 10_000_000}
+    raw["status"] = {
+        "windowStart": "2026-01-01T00:00:00Z",
+        "reservedUSD": "20.000000",
+        "spentUSD": "10.000000",
+        "reservations": [reservation],
+    }
+    cache = BudgetCache()
+    cache.put(raw)
+    return TeamCollector(cache, now=lambda: now, shown=lambda: shown)
+
+
+def test_team_shows_what_each_run_may_still_spend_and_when_its_window_ends() -> None:
+    found = team(window="day")
+    assert team_sample(found, "budget_usd") == 100
+    assert team_sample(found, "reservation_usd", finetune=NAME) == 20
+    assert team_sample(found, "window_start_timestamp_seconds") == epoch("2026-01-01T00:00:00Z")
+    assert team_sample(found, "window_end_timestamp_seconds") == epoch("2026-01-02T00:00:00Z")
+
+
+def test_team_budget_without_windows_has_no_end() -> None:
+    assert team_sample(team(), "window_end_timestamp_seconds") is None
+
+
+def test_standby_shows_no_team() -> None:
+    assert team_sample(team(shown=False), "budget_usd") is None
 
 
 def test_gpus_are_shown_by_product_and_a_counter_does_not_step_back_when_a_pod_has_just_ended() -> None:
