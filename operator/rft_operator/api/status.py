@@ -276,8 +276,10 @@ class Cost(StatusModel):
         default_factory=list
     )
     """Thresholds of budget.warnAtPercent that were announced."""
-    forecast_warned: bool = False
-    """It was announced that the forecast exceeds the limit."""
+    forecast_warned_at_percent: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length=16)] = Field(
+        default_factory=list
+    )
+    """Thresholds of which it was announced that the forecast reaches them; 100 is the limit itself."""
 
 
 class Verdict(StrEnum):

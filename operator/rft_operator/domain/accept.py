@@ -75,7 +75,8 @@ def accept(draft: Draft, money: Money) -> None:
         _refuse(draft, wait.reason, wait.message, retry_seconds=None)
         return
     price = usd_display(money.rate.micro_usd_per_gpu_hour)
-    message = f"Price {price} per GPU-hour ({money.rate.source}). {admission.message}"
+    price = f"Price {price} per GPU-hour ({money.rate.source}); pods without GPUs cost nothing."
+    message = f"{price} {admission.message}"
     draft.set_condition(ConditionType.ACCEPTED, True, "Accepted", message)
     draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
     draft.update(start_time=draft.now_text)
@@ -124,6 +125,11 @@ def _no_price(draft: Draft) -> str:
         where = f"The price catalogue has no (or no unique) price for {', '.join(names[:4])}"
     else:
         where = f"No node offers {spec.resources.gpu_resource} for this nodeSelector, and no catalogue entry matches it"
+    stale = draft.view.catalogue.stale(at=draft.now)
+    if stale:
+        where += (
+            f"; {', '.join(stale[:4])} is older than the catalogue's maxAgeDays: check the price and renew its asOf"
+        )
     return f"{where}. Add an entry to the catalogue (Helm value prices), or set budget.usdPerGpuHour."
 
 

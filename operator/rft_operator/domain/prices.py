@@ -28,6 +28,8 @@ from rft_operator.domain.money import micro_usd
 from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import PriceCatalogueError
 
+SECONDS_PER_DAY = 86_400
+LONGEST_MAX_AGE_DAYS = 3_650
 LABELS = {
     "instance_type": "node.kubernetes.io/instance-type",
     "gpu_product": "nvidia.com/gpu.product",
@@ -137,6 +139,8 @@ class PriceCatalogue:
     """The usable entries of a catalogue."""
 
     entries: tuple[Entry, ...] = ()
+    max_age_seconds: int | None = None
+    """A price whose asOf is older than that prices nothing; None: a price never grows too old."""
 
     @classmethod
     def parse(cls, text: str) -> tuple[PriceCatalogue, tuple[str, ...]]:
@@ -161,10 +165,14 @@ class PriceCatalogue:
         if not isinstance(raw.get("prices", []), list):
             msg = "prices.yaml: prices must be a list"
             raise PriceCatalogueError(msg)
-        return cls._of_rows(raw.get("prices", []))
+        days = raw.get("maxAgeDays")
+        if days is not None and (type(days) is not int or not 1 <= days <= LONGEST_MAX_AGE_DAYS):
+            msg = f"prices.yaml: maxAgeDays is {days!r}; it must be a whole number from 1 to {LONGEST_MAX_AGE_DAYS}"
+            raise PriceCatalogueError(msg)
+        return cls._of_rows(raw.get("prices", []), max_age_seconds=None if days is None else days * SECONDS_PER_DAY)
 
     @classmethod
-    def _of_rows(cls, rows: Sequence[Any]) -> tuple[PriceCatalogue, tuple[str, ...]]:
+    def _of_rows(cls, rows: Sequence[Any], *, max_age_seconds: int | None) -> tuple[PriceCatalogue, tuple[str, ...]]:
         entries: list[Entry] = []
         problems: list[str] = []
         names: set[str] = set()
@@ -180,11 +188,28 @@ class PriceCatalogue:
             if entry.name in names:
                 problems.append(f"{where}.name: {entry.name!r} is used twice")
                 continue
+            if max_age_seconds is not None and entry.as_of is None and not entry.free:
+                problems.append(f"{where}.asOf: is missing, and maxAgeDays asks how old the price of {entry.name!r} is")
+                continue
             names.add(entry.name)
             entries.append(entry)
         doubtful = {entry.name: words for entry in entries if (words := _dear_spot(entry, entries)) is not None}
         problems += doubtful.values()
-        return cls(entries=tuple(entry for entry in entries if entry.name not in doubtful)), tuple(problems)
+        usable = tuple(entry for entry in entries if entry.name not in doubtful)
+        return cls(entries=usable, max_age_seconds=max_age_seconds), tuple(problems)
+
+    def holding(self, *, at: int) -> tuple[Entry, ...]:
+        """Return the entries that price something at an instant: in effect by then, and not too old."""
+        return tuple(entry for entry in self.entries if entry.starts_at <= at and not self._is_stale(entry, at=at))
+
+    def stale(self, *, at: int) -> tuple[str, ...]:
+        """Return the names of entries that are too old at an instant."""
+        return tuple(entry.name for entry in self.entries if self._is_stale(entry, at=at))
+
+    def _is_stale(self, entry: Entry, *, at: int) -> bool:
+        if self.max_age_seconds is None or entry.as_of_epoch is None or entry.free:
+            return False
+        return at > max(entry.as_of_epoch, entry.starts_at) + self.max_age_seconds
 
     def lookup(self, labels: Mapping[str, str], *, at: int) -> Entry | None:
         """Return the entry for a node's labels at an instant, or None.
@@ -194,8 +219,8 @@ class PriceCatalogue:
         """
         fitting = [
             entry
-            for entry in self.entries
-            if entry.starts_at <= at and all(labels.get(key) == value for key, value in entry.match.wanted().items())
+            for entry in self.holding(at=at)
+            if all(labels.get(key) == value for key, value in entry.match.wanted().items())
         ]
         if not fitting:
             return None

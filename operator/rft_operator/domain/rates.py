@@ -148,9 +148,8 @@ def _rate_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalo
     wanted = dict(node_selector)
     fitting = [
         entry
-        for entry in catalogue.entries
-        if entry.starts_at <= at
-        and entry.basis == "gpu"
+        for entry in catalogue.holding(at=at)
+        if entry.basis == "gpu"
         and wanted
         and any(key in entry.match.wanted() for key in wanted)
         and all(entry.match.wanted().get(key, value) == value for key, value in wanted.items())

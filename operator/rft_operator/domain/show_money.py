@@ -16,6 +16,7 @@ from rft_operator.domain.money_state import Money
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
 
+LIMIT_PERCENT = 100
 LONGEST_ETA_SECONDS = 10 * 365 * 86_400
 """A trainer's estimate is its word, not to be trusted: a forecast beyond ten years says nothing more."""
 
@@ -37,17 +38,10 @@ def announce_money(draft: Draft, money: Money) -> None:
         draft.emit("Warning", f"BudgetWarning{percent}", f"{percent} % of the budget is spent: {spent} of {limit}.")
     forecast = forecast_of(draft, money)
     over = forecast is not None and forecast > money.limit_micro_usd
-    if over and forecast is not None and not cost.forecast_warned:
-        draft.emit(
-            "Warning",
-            "ForecastOverLimit",
-            f"The run is going to cost {usd_display(forecast)}, the limit is {limit}: training will be stopped with a "
-            "checkpoint before it is done. Raise budget.limitUSD to let it finish.",
-        )
-    far_below = forecast is not None and forecast * 10 < limit_micro * 9  # so that no wavering is announced twice
-    warned = over or (cost.forecast_warned and not far_below)
-    if (already, warned) != (cost.warned_at_percent, cost.forecast_warned):
-        draft.update(cost=cost.model_copy(update={"warned_at_percent": already, "forecast_warned": warned}))
+    expected = _announce_forecast(draft, forecast, limit_micro_usd=limit_micro, spent_percent=max(already, default=0))
+    if (already, expected) != (cost.warned_at_percent, cost.forecast_warned_at_percent):
+        update = {"warned_at_percent": already, "forecast_warned_at_percent": expected}
+        draft.update(cost=cost.model_copy(update=update))
     if draft.holds(ConditionType.WITHIN_BUDGET):
         if over:
             message = "status.cost.forecastUSD is above the limit: training will be stopped before it is done."
@@ -56,6 +50,34 @@ def announce_money(draft: Draft, money: Money) -> None:
             draft.set_condition(ConditionType.WITHIN_BUDGET, True, f"Spent{max(already)}Percent")
         else:
             draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
+
+
+def _announce_forecast(draft: Draft, forecast: int | None, *, limit_micro_usd: int, spent_percent: int) -> list[int]:
+    """Emit an Event for the highest threshold that the forecast reached anew (E6); return all it has reached.
+
+    A threshold that the money spent has passed already says nothing new.
+    """
+    told = draft.status.cost.forecast_warned_at_percent
+    if forecast is None:
+        return list(told)
+    limit = usd_display(limit_micro_usd)
+    reached = thresholds_crossed(draft.spec, limit_micro_usd=limit_micro_usd, spent_micro_usd=forecast, already=())
+    if forecast > limit_micro_usd:
+        reached = (*reached, LIMIT_PERCENT)
+    news = [percent for percent in reached if percent not in told and percent > spent_percent]
+    if LIMIT_PERCENT in news:
+        draft.emit(
+            "Warning",
+            "ForecastOverLimit",
+            f"The run is going to cost {usd_display(forecast)}, the limit is {limit}: training will be stopped with a "
+            "checkpoint before it is done. Raise budget.limitUSD to let it finish.",
+        )
+    elif news:
+        words = f"The run is going to cost {usd_display(forecast)}, more than {news[-1]} % of its limit of {limit}."
+        draft.emit("Normal", f"Forecast{news[-1]}Percent", words)
+    # One that the forecast has left only just is kept, so that no wavering is announced twice.
+    kept = [percent for percent in told if forecast * 1_000 >= limit_micro_usd * percent * 9]
+    return sorted({*reached, *kept})
 
 
 def show_risk(draft: Draft, money: Money) -> None:
@@ -148,5 +170,5 @@ def _cost(draft: Draft, money: Money, *, stop_at: int | None) -> Cost:
         overshoot_usd=usd_text(max(0, spent - money.limit_micro_usd)),
         stop_time=rfc3339(stop_at) if stop_at is not None else None,
         warned_at_percent=old.warned_at_percent,
-        forecast_warned=old.forecast_warned,
+        forecast_warned_at_percent=old.forecast_warned_at_percent,
     )

@@ -66,6 +66,43 @@ def test_entry_with_most_keys_wins_when_several_fit() -> None:
     assert entry.name == "b"
 
 
+def test_price_is_not_used_when_it_is_older_than_the_catalogue_allows() -> None:
+    prices, problems = PriceCatalogue.parse(
+        """
+        version: 1
+        maxAgeDays: 30
+        prices:
+        - {name: old, match: {instanceType: p5}, usdPerHour: "9", asOf: 2026-05-01}
+        - {name: announced, match: {zone: z1}, usdPerHour: "8", asOf: 2026-05-01, effectiveFrom: 2026-05-20T00:00:00Z}
+        - {name: own, match: {zone: z2}, usdPerHour: 0, free: true}
+        - {name: undated, match: {zone: z3}, usdPerHour: "7"}
+        """
+    )
+    assert problems == ("prices[3].asOf: is missing, and maxAgeDays asks how old the price of 'undated' is",)
+    last_day = epoch("2026-05-31T00:00:00Z")
+    entry = prices.lookup(P5, at=last_day)
+    assert entry is not None
+    assert entry.name == "old"
+    assert prices.lookup(P5, at=last_day + 1) is None
+    assert prices.stale(at=last_day + 1) == ("old",)
+    assert [each.name for each in prices.holding(at=last_day + 1)] == ["announced", "own"]
+    empty = rate_of_pool(
+        (),
+        node_selector={"node.kubernetes.io/instance-type": "p5"},
+        gpu_resource=GPU,
+        spec_price=None,
+        catalogue=prices,
+        at=last_day + 1,
+    )
+    assert empty is None
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "3651", "true", '"30"', "1.5", "[]"])
+def test_catalogue_is_refused_when_its_maximum_age_is_no_number_of_days(days: str) -> None:
+    with pytest.raises(PriceCatalogueError, match="maxAgeDays"):
+        PriceCatalogue.parse(f"version: 1\nmaxAgeDays: {days}\nprices: []\n")
+
+
 def test_newest_entry_that_holds_counts_when_prices_have_a_history() -> None:
     prices = catalogue(
         '{name: old, match: {instanceType: p5}, usdPerHour: "9"}',

@@ -131,6 +131,27 @@ async def test_forecast_above_the_limit_is_announced_once_and_shown() -> None:
     assert world.condition("WithinBudget").reason == "WithinLimit"
 
 
+async def test_forecast_is_announced_once_at_the_highest_threshold_it_reaches_anew() -> None:
+    world = World(budget={"limitUSD": 10, "warnAtPercent": [50, 80, 90]})
+    await world.to_training()
+    for step, eta_seconds, told in (
+        (4, 1_000, []),
+        (5, 2_500, ["Forecast50Percent"]),
+        (6, 3_900, ["Forecast50Percent", "Forecast80Percent"]),
+        (7, 3_500, ["Forecast50Percent", "Forecast80Percent"]),
+        (8, 3_900, ["Forecast50Percent", "Forecast80Percent"]),
+        (9, 4_150, ["Forecast50Percent", "Forecast80Percent", "Forecast90Percent"]),
+        (10, 5_000, ["Forecast50Percent", "Forecast80Percent", "Forecast90Percent", "ForecastOverLimit"]),
+        (11, 1_000, ["Forecast50Percent", "Forecast80Percent", "Forecast90Percent", "ForecastOverLimit"]),
+    ):
+        world.report(step=step, eta_seconds=eta_seconds)
+        await world.after(60)
+        assert [each for each in world.reasons() if each.startswith("Forecast")] == told, step
+    world.report(step=12, eta_seconds=3_400)
+    await world.after(60)
+    assert world.reasons().count("Forecast80Percent") == 2, "it had fallen far below, and is news again"
+
+
 async def test_thresholds_are_announced_once_each_and_the_condition_names_the_last() -> None:
     world = World(budget={"warnAtPercent": [10, 20]})
     await world.to_training()
