@@ -1,0 +1,1 @@
+"""Grafana dashboards as code, and the pictures of them in the documentation."""
