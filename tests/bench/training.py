@@ -24,7 +24,7 @@ from pathlib import Path
 import click
 
 from bench.machine import facts
-from rft_trainer.contract import ExitCode, RunConfig
+from rft_trainer.contract import ExitCode, RunConfig, Stage
 from rft_trainer.launch.commands import stage_environment
 from unit.trainer.factory import Pod, free_port, run_config, wait_until
 
@@ -138,7 +138,7 @@ def trl(prepared: Pod, folder: Path, *, python: Path, sampling: str) -> Speed:
         *["--config", str(prepared.layout.config_file), "--data", str(prepared.paths.data)],
         *["--output", str(folder), "--sampling", sampling],
     ]
-    environment = {**stage_environment(dict(os.environ)), "HF_HUB_OFFLINE": "1"}
+    environment = {**stage_environment(dict(os.environ), stage=Stage.TRAIN), "HF_HUB_OFFLINE": "1"}
     with (folder / "log").open("w") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, timeout=RUN_SECONDS)
     if done.returncode != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rft_trainer.contract import RunConfig
-from rft_trainer.launch.hang import Hang, HangWatch, secure_evidence
+from rft_trainer.launch import hang as hangs
+from rft_trainer.launch.hang import Hang, HangWatch, process_state, secure_evidence
 from rft_trainer.paths import Layout
 from rft_trainer.train.heartbeat import Heartbeat
 from unit.trainer.factory import run_config, wait_until
@@ -55,6 +57,17 @@ def test_hang_is_seen_before_the_operators_bound_when_one_rank_is_silent(ranks: 
     ]
 
 
+def test_first_to_fall_silent_is_named_when_one_look_finds_both_beats_new(ranks: Ranks, tmp_path: Path) -> None:
+    for rank in (1, 0):
+        ranks.beats[rank].beat("train", "step 4 micro-batch 1")
+    for rank, written in ((1, 10), (0, 11)):
+        os.utime(Layout(tmp_path).heartbeats / f"rank-{rank}", (written, written))
+    assert ranks.after(0) is None
+    hang = ranks.after(81)
+    assert hang is not None
+    assert hang.rank == 1
+
+
 def test_slow_training_is_no_hang_when_every_rank_still_beats(ranks: Ranks) -> None:
     for micro_batch in range(10):
         for rank in (0, 1):
@@ -76,8 +89,14 @@ def test_training_is_not_called_hung_when_no_rank_has_spoken_yet(ranks: Ranks, t
 
 
 RANK = """
-import sys, time
+import sys, time, types
 from pathlib import Path
+
+# torch takes seconds to load; its recorder is tried on real ranks
+torch, recorder = types.ModuleType("torch"), types.ModuleType("torch._C._distributed_c10d")
+torch.cuda = types.SimpleNamespace(is_available=lambda: False)
+recorder._dump_fr_trace_json = lambda backend: '{"version": "' + backend + '"}'
+sys.modules |= {"torch": torch, "torch._C": types.ModuleType("torch._C"), "torch._C._distributed_c10d": recorder}
 from rft_trainer.paths import Layout
 from rft_trainer.train.heartbeat import Heartbeat, answer_dump_requests
 layout, rank = Layout(Path(sys.argv[1])), int(sys.argv[2])
@@ -97,6 +116,7 @@ def processes(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     wait_until(lambda: all((heartbeats / f"rank-{rank}").is_file() for rank in (0, 1)), what="two heartbeats")
     wait_until(lambda: all((heartbeats / f"rank-{rank}").stat().st_size for rank in (0, 1)), what="two beats")
     started[1].send_signal(signal.SIGSTOP)
+    wait_until(lambda: process_state(started[1].pid) == "T", what="the stop of the second process")
     yield started
     for process in started:
         process.kill()
@@ -115,17 +135,37 @@ def test_stacks_of_every_rank_are_on_the_volume_when_one_was_stopped(
     now = 81.0
     hang = watch.look()
     assert hang is not None
-    stopped = Hang(rank=1, silent_seconds=81, place="train step 1 micro-batch 1", beats=hang.beats)
-    text = secure_evidence(stopped, layout, config)
-    assert "rank 1 gave no sign of life for 81 s in train step 1 micro-batch 1" in text
+    text = secure_evidence(hang, layout, config)
+    assert "rank 1 gave no sign of life for 81 s in train step 1 micro-batch 1, its process is stopped" in text
     folder = evidence(layout, config)
     for rank in (0, 1):
         assert "in waits_for_others" in (folder / f"rank-{rank}.txt").read_text()
-        assert "version" in json.loads((folder / f"flight-rank-{rank}.json").read_text())
+        assert json.loads((folder / f"flight-rank-{rank}.json").read_text()) == {"version": "gloo"}
     assert json.loads((folder / "hang.json").read_text())["ranks"] == {
         "0": "train step 1 micro-batch 1",
         "1": "train step 1 micro-batch 1",
     }
+
+
+def test_evidence_of_a_rank_is_not_awaited_when_its_process_is_gone(
+    tmp_path: Path, processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hangs, "EVIDENCE_SECONDS", math.inf)
+    now = 0.0
+    layout = Layout(tmp_path)
+    watch = HangWatch(layout, CONFIG, clock=lambda: now)
+    assert watch.look() is None
+    processes[0].kill()
+    processes[0].wait()
+    processes[1].send_signal(signal.SIGCONT)
+    wait_until(lambda: process_state(processes[1].pid) != "T", what="the second process to go on")
+    now = 81.0
+    hang = watch.look()
+    assert hang is not None
+    text = secure_evidence(hang, layout, CONFIG)
+    assert "rank 0 gave no sign of life" in text
+    assert "its process is gone" in text
+    assert "in waits_for_others" in (layout.stacks / "rank-1.txt").read_text()
 
 
 def evidence(layout: Layout, config: RunConfig) -> Path:

@@ -118,8 +118,15 @@ def test_training_goes_through_the_node_launcher_when_the_command_is_made(tmp_pa
 
 
 def test_caches_are_writable_when_home_is_missing(tmp_path: Path) -> None:
-    environment = stage_environment({"TMPDIR": str(tmp_path), "HF_HOME": "/given"})
+    environment = stage_environment({"TMPDIR": str(tmp_path), "HF_HOME": "/given"}, stage=Stage.PREPARE)
     assert environment["HF_HOME"] == "/given"
     for name in ("HOME", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR"):
         assert Path(environment[name]).is_dir()
         assert Path(environment[name]).is_relative_to(tmp_path)
+
+
+def test_ranks_do_not_load_the_compiler_when_the_user_does_not_ask_for_it(tmp_path: Path) -> None:
+    given = {"TMPDIR": str(tmp_path)}
+    assert stage_environment(given, stage=Stage.TRAIN)["TORCHDYNAMO_DISABLE"] == "1"
+    assert stage_environment({**given, "TORCHDYNAMO_DISABLE": "0"}, stage=Stage.TRAIN)["TORCHDYNAMO_DISABLE"] == "0"
+    assert "TORCHDYNAMO_DISABLE" not in stage_environment(given, stage=Stage.EVALUATE)

@@ -21,8 +21,11 @@ from rft_trainer.train.heartbeat import STACK_SIGNAL, flight_record
 
 STEP_PERCENT = 80
 """Of ``stall_seconds``: the rest is left for the evidence, before the operator ends the attempt."""
-EVIDENCE_SECONDS = 5.0
-_STATES = {"T": "stopped", "D": "waiting for a disk", "Z": "dead", "t": "stopped by a debugger"}
+EVIDENCE_SECONDS = 30.0
+"""Only a process that answers no signal uses it up; one that hangs early has to load torch for its record."""
+_STATES = {"T": "stopped", "D": "waiting for a disk", "Z": "dead", "t": "stopped by a debugger", "": "gone"}
+_SILENCED = frozenset({"T", "t", "Z", ""})
+"""Such a process cannot beat; one that waits for a disk, or for another rank, may be the victim."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,19 @@ class Beat:
     phase: str
     place: str
     since: float
+    written_ns: int
+    """When the file says it was written: two beats that one look finds new stand in their order."""
 
 
 @dataclass(frozen=True)
 class Hang:
-    """The rank that has been silent longest, and how long all have."""
+    """The rank that the others wait for, as far as can be seen: a process that cannot run, else the longest silent."""
 
     rank: int
     silent_seconds: int
     place: str
+    state: str
+    """The kernel's letter for what its process did when the hang was seen."""
     beats: tuple[Beat, ...]
 
 
@@ -61,9 +68,15 @@ class HangWatch:
         beats = tuple(beat for path in self._layout.heartbeats.glob("rank-*") if (beat := self._read(path, now=now)))
         if not any(now - beat.since > self._bounds.get(beat.phase, self._other_seconds) for beat in beats):
             return None
-        longest = min(beats, key=lambda beat: beat.since)
-        place = f"{longest.phase} {longest.place}".strip()
-        return Hang(rank=longest.rank, silent_seconds=int(now - longest.since), place=place, beats=beats)
+        states = {beat.rank: process_state(beat.pid) for beat in beats}
+        cause = min(beats, key=lambda beat: (states[beat.rank] not in _SILENCED, beat.since, beat.written_ns))
+        return Hang(
+            rank=cause.rank,
+            silent_seconds=int(now - cause.since),
+            place=f"{cause.phase} {cause.place}".strip(),
+            state=states[cause.rank],
+            beats=beats,
+        )
 
     def _read(self, path: Path, *, now: float) -> Beat | None:
         rank = int(path.name.removeprefix("rank-"))
@@ -77,14 +90,13 @@ class HangWatch:
         if changed != before:
             since = now
             self._seen[rank] = (changed, now)
-        return Beat(rank, int(words[0]), words[1], words[2].strip() if len(words) > 2 else "", since)
+        place = words[2].strip() if len(words) > 2 else ""
+        return Beat(rank, pid=int(words[0]), phase=words[1], place=place, since=since, written_ns=changed)
 
 
 def explain(hang: Hang, *, directory: str) -> str:
     """The hang in words; where the evidence is."""
-    silent = next(beat for beat in hang.beats if beat.rank == hang.rank)
-    state = process_state(silent.pid)
-    note = f", its process is {_STATES[state]}" if state in _STATES else ""
+    note = f", its process is {_STATES[hang.state]}" if hang.state in _STATES else ""
     return (
         f"hang: rank {hang.rank} gave no sign of life for {hang.silent_seconds} s in {hang.place}{note}; "
         f"the stacks of all ranks are in {directory}"
@@ -121,10 +133,15 @@ def secure_evidence(hang: Hang, layout: Layout, config: RunConfig) -> str:
 
 def _await(layout: Layout, hang: Hang) -> None:
     deadline = time.monotonic() + EVIDENCE_SECONDS
-    wanted = [flight_record(layout, rank=beat.rank) for beat in hang.beats]
-    wanted += [layout.stacks / f"rank-{beat.rank}.txt" for beat in hang.beats]
-    while time.monotonic() < deadline and not all(path.is_file() and path.stat().st_size > 0 for path in wanted):
+    while time.monotonic() < deadline and any(_is_awaited(layout, beat) for beat in hang.beats):
         time.sleep(0.05)
+
+
+def _is_awaited(layout: Layout, beat: Beat) -> bool:
+    """Whether a rank that still runs has not written all of its evidence."""
+    wanted = (flight_record(layout, rank=beat.rank), layout.stacks / f"rank-{beat.rank}.txt")
+    written = all(path.is_file() and path.stat().st_size > 0 for path in wanted)
+    return not written and process_state(beat.pid) not in {"", "Z"}
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -104,7 +104,7 @@ def run(stage: Stage, layout: Layout) -> tuple[StageResult, int]:
     gang = _gang(config, layout) if stage is Stage.TRAIN else None
     if gang is not None:
         assemble(gang, startup_seconds=config.startup_seconds, stopping=stop.asked)
-    environment = stage_environment(dict(os.environ))
+    environment = stage_environment(dict(os.environ), stage=stage)
     child = Child(stage_command(stage, root=layout.root, gang=gang), environment=environment)
     hangs = HangWatch(layout, config) if stage is Stage.TRAIN else None
     killed, hang = _watch(child, stop, hangs)

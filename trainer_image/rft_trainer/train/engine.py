@@ -59,7 +59,8 @@ def connect(config: RunConfig, *, local_rank: int) -> torch.device:
         return torch.device("cuda", local_rank)
     import deepspeed.ops
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would compile C++ for a minute
+    # Else each rank tries a compiler on every op, and the first one compiles shared-memory collectives for a minute.
+    deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed(dist_backend="gloo", timeout=timeout, verbose=False)
     torch.set_num_threads(1)
     return torch.device("cpu")
