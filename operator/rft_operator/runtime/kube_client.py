@@ -21,6 +21,7 @@ import yaml
 from kubernetes.aio import client, config
 
 from rft_operator.api import KIND
+from rft_operator.domain.facts import GATE
 from rft_operator.errors import ConfigError, Conflict, KubeError, NotFound, Rejected, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.clock import ServerClock
@@ -34,6 +35,7 @@ PAGE = 100
 CONCURRENT_REQUESTS = 64
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -58,14 +60,16 @@ def settle_proxy(configuration: client.Configuration) -> None:
     configuration.client_session_kwargs = {"trust_env": False}
 
 
-async def read_kubeconfig(configuration: client.Configuration, file: Path | None = None) -> str:
+async def read_kubeconfig(
+    configuration: client.Configuration, file: Path | None = None, *, context: str | None = None
+) -> str:
     """Take a kubeconfig into a configuration (the current one if ``file`` is None); return its context's namespace.
 
     Raises ConfigError.
     """
     try:
         loader = await config.load_kube_config(
-            config_file=str(file) if file is not None else None, client_configuration=configuration
+            config_file=str(file) if file is not None else None, context=context, client_configuration=configuration
         )
     except (config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:  # TypeError: an empty file
         msg = f"no usable kubeconfig: {error}. Set KUBECONFIG to a file that `kubectl` can use."
@@ -134,15 +138,26 @@ class KubeClient:
 
     async def set_deadline(self, *, namespace: str, name: str, uid: str, seconds: int) -> JsonObject:
         """Lower a pod's activeDeadlineSeconds, if it is still the same pod."""
+        spec = {"activeDeadlineSeconds": seconds}
+        return await self._patch_pod(namespace, name, uid, spec=spec, verb="set_deadline", content_type=MERGE)
+
+    async def open_gate(self, *, namespace: str, name: str, uid: str) -> JsonObject:
+        """Take our scheduling gate off a pod, if it is still the same pod."""
+        spec = {"schedulingGates": [{"name": GATE, "$patch": "delete"}]}
+        return await self._patch_pod(namespace, name, uid, spec=spec, verb="open_gate", content_type=STRATEGIC)
+
+    async def _patch_pod(
+        self, namespace: str, name: str, uid: str, *, spec: JsonObject, verb: str, content_type: str
+    ) -> JsonObject:
         try:
             return await self._call(
                 "PATCH",
                 path_of("Pod", namespace, name),
                 kind="Pod",
-                verb="set_deadline",
+                verb=verb,
                 query={"fieldManager": FIELD_MANAGER},
-                body={"metadata": {"uid": uid}, "spec": {"activeDeadlineSeconds": seconds}},
-                content_type=MERGE,
+                body={"metadata": {"uid": uid}, "spec": spec},
+                content_type=content_type,
             )
         except Rejected as error:
             if "metadata.uid" in str(error):  # another pod has its name
@@ -280,17 +295,29 @@ def _words(raw: bytes) -> str:
     return " ".join(words.split())
 
 
+def _causes(raw: bytes) -> list[tuple[str, str]]:
+    """Return (field, words) of each field that a Status complains of."""
+    details = (_object(raw) or {}).get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return [
+        (str(each.get("field") or ""), " ".join(str(each.get("message") or "").split()))
+        for each in (causes if isinstance(causes, list) else ())
+        if isinstance(each, dict)
+    ]
+
+
 def map_error(status: int, raw: bytes, *, what: str, headers: Mapping[str, str]) -> KubeError:
     """Return the error of an answer with a status of 400 or more."""
     words = _words(raw)
     message = f"{what}: {status}: {words}"
     if status == 404:
         return NotFound(message, status=status)
+    causes = _causes(raw)
     if status == 409:
-        return Conflict(message, status=status)
+        return Conflict(message, status=status, causes=causes)
     # A field that the stored CRD does not know is a 500 of server-side apply: waiting does not help.
     schema = status == 500 and "failed to create typed patch object" in words
     if schema or (400 <= status < 500 and status not in (401, 408, 429)):
-        return Rejected(message, status=status)
+        return Rejected(message, status=status, causes=causes)
     after = headers.get("Retry-After", "")
     return Unavailable(message, status=status, retry_after_seconds=float(after) if after.isdigit() else None)
