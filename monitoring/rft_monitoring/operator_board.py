@@ -174,14 +174,14 @@ SERVER = (
 )
 LEDGER = (
     lines(
-        "Age of the ledger",
+        "Age of the ledger, over time",
         "The oldest ledger on record of a run that holds GPUs; the alert fires at two minutes.",
         Query(expr=LEDGER_AGE, legend="oldest"),
         unit="s",
         size=THIRD,
     ),
     lines(
-        "Clock offset",
+        "Clock offset, over time",
         "API server's clock less the operator's, in whole seconds.",
         Query(expr=f"max by (instance) (reasoning_finetune_clock_offset_seconds{{{REPLICA}}})", legend="{{instance}}"),
         unit="s",

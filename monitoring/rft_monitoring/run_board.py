@@ -152,7 +152,7 @@ PLAN = (
         decimals=2,
     ),
     lines(
-        "Cost per hour",
+        "Cost per hour, over time",
         "What the pods that hold GPUs cost per hour.",
         Query(expr=RATE, legend="per hour"),
         unit="currencyUSD",
@@ -187,14 +187,14 @@ MODEL = (
         least=None,
     ),
     lines(
-        "Speed",
+        "Speed, over time",
         "Tokens trained per second, without padding.",
         Query(expr=f"max({series('tokens_per_second')})", legend="tokens per second"),
         unit="short",
         size=THIRD,
     ),
     lines(
-        "Cost of 1,000 tokens",
+        "Cost of 1,000 tokens, over time",
         "Dollars per 1,000 trained tokens; it rises with the price and falls with the speed.",
         Query(expr=DOLLARS_PER_THOUSAND_TOKENS, legend="per 1,000 tokens"),
         unit="currencyUSD",

@@ -154,6 +154,9 @@ def _about_layout(board: Dashboard) -> Iterator[str]:
     numbers = [panel["id"] for panel in board["panels"]]
     if len(set(numbers)) < len(numbers):
         yield "two panels have one number"
+    titles = [panel["title"] for panel in board["panels"]]
+    if len(set(titles)) < len(titles):
+        yield "two panels have one title"
     places = {panel["id"]: panel["gridPos"] for panel in board["panels"]}
     for number, place in places.items():
         if place["x"] + place["w"] > 24:

@@ -77,6 +77,10 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "wide panel": (lambda board: first(board)["gridPos"].update(x=22), "leaves the grid"),
     "panel on another": (lambda board: first(board)["gridPos"].update(w=8), "overlap"),
     "number twice": (lambda board: first(board).update(id=1), "two panels have one number"),
+    "title twice": (
+        lambda board: first(board).update(title="Limit"),
+        "two panels have one title",
+    ),
     "stale variable": (
         lambda board: board["templating"]["list"][1].update(refresh=1),
         "is not refreshed when the time range changes",
