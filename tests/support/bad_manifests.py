@@ -31,6 +31,10 @@ def toleration(**change: Any) -> dict[str, Any]:
     return {"scheduling": {"tolerations": [change]}}
 
 
+def scheduling(**change: Any) -> dict[str, Any]:
+    return {"scheduling": change}
+
+
 def env(*variables: dict[str, Any]) -> dict[str, Any]:
     return {"podTemplate": {"env": list(variables)}}
 
@@ -168,6 +172,47 @@ BAD: list[Bad] = [
         {"scheduling": {"nodeSelector": {"pool": "-"}}},
         "spec.scheduling.nodeSelector[pool]",
         '"-": must be empty or letters',
+    ),
+    # queues, gangs and devices
+    (
+        {"resources": {"extraResources": {"example.com/gpu": 1}}},
+        "spec.resources.extraResources",
+        "asked for by gpusPerNode",
+    ),
+    ({"resources": {"extraResources": {"nvidia.com/mig-1g.10gb": 1}}}, "spec.resources.extraResources", "is paid for"),
+    (
+        {"resources": {"extraResources": {"memory": "1Gi"}}},
+        "spec.resources.extraResources",
+        "this key must be an extended",
+    ),
+    (
+        {"resources": {"extraResources": {"rdma/hca": 0}}},
+        "spec.resources.extraResources[rdma/hca]",
+        "a quantity above 0",
+    ),
+    (scheduling(queueName="Team"), "spec.scheduling.queueName", "lower-case letters"),
+    (
+        scheduling(queuePriorityClassName="urgent"),
+        "spec.scheduling.queuePriorityClassName",
+        "only a queue of Kueue has priorities; set queueName",
+    ),
+    (
+        scheduling(topology={"required": "rack"}),
+        "spec.scheduling.topology",
+        "placement by topology is Kueue's; set queueName",
+    ),
+    (scheduling(queueName="a", topology={}), "spec.scheduling.topology", "exactly one of required and preferred"),
+    (
+        scheduling(queueName="a", topology={"required": "rack", "preferred": "block"}),
+        "spec.scheduling.topology",
+        "exactly one of required and preferred",
+    ),
+    (scheduling(gang="volcano", schedulerName="other"), "spec.scheduling.schedulerName", "other: gang: volcano needs"),
+    (scheduling(gang="some"), "spec.scheduling.gang", "Unsupported value"),
+    (
+        {"podTemplate": {"labels": {"kueue.x-k8s.io/queue-name": "a"}}},
+        "spec.podTemplate.labels",
+        "see scheduling.queueName",
     ),
     (toleration(operator="Maybe"), "spec.scheduling.tolerations[0].operator", 'supported values: "Exists", "Equal"'),
     (

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Se
 from typing import Any, TypeVar
 
 from rft_operator.api import BUDGET_KIND, KIND
+from rft_operator.domain.facts import GATE
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Conflict, NotFound
 from rft_operator.runtime.events import EventWriter
@@ -85,6 +86,15 @@ class FakeKube:
 
         return self._faulty(write)
 
+    async def open_gate(self, *, namespace: str, name: str, uid: str) -> Object:
+        def write() -> Object:
+            obj = self._get("Pod", namespace, name)
+            rules.check_uid(obj, uid)
+            gates = [each for each in obj["spec"].get("schedulingGates", ()) if each["name"] != GATE]
+            return self._store({**obj, "spec": {**obj["spec"], "schedulingGates": gates}})
+
+        return self._faulty(write)
+
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
         obj = self.objects.get((kind, namespace, name))
         if obj is None or (uid is not None and obj["metadata"]["uid"] != uid):
@@ -121,7 +131,9 @@ class FakeKube:
     async def create(self, manifest: Mapping[str, Any]) -> Object:
         if self._id(manifest) in self._table(manifest["kind"]):
             raise Conflict("already exists", status=409)
-        return self._create(manifest)
+        if manifest["kind"] != "Job":  # what tests set up is no write of the operator
+            return self._create(manifest)
+        return self._faulty(lambda: self._create(manifest))
 
     async def replace(self, manifest: Mapping[str, Any]) -> Object:
         old = self._get(*self._id(manifest))

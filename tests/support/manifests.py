@@ -55,6 +55,7 @@ FULL: dict[str, Any] = {
         "cpu": 64,
         "memory": "1Ti",
         "sharedMemory": "64Gi",
+        "extraResources": {"rdma/hca_shared_devices_a": 1, "hugepages-2Mi": "5Gi"},
     },
     "scheduling": {
         "nodeSelector": {"pool": "h100", "cloud.example.com/zone": ""},
@@ -64,6 +65,11 @@ FULL: dict[str, Any] = {
             {"operator": "Exists"},
         ],
         "priorityClassName": "research",
+        "schedulerName": "volcano",
+        "queueName": "team-a",
+        "queuePriorityClassName": "urgent",
+        "topology": {"required": "cloud.provider.com/topology-rack"},
+        "gang": "volcano",
     },
     "storage": {"size": "2Ti", "storageClassName": "fast", "retain": False},
     "budget": {

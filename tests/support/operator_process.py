@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.05
-WRITES = ("apply", "apply_status", "set_finalizers", "set_deadline", "delete", "create", "replace")
+WRITES = ("apply", "apply_status", "set_finalizers", "set_deadline", "open_gate", "delete", "create", "replace")
 LEADING = "leading\n"
 STANDING_BY = "standing by\n"
 

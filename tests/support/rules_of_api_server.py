@@ -37,10 +37,15 @@ def check_finalizers(obj: Mapping[str, Any], finalizers: Sequence[str]) -> None:
         raise Rejected("no new finalizers can be added if the object is being deleted", status=422)
 
 
+def check_uid(obj: Mapping[str, Any], uid: str) -> None:
+    """Refuse a write to another object of this name."""
+    if obj["metadata"]["uid"] != uid:
+        raise NotFound("metadata.uid: field is immutable", status=404)
+
+
 def check_deadline(pod: Mapping[str, Any], uid: str, seconds: int) -> None:
     """Refuse the deadline of another pod, and one that is raised: it can only be set or lowered."""
-    if pod["metadata"]["uid"] != uid:
-        raise NotFound("metadata.uid: field is immutable", status=404)
+    check_uid(pod, uid)
     old = pod["spec"].get("activeDeadlineSeconds")
     if old is not None and seconds > old:
         raise Rejected(f"spec.activeDeadlineSeconds: must be less than or equal to previous value {old}", status=422)

@@ -91,6 +91,9 @@ class Side:
     async def set_deadline(self, name: str, seconds: int, *, uid: str) -> Any:
         return await self.api.set_deadline(namespace=self.namespace, name=name, uid=uid, seconds=seconds)
 
+    async def open_gate(self, name: str, *, uid: str) -> Any:
+        return await self.api.open_gate(namespace=self.namespace, name=name, uid=uid)
+
     async def delete(self, kind: str, name: str, *, uid: str | None = None) -> None:
         await self.api.delete(kind=kind, namespace=self.namespace, name=name, uid=uid)
 

@@ -171,14 +171,14 @@ class World:
         }
         return [pod for pod in self.kube.find("Pod") if wanted.items() <= pod["metadata"]["labels"].items()]
 
-    def create_pods(self, stage: Stage, attempt: int = 1) -> None:
-        """The Job controller makes the pods."""
+    def create_pods(self, stage: Stage, attempt: int = 1, *, suffix: str = "x") -> None:
+        """The Job controller makes the pods; their names end in ``suffix``."""
         job = self.job(stage, attempt)
         template = job["spec"]["template"]
         for index in range(job["spec"]["parallelism"]):
             meta = {
                 **template["metadata"],
-                "name": f"{job['metadata']['name']}-{index}-x",
+                "name": f"{job['metadata']['name']}-{index}-{suffix}",
                 "namespace": NAMESPACE,
                 "ownerReferences": [{"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}],
             }

@@ -8,18 +8,13 @@ items of a list.
 from __future__ import annotations
 
 from rft_operator.api.cel import FORBIDDEN, REQUIRED, Path, Rule, between, is_money, uris
+from rft_operator.api.overlay_rules import OVERLAY_RULES
 
 _MICRO = "(has(self.training.microBatchSize) ? self.training.microBatchSize : 1)"
 _AT_ONCE = f"(self.resources.nodes * self.resources.gpusPerNode * {_MICRO})"
 _HUB = "self.uri.startsWith('hf://')"
 _LIMIT = "self.spec.budget.limitUSD"
-_MEANINGFUL = (
-    "kubernetes.io/config.",
-    "container.apparmor.security.beta.kubernetes.io/",
-    "controller.kubernetes.io/",
-    "batch.kubernetes.io/",
-)
-"""Annotations of pods that Kubernetes reads: they could take a protection away, or the Job would be refused."""
+_GPU_LIKE = "key == self.gpuResource || key.contains('gpu') || key.contains('/mig-')"
 _SPENT = "oldSelf.status.cost.spentMicroUSD"
 
 
@@ -40,12 +35,6 @@ def _fixed(field: str, *, optional: bool = False) -> Rule:
 
 def _only_hub(field: str, message: str) -> Rule:
     return Rule(expression=f"!has(self.{field}) || {_HUB}", message=message, field=f".{field}", reason=FORBIDDEN)
-
-
-def _no_key_of_ours(condition: str, message: str) -> Rule:
-    return Rule(
-        expression=f"!self.exists(key, {condition})", message=message, value=f"self.filter(key, {condition})[0]"
-    )
 
 
 RULES: dict[Path, list[Rule]] = {
@@ -161,6 +150,40 @@ RULES: dict[Path, list[Rule]] = {
             "for example nvidia.com/gpu",
         ),
     ],
+    ("spec", "resources"): [
+        Rule(
+            expression=f"!has(self.extraResources) || !self.extraResources.exists(key, {_GPU_LIKE})",
+            message="GPUs are asked for by gpusPerNode and gpuResource, so that every one is paid for; remove it",
+            field=".extraResources",
+            value=f"self.extraResources.filter(key, {_GPU_LIKE})[0]",
+        ),
+    ],
+    ("spec", "scheduling"): [
+        Rule(
+            expression="has(self.queueName) || !has(self.queuePriorityClassName)",
+            message="only a queue of Kueue has priorities; set queueName, or use priorityClassName for the pods",
+            field=".queuePriorityClassName",
+            reason=FORBIDDEN,
+        ),
+        Rule(
+            expression="has(self.queueName) || !has(self.topology)",
+            message="placement by topology is Kueue's; set queueName, or use nodeSelector",
+            field=".topology",
+            reason=FORBIDDEN,
+        ),
+        Rule(
+            expression="!has(self.schedulerName) || self.gang != 'volcano' || self.schedulerName.contains('volcano')",
+            message="gang: volcano needs the Volcano scheduler; remove schedulerName, or set gang: none",
+            field=".schedulerName",
+            value="self.schedulerName",
+        ),
+    ],
+    ("spec", "scheduling", "topology"): [
+        Rule(
+            expression="has(self.required) != has(self.preferred)",
+            message="exactly one of required and preferred says how near the ranks are placed",
+        ),
+    ],
     ("spec", "scheduling", "tolerations", "[]"): [
         Rule(
             expression="self.operator != 'Exists' || !has(self.value)",
@@ -227,61 +250,7 @@ RULES: dict[Path, list[Rule]] = {
     ],
     ("spec", "evaluation", "benchmarks", "[]", "temperature"): between("0.0", "2.0"),
     ("spec", "evaluation", "benchmarks", "[]", "uri"): uris("hf", "pvc", "file", "gym"),
-    ("spec", "podTemplate", "labels"): [
-        _no_key_of_ours(
-            "key.startsWith('rft.dev/') || key.startsWith('app.kubernetes.io/') || "
-            "key.startsWith('batch.kubernetes.io/') || key in ['job-name', 'controller-uid']",
-            "this label is the operator's or the Job controller's; choose another key",
-        ),
-    ],
-    ("spec", "podTemplate", "annotations"): [
-        _no_key_of_ours("key.startsWith('rft.dev/')", "this annotation is the operator's; choose another key"),
-        _no_key_of_ours(
-            " || ".join(f"key.startsWith('{prefix}')" for prefix in _MEANINGFUL),
-            "this annotation changes what Kubernetes does with the pod; remove it",
-        ),
-    ],
-    ("spec", "podTemplate", "env", "[]"): [
-        Rule(
-            expression="has(self.value) != has(self.valueFrom)",
-            message="a variable needs exactly one of value and valueFrom",
-            value="self.name",
-        ),
-    ],
-    ("spec", "podTemplate", "env", "[]", "name"): [
-        Rule(
-            expression="!self.startsWith('RFT_') && !self.startsWith('KUBEFLOW_TRAINER_') "
-            "&& !self.startsWith('JOB_COMPLETION_')",
-            message="names that start with RFT_, KUBEFLOW_TRAINER_ or JOB_COMPLETION_ are the operator's; "
-            "choose another name",
-        ),
-    ],
-    ("spec", "podTemplate", "volumes"): [
-        Rule(
-            expression="self.all(each, self.exists_one(other, other.mountPath == each.mountPath))",
-            message="two volumes have the same mountPath; give each its own",
-        ),
-    ],
-    ("spec", "podTemplate", "volumes", "[]"): [
-        Rule(
-            expression="[has(self.configMap), has(self.secret), has(self.persistentVolumeClaim)]"
-            ".filter(given, given).size() == 1",
-            message="a volume needs exactly one of configMap, secret and persistentVolumeClaim",
-            value="self.name",
-        ),
-    ],
-    ("spec", "podTemplate", "volumes", "[]", "name"): [
-        Rule(
-            expression="!self.startsWith('rft-')",
-            message="names that start with rft- are the operator's; choose another name",
-        ),
-    ],
-    ("spec", "podTemplate", "volumes", "[]", "mountPath"): [
-        Rule(
-            expression="!self.matches('^/(rft|tmp|dev|proc|sys)/?$|^/(rft|dev|proc|sys)/|/[.][.]?(/|$)')",
-            message="/rft, /tmp, /dev, /proc and /sys are mounted already; mount it elsewhere, without . and .. in it",
-        ),
-    ],
+    **OVERLAY_RULES,
 }
 
 LIST_KEYS: dict[Path, tuple[str, ...]] = {

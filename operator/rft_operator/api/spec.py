@@ -17,7 +17,9 @@ from rft_operator.api.texts import (
     BenchmarkName,
     ControllerName,
     Decimal,
+    DnsLabel,
     DnsSubdomain,
+    ExtraResource,
     GpuResource,
     LabelKey,
     LabelValue,
@@ -134,6 +136,13 @@ class TaintEffect(StrEnum):
     NO_SCHEDULE = "NoSchedule"
     PREFER_NO_SCHEDULE = "PreferNoSchedule"
     NO_EXECUTE = "NoExecute"
+
+
+class Gang(StrEnum):
+    """Who keeps a part of the gang from holding GPUs while the rest waits for some."""
+
+    NONE = "none"
+    VOLCANO = "volcano"
 
 
 class Baseline(StrEnum):
@@ -268,6 +277,9 @@ class Resources(ApiModel):
     """Memory of each training pod (request and limit)."""
     shared_memory: Quantity = "16Gi"
     """Size limit of /dev/shm."""
+    extra_resources: Annotated[dict[ExtraResource, Quantity], Field(max_length=8)] = Field(default_factory=dict)
+    """What else each training pod requests, and is limited to: network devices (rdma/hca_shared_devices_a: 1,
+    vpc.amazonaws.com/efa: 4) and huge pages (hugepages-2Mi: 5Gi). GPUs are gpusPerNode's, so that they are paid for."""
 
 
 class Toleration(ApiModel):
@@ -285,8 +297,17 @@ class Toleration(ApiModel):
     """How long a NoExecute taint is tolerated."""
 
 
+class Topology(ApiModel):
+    """How near to each other the ranks of a gang are placed; exactly one of the two."""
+
+    required: LabelKey | None = None
+    """Node label whose value all ranks must share, such as cloud.provider.com/topology-rack."""
+    preferred: LabelKey | None = None
+    """Node label whose value the ranks share if there is room, else the next wider one of Kueue's Topology."""
+
+
 class Scheduling(ApiModel):
-    """Where the GPU pods may run."""
+    """Where the GPU pods may run, and who lets them."""
 
     node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default_factory=dict)
     """Labels a GPU node must carry; they also choose the price before a pod is bound."""
@@ -294,6 +315,18 @@ class Scheduling(ApiModel):
     """Tolerations of the GPU pods."""
     priority_class_name: DnsSubdomain | None = None
     """PriorityClass of the GPU pods."""
+    scheduler_name: DnsSubdomain | None = None
+    """Scheduler of the GPU pods; absent means the cluster's default, or volcano with gang: volcano."""
+    queue_name: DnsLabel | None = None
+    """Kueue LocalQueue in the resource's namespace: the GPU Jobs are created suspended, and Kueue starts each of them
+    when there is quota for its whole gang. What Kueue preempts saves a checkpoint and uses up no restart."""
+    queue_priority_class_name: DnsLabel | None = None
+    """Kueue WorkloadPriorityClass: the place in the queue, which need not be the pods' priority."""
+    topology: Topology | None = None
+    """Placement by Kueue's topology-aware scheduling; needs queueName."""
+    gang: Gang = Gang.NONE
+    """none: Kueue's quota, or timeouts.pendingSeconds, keeps a part of the gang from waiting for the rest for ever.
+    volcano: the Volcano scheduler binds all ranks or none."""
 
 
 class Storage(ApiModel):

@@ -27,6 +27,7 @@ class DisplayStage(StrEnum):
     """Where the run stands, in a word for people; no control flow reads it."""
 
     PENDING = "Pending"
+    QUEUED = "Queued"
     PREPARING = "Preparing"
     STARTING = "Starting"
     TRAINING = "Training"

@@ -79,6 +79,14 @@ DnsSubdomain = Annotated[
         remedy='must be the name of an object: lower-case letters, digits, "-" and "."',
     ),
 ]
+DnsLabel = Annotated[
+    str,
+    text(
+        63,
+        pattern=f"^{DNS_LABEL}$",
+        remedy='must be the name of an object of at most 63 characters: lower-case letters, digits and "-"',
+    ),
+]
 LABEL_REMEDY = 'must be lower-case letters, digits and "-", with a letter or digit at both ends'
 BenchmarkName = Annotated[str, text(40, pattern=f"^{DNS_LABEL}$", remedy=LABEL_REMEDY)]
 VolumeName = Annotated[str, text(50, pattern=f"^{DNS_LABEL}$", remedy=LABEL_REMEDY)]
@@ -131,6 +139,14 @@ GpuResource = Annotated[
         244,  # a quota puts "requests." in front
         pattern=rf"^{DNS_NAME}/{LAST_PART}$",
         remedy="must be the name of an extended resource, domain/name, for example nvidia.com/gpu",
+    ),
+]
+ExtraResource = Annotated[
+    str,
+    text(
+        244,
+        pattern=rf"^(hugepages-[1-9][0-9]*(Ki|Mi|Gi)|{DNS_NAME}/{LAST_PART})$",
+        remedy="must be an extended resource, domain/name, or huge pages, for example rdma/hca_shared_devices_a",
     ),
 ]
 EnvName = Annotated[

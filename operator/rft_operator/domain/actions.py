@@ -21,6 +21,13 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """Create a child that another controller changes afterwards: one that exists is never written again."""
+
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
     """Delete a child, in the background, if it still has this uid."""
 
@@ -51,7 +58,16 @@ class SetDeadline:
     deadline_seconds: int
 
 
-Action = Apply | Delete | SetFinalizers | SetDeadline
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenGate:
+    """Take our scheduling gate off a pod, if it is still the same one; those of others stay."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+Action = Apply | Create | Delete | SetFinalizers | SetDeadline | OpenGate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

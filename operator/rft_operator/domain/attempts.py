@@ -15,10 +15,10 @@ from rft_operator.api.status import (
     ConditionType,
     Failure,
 )
-from rft_operator.domain.actions import Apply, Delete, SetDeadline
+from rft_operator.domain.actions import Apply, Create, Delete, OpenGate, SetDeadline
 from rft_operator.domain.budget import pod_deadline_seconds, worst_case_micro_usd
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import ChildKind, PodFacts
+from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
 from rft_operator.domain.failure import classify_end, parse_result
 from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, service, stage_job
@@ -109,11 +109,15 @@ def committed(draft: Draft, attempt: Attempt, money: Money) -> Attempt:
     )
 
 
+def recorded_attempt(draft: Draft, attempt: Attempt) -> Attempt | None:
+    """Return an attempt as it is on record, or None if it is not yet."""
+    found = (each for each in draft.recorded.attempts if (each.stage, each.number) == (attempt.stage, attempt.number))
+    return next(found, None)
+
+
 def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, money: Money) -> None:
     """Create the attempt's objects if they are not there and no pod of it exists."""
-    recorded = next(
-        (a for a in draft.recorded.attempts if (a.stage, a.number) == (attempt.stage, attempt.number)), None
-    )
+    recorded = recorded_attempt(draft, attempt)
     if recorded is None or recorded.stop_reason is not None or gang.job is not None or gang.pods:
         return
     if others_alive(draft, attempt):
@@ -130,7 +134,27 @@ def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot
             draft.actions.append(Apply(manifest=service(resource)))
         if (ChildKind.CONFIG_MAP, child_name(name, "train", attempt.number)) not in existing:
             draft.actions.append(Apply(manifest=hostfile_config_map(resource, attempt=attempt.number)))
-    draft.actions.append(Apply(manifest=stage_job(resource, snapshot, settings, attempt=recorded)))
+    job = stage_job(resource, snapshot, settings, attempt=recorded)
+    # Kueue writes to a queued Job from its first second on: an apply that is repeated would undo what it did.
+    draft.actions.append(Create(manifest=job) if LABEL_QUEUE in job["metadata"]["labels"] else Apply(manifest=job))
+
+
+def open_gates(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> None:
+    """Let the pods of a queued Job be bound, at a deadline that is affordable now: they may have waited for hours."""
+    waiting = [pod for pod in gang.pods if pod.gated and pod.deleted_at is None]
+    recorded = recorded_attempt(draft, attempt)
+    if not waiting or recorded is None or recorded.stop_reason is not None or money.rate is None:
+        return
+    if not _commitment_holds(draft, recorded, money):
+        return
+    draft.claims_gpus = True
+    for pod in waiting:
+        allowed = recorded.deadline_seconds
+        if allowed is not None and (pod.deadline_seconds is None or pod.deadline_seconds > allowed):
+            draft.actions.append(
+                SetDeadline(namespace=pod.namespace, name=pod.name, uid=pod.uid, deadline_seconds=allowed)
+            )
+        draft.actions.append(OpenGate(namespace=pod.namespace, name=pod.name, uid=pod.uid))
 
 
 def _commitment_holds(draft: Draft, recorded: Attempt, money: Money) -> bool:
@@ -154,11 +178,13 @@ def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | N
         draft.emit("Normal" if type_ == "Normal" else "Warning", stop.reason, stop.message)
         draft.wake(draft.now)
         return attempt
-    recorded = any(
-        (a.stage, a.number) == (attempt.stage, attempt.number) and a.stop_reason is not None
-        for a in draft.recorded.attempts
-    )
-    if recorded and gang.job is not None and gang.job.deleted_at is None:
+    recorded = recorded_attempt(draft, attempt)
+    if (
+        recorded is not None
+        and recorded.stop_reason is not None
+        and gang.job is not None
+        and gang.job.deleted_at is None
+    ):
         job = gang.job
         draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
     return attempt

@@ -19,6 +19,12 @@ MANAGED_BY = "rft-operator"
 LABEL_FINETUNE = "rft.dev/finetune"
 LABEL_STAGE = "rft.dev/stage"
 LABEL_ATTEMPT = "rft.dev/attempt"
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+"""Of a Job: Kueue keeps it suspended until its LocalQueue of this name has quota for all of its pods."""
+GATE = "rft.dev/budget"
+"""Scheduling gate of the GPU pods of queued Jobs: no pod is bound before the operator has looked at the money again.
+
+Kueue may start a Job hours after it was made, and once more after it was preempted; the operator may be down then."""
 FINALIZER = "rft.dev/ledger"
 """On every GPU pod until its bill is closed, and on the resource while such pods may exist."""
 
@@ -95,7 +101,9 @@ class PodFacts:
     """Of the first waiting container: ImagePullBackOff, CreateContainerConfigError, ..."""
     waiting_message: str | None = None
     unschedulable_message: str | None = None
-    """Message of PodScheduled=False."""
+    """Message of PodScheduled=False, unless gates are all that it waits for."""
+    gated: bool = False
+    """It waits for our consent."""
     terminated_reason: str | None = None
     """Of the trainer's container: OOMKilled, Error, Completed, ..."""
     exit_code: int | None = None
@@ -137,6 +145,12 @@ class JobFacts:
     parallelism: int
     owner_uid: str = ""
     """UID of the resource that owns it: children of a deleted namesake are never adopted."""
+    queue: str | None = None
+    """Kueue LocalQueue that its label names."""
+    suspended: bool = False
+    """spec.suspend: it makes no pods, and those it made are being ended."""
+    started_at: int | None = None
+    """status.startTime: when it last stopped being suspended, or when its controller took it over."""
     complete: bool = False
     failed: bool = False
     failed_reason: str | None = None

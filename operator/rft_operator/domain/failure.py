@@ -69,6 +69,8 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
     When one rank fails, its peers end too (their collective breaks, or the Job controller stops them): they are
     effects, not causes.
     """
+    if job is not None and job.suspended and not job.failed:
+        return suspended_by_queue(job)
     failed = [pod for pod in pods if pod.phase is PodPhase.FAILED]
     if not failed:
         return _without_failed_pod(pods, job)
@@ -86,6 +88,12 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
     if not causes:
         return _drained(drained)
     return _crashed(min(causes, key=_blame))
+
+
+def suspended_by_queue(job: JobFacts) -> Trouble:
+    """Return what became of a Job that was suspended while its pods ran: the work of a queue, never a failure."""
+    by = f"Kueue took its quota in queue {job.queue} back" if job.queue is not None else "somebody set its spec.suspend"
+    return Trouble(reason="Preempted", message=f"Job {job.name} was suspended: {by}.")
 
 
 def _blame(pod: PodFacts) -> tuple[int, int, int]:

@@ -43,6 +43,25 @@ class Gang:
         return max(starts) if len(starts) >= self.desired else None
 
     @property
+    def waits_for_admission(self) -> bool:
+        """Whether its Job is suspended and nothing of it has held a GPU: it waits for its turn, and costs nothing."""
+        return self.job is not None and self.job.suspended and not any(pod.scheduled_at for pod in self.pods)
+
+    @property
+    def evicted(self) -> bool:
+        """Whether its Job was suspended after pods of it were bound, even if it was let in again since.
+
+        Its pods were ended without a condition that says so. What ran before and what would run now are two attempts:
+        the deadline of its pods was worked out for one.
+        """
+        job = self.job
+        if job is None or job.complete or job.failed:
+            return False
+        bound = [pod for pod in self.pods if pod.scheduled_at is not None]
+        again = any(pod.gated and pod.deleted_at is None for pod in self.pods)
+        return bool(bound) and (job.suspended or (again and all(_is_ending(pod) for pod in bound)))
+
+    @property
     def counts(self) -> PodCounts:
         """Return the numbers for status.pods."""
         ready = sum(pod.ready for pod in self.pods)
@@ -54,6 +73,10 @@ class Gang:
             failed=sum(pod.phase is PodPhase.FAILED for pod in self.pods),
             display=f"{ready}/{self.desired}",
         )
+
+
+def _is_ending(pod: PodFacts) -> bool:
+    return pod.terminal or pod.deleted_at is not None
 
 
 def gang_of(draft: Draft, attempt: Attempt) -> Gang:
@@ -130,7 +153,8 @@ def stray_jobs(draft: Draft) -> tuple[JobFacts, ...]:
 
     def at_an_end(job: JobFacts) -> bool:
         own = [pod for pod in pods if (pod.stage, pod.attempt) == (job.stage, job.attempt)]
-        return job.complete or job.failed or (bool(own) and all(pod.terminal for pod in own))
+        # A suspended one only waits to make its pods anew.
+        return job.complete or job.failed or (bool(own) and all(pod.terminal for pod in own) and not job.suspended)
 
     return tuple(
         job

@@ -12,12 +12,13 @@ from typing import Any
 from rft_operator.api import API_VERSION, KIND
 from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import Spec
+from rft_operator.api.spec import Gang, Spec
 from rft_operator.api.status import Attempt
 from rft_operator.domain.facts import (
     LABEL_ATTEMPT,
     LABEL_FINETUNE,
     LABEL_MANAGED_BY,
+    LABEL_QUEUE,
     LABEL_STAGE,
     MANAGED_BY,
     Settings,
@@ -27,6 +28,9 @@ from rft_operator.domain.resolve import RunSnapshot, snapshot_data
 from rft_trainer.contract import Stage
 
 Manifest = dict[str, Any]
+LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
+VOLCANO_MINIMUM = "scheduling.volcano.sh/group-min-member"
+"""Volcano makes a PodGroup for the pods of a Job by itself; this says how many must be bound at once."""
 
 
 def child_name(finetune: str, part: str, number: int | None = None) -> str:
@@ -124,10 +128,11 @@ def stage_job(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Sett
     """Return the Job of one attempt of a stage.
 
     ``backoffLimit: 0``: a rank that fails ends the attempt. ``podReplacementPolicy: Failed``: no replacement is
-    made, and charged, beside a pod that still terminates.
+    made, and charged, beside a pod that still terminates. A GPU Job that has a queue is created suspended.
     """
     stage = Stage(attempt.stage)
     labels = {LABEL_STAGE: stage.value, LABEL_ATTEMPT: str(attempt.number)}
+    on_gpus = stage is not Stage.PREPARE
     pods = resource.spec.resources.nodes if stage is Stage.TRAIN else 1
     spec: Manifest = {
         "parallelism": pods,
@@ -137,12 +142,20 @@ def stage_job(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Sett
         "podReplacementPolicy": "Failed",
         "template": pod_template(resource, snapshot, settings, attempt=attempt),
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": _metadata(resource, child_name(resource.metadata.name, stage.value, attempt.number), labels=labels),
-        "spec": spec,
-    }
+    scheduling, annotations = resource.spec.scheduling, {}
+    if on_gpus and scheduling.queue_name is not None:
+        spec["suspend"] = True
+        labels |= _queue_labels(scheduling.queue_name, priority_class=scheduling.queue_priority_class_name)
+    if on_gpus and scheduling.gang is Gang.VOLCANO:
+        annotations[VOLCANO_MINIMUM] = str(pods)
+    metadata = _metadata(resource, child_name(resource.metadata.name, stage.value, attempt.number), labels=labels)
+    if annotations:
+        metadata["annotations"] = annotations
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def _queue_labels(queue: str, *, priority_class: str | None) -> dict[str, str]:
+    return {LABEL_QUEUE: queue, **({LABEL_QUEUE_PRIORITY: priority_class} if priority_class is not None else {})}
 
 
 def references(spec: Spec) -> tuple[tuple[str, str], ...]:

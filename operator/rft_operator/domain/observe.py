@@ -12,8 +12,10 @@ from typing import Any
 
 from rft_operator.domain.facts import (
     FINALIZER,
+    GATE,
     LABEL_ATTEMPT,
     LABEL_FINETUNE,
+    LABEL_QUEUE,
     LABEL_STAGE,
     ChildKind,
     JobFacts,
@@ -117,12 +119,19 @@ def digest_pod(raw: Raw) -> PodFacts | None:
         ready=_holds(status, "Ready") is not None,
         has_finalizer=FINALIZER in (meta.get("finalizers") or ()),
         finalizers=tuple(meta.get("finalizers") or ()),
-        unschedulable_message=scheduled.get("message") if scheduled is not None and not bound else None,
+        unschedulable_message=_unschedulable(scheduled),
+        gated=any(each.get("name") == GATE for each in spec.get("schedulingGates") or ()),
         pod_reason=status.get("reason"),
         pod_message=status.get("message"),
         disruption_reason=disruption.get("reason") if disruption is not None else None,
         **_containers(statuses, status.get("initContainerStatuses") or ()),
     )
+
+
+def _unschedulable(scheduled: Raw | None) -> str | None:
+    if scheduled is None or scheduled.get("status") == "True" or scheduled.get("reason") == "SchedulingGated":
+        return None
+    return scheduled.get("message")
 
 
 def _containers(statuses: Sequence[Raw], init_statuses: Sequence[Raw]) -> dict[str, Any]:
@@ -188,6 +197,9 @@ def digest_job(raw: Raw) -> JobFacts | None:
         created_at=_at(meta.get("creationTimestamp")) or 0,
         parallelism=int(spec.get("parallelism", 1)),
         owner_uid=_owner_uid(meta),
+        queue=labels.get(LABEL_QUEUE),
+        suspended=bool(spec.get("suspend")),
+        started_at=_at(status.get("startTime")),
         complete=_holds(status, "Complete") is not None,
         failed=failed is not None,
         failed_reason=failed.get("reason") if failed else None,

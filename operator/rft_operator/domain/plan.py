@@ -12,7 +12,16 @@ from rft_operator.api.spec import OnExhausted
 from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.accept import accept
 from rft_operator.domain.actions import Apply, Delete, Plan, SetFinalizers
-from rft_operator.domain.attempts import begin, budget_stop, complete, conclude, fail, provide, stop_if_needed
+from rft_operator.domain.attempts import (
+    begin,
+    budget_stop,
+    complete,
+    conclude,
+    fail,
+    open_gates,
+    provide,
+    stop_if_needed,
+)
 from rft_operator.domain.budget import Admission, admit
 from rft_operator.domain.draft import Draft, finished
 from rft_operator.domain.ending import delete, rest, revivable, revive
@@ -120,6 +129,7 @@ def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, 
             attempt = stop_if_needed(draft, attempt, gang, stop=stop)
             if stop is None and attempt.stop_reason is None:
                 provide(draft, attempt, gang, snapshot=snapshot, money=money)
+                open_gates(draft, attempt, gang, money)
             return stop_at
     elif attempt.stop_reason is None:
         attempt = attempt.model_copy(update={"stop_reason": stop.reason, "message": stop.message})

@@ -11,11 +11,12 @@ from typing import Any
 from rft_operator.api import GROUP, PLURAL, VERSION
 from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import Spec
+from rft_operator.api.spec import Gang, Spec
 from rft_operator.api.status import Attempt
 from rft_operator.domain.budget import grace_seconds, stage_gpus
 from rft_operator.domain.facts import (
     FINALIZER,
+    GATE,
     LABEL_ATTEMPT,
     LABEL_FINETUNE,
     LABEL_MANAGED_BY,
@@ -43,6 +44,9 @@ Manifest = dict[str, Any]
 TOKEN_DIRECTORY = "/rft/token"  # noqa: S105 - a path
 ENV_GRACE_SECONDS = "RFT_GRACE_SECONDS"
 TOKEN_SECONDS = 3_600
+VOLCANO = "volcano"
+REQUIRED_TOPOLOGY = "kueue.x-k8s.io/podset-required-topology"
+PREFERRED_TOPOLOGY = "kueue.x-k8s.io/podset-preferred-topology"
 
 
 def status_path(namespace: str, name: str) -> str:
@@ -75,6 +79,7 @@ def pod_template(
     }
     if gpus:
         metadata["finalizers"] = [FINALIZER]
+        metadata["annotations"] |= _topology(spec)
     pod: Manifest = {
         "restartPolicy": "Never",
         "enableServiceLinks": False,
@@ -130,7 +135,21 @@ def _scheduling(spec: Spec) -> Manifest:
         out["tolerations"] = [each.to_wire() for each in it.tolerations]
     if it.priority_class_name is not None:
         out["priorityClassName"] = it.priority_class_name
+    scheduler = it.scheduler_name or (VOLCANO if it.gang is Gang.VOLCANO else None)
+    if scheduler is not None:
+        out["schedulerName"] = scheduler
+    if it.queue_name is not None:
+        out["schedulingGates"] = [{"name": GATE}]
     return out
+
+
+def _topology(spec: Spec) -> Manifest:
+    """Return what Kueue's topology-aware scheduling reads from the pod template."""
+    wanted = spec.scheduling.topology
+    if wanted is None:
+        return {}
+    labels = {REQUIRED_TOPOLOGY: wanted.required, PREFERRED_TOPOLOGY: wanted.preferred}
+    return {name: label for name, label in labels.items() if label is not None}
 
 
 def _container(
@@ -202,6 +221,8 @@ def _resources(spec: Spec, stage: Stage) -> Manifest:
         for key, value in (("cpu", spec.resources.cpu), ("memory", spec.resources.memory))
         if value is not None
     }
+    if stage is Stage.TRAIN:
+        given |= spec.resources.extra_resources
     counted = {spec.resources.gpu_resource: str(gpus)}
     return {"requests": {"cpu": "500m", "memory": "1Gi", **given, **counted}, "limits": {**given, **counted}}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from rft_operator.api.status import Attempt, Condition, ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.draft import Draft, is_true
+from rft_operator.domain.facts import JobFacts
 from rft_operator.domain.failure import Trouble, classify_pod
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.stops import DRAINING_STOPS
@@ -49,9 +50,15 @@ def stage_word(draft: Draft, attempt: Attempt | None, gang: Gang | None) -> Disp
         last = draft.status.attempts[-1] if draft.status.attempts else None
         failed = last is not None and last.outcome is not None and last.outcome.value == "Failed"
         return DisplayStage.RESTARTING if failed else DisplayStage.PENDING
+    return _attempt_word(draft, attempt, gang)
+
+
+def _attempt_word(draft: Draft, attempt: Attempt, gang: Gang | None) -> DisplayStage:
     if attempt.stop_reason is not None:
         stopping = attempt.stop_reason in DRAINING_STOPS
         return DisplayStage.STOPPING if stopping else DisplayStage.RESTARTING
+    if gang is not None and gang.waits_for_admission:
+        return DisplayStage.QUEUED
     if attempt.stage == Stage.PREPARE:
         return DisplayStage.PREPARING
     if attempt.stage == Stage.EVALUATE:
@@ -63,6 +70,9 @@ def stage_word(draft: Draft, attempt: Attempt | None, gang: Gang | None) -> Disp
 
 def show_gang(draft: Draft, gang: Gang | None) -> None:
     """Write status.pods and the conditions Scheduled and Running."""
+    if gang is not None and gang.job is not None and gang.waits_for_admission:
+        _show_queued(draft, gang, gang.job)
+        return
     if gang is None or not gang.pods:
         word = "NoPods" if gang is None else "Creating"
         for type_ in (ConditionType.SCHEDULED, ConditionType.RUNNING):
@@ -92,6 +102,18 @@ def show_gang(draft: Draft, gang: Gang | None) -> None:
         draft.set_condition(ConditionType.RUNNING, False, trouble.reason, trouble.message)
     else:
         draft.set_condition(ConditionType.RUNNING, False, "Starting", f"{gang.counts.running} of {gang.desired} run.")
+
+
+def _show_queued(draft: Draft, gang: Gang, job: JobFacts) -> None:
+    if job.queue is None:
+        reason, message = "JobSuspended", f"Somebody set spec.suspend of Job {job.name}; it starts once that is undone."
+    else:
+        reason = "WaitingForQuota"
+        message = f"Kueue has not admitted Job {job.name} from queue {job.queue} yet; no GPU is held or paid for. "
+        message += f"`kubectl get workloads -n {job.namespace} -o wide` and the Events of the Job say why."
+    for type_ in (ConditionType.SCHEDULED, ConditionType.RUNNING):
+        draft.set_condition(type_, False, reason, message)
+    draft.update(pods=gang.counts)
 
 
 def _is_news(draft: Draft, trouble: Trouble) -> bool:

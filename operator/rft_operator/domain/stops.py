@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rft_operator.api.status import Attempt, ConditionStatus, ConditionType
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodPhase
-from rft_operator.domain.failure import classify_pod
+from rft_operator.domain.failure import classify_pod, suspended_by_queue
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
@@ -36,6 +36,11 @@ def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     if lost:
         names = ", ".join(f"{pod.name} on node {pod.node}" for pod in lost)
         return Stop(reason="NodeLost", message=f"The node does not answer: {names}.")
+    if gang.job is not None and gang.evicted:
+        trouble = suspended_by_queue(gang.job)
+        return Stop(reason=trouble.reason, message=trouble.message)
+    if gang.waits_for_admission:
+        return None
     return _pending_stop(draft, attempt, gang) or _silence_stop(draft, attempt, gang) or _half_dead_stop(draft, gang)
 
 
@@ -44,7 +49,7 @@ def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     missing = gang.desired - len(gang.pods)
     if not waiting and missing <= 0:
         return None
-    due = _incomplete_since(draft, attempt) + draft.spec.timeouts.pending_seconds
+    due = _incomplete_since(draft, attempt, gang) + draft.spec.timeouts.pending_seconds
     if draft.now < due:
         draft.wake(due)
         return None
@@ -54,12 +59,13 @@ def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     return Stop(reason="PendingTimeout", message=f"Not started within {seconds} s: {why}")
 
 
-def _incomplete_since(draft: Draft, attempt: Attempt) -> int:
-    """Return since when not all ranks run; a gang that ran and lost a pod waits anew."""
+def _incomplete_since(draft: Draft, attempt: Attempt, gang: Gang) -> int:
+    """Return since when not all ranks run; a gang that ran and lost a pod waits anew, time in a queue is no wait."""
     running = draft.condition(ConditionType.RUNNING)
     if running is None or running.status is not ConditionStatus.FALSE:
         return draft.now
-    return max(epoch(attempt.start_time), epoch(running.last_transition_time))
+    admitted = gang.job.started_at if gang.job is not None else None
+    return max(epoch(attempt.start_time), epoch(running.last_transition_time), admitted or 0)
 
 
 def _silence_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:

@@ -1,4 +1,4 @@
-"""The operator's view of the API server: nine calls, one place for time-outs, metrics and error mapping.
+"""The operator's view of the API server: eleven calls, one place for time-outs, metrics and error mapping.
 
 Invariant: a method either returns or raises an error of :mod:`rft_operator.errors`; nothing of the client
 library leaks out. The real implementation and the fake pass the same contract suite.
@@ -24,6 +24,10 @@ class Kube(Protocol):
         """Server-side apply with force; return the object. An unchanged apply changes nothing."""
         ...
 
+    async def create(self, manifest: JsonObject) -> JsonObject:
+        """Create an object; Conflict if it exists."""
+        ...
+
     async def apply_status(
         self, *, kind: str = KIND, namespace: str, name: str, status: JsonObject, resource_version: str
     ) -> JsonObject:
@@ -38,6 +42,10 @@ class Kube(Protocol):
 
     async def set_deadline(self, *, namespace: str, name: str, uid: str, seconds: int) -> JsonObject:
         """Lower a pod's activeDeadlineSeconds; NotFound if it is another pod, Rejected if it would be raised."""
+        ...
+
+    async def open_gate(self, *, namespace: str, name: str, uid: str) -> JsonObject:
+        """Take our scheduling gate off a pod; NotFound if it is another pod."""
         ...
 
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str | None = None) -> None:

@@ -15,7 +15,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.domain.actions import Action, Apply, Delete, Plan, SetDeadline, SetFinalizers
+from rft_operator.domain.actions import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    OpenGate,
+    Plan,
+    SetDeadline,
+    SetFinalizers,
+)
 from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, Key, Settings
 from rft_operator.domain.manifests import references
 from rft_operator.domain.observe import KIND
@@ -166,6 +175,8 @@ class Reconciler:
     async def _act(self, action: Action) -> None:
         if isinstance(action, Apply):
             self._remember(await self._kube.apply(action.manifest), action.manifest)
+        elif isinstance(action, Create):
+            self._remember(await self._kube.create(action.manifest), action.manifest)
         elif isinstance(action, Delete):
             await self._kube.delete(kind=action.kind, namespace=action.namespace, name=action.name, uid=action.uid)
         elif isinstance(action, SetDeadline):
@@ -173,6 +184,10 @@ class Reconciler:
                 changed = await self._kube.set_deadline(
                     namespace=action.namespace, name=action.name, uid=action.uid, seconds=action.deadline_seconds
                 )
+                self._cache.put({**changed, "kind": "Pod"})
+        elif isinstance(action, OpenGate):
+            with contextlib.suppress(NotFound):
+                changed = await self._kube.open_gate(namespace=action.namespace, name=action.name, uid=action.uid)
                 self._cache.put({**changed, "kind": "Pod"})
         else:
             try:

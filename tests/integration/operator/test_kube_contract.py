@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rft_operator.api import API_VERSION, BUDGET_KIND, KIND
-from rft_operator.domain.facts import FINALIZER
+from rft_operator.domain.facts import FINALIZER, GATE
 from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import Conflict, NotFound, Rejected
 from support.fake_kube import FakeKube
@@ -241,6 +241,24 @@ async def test_deadline_of_another_pod_of_this_name_is_left_alone(side: Side) ->
         with pytest.raises(NotFound):
             await side.set_deadline(name, 400, uid="00000000-0000-4000-8000-000000000000")
     assert "activeDeadlineSeconds" not in (await side.get("Pod", "pod"))["spec"]
+
+
+async def test_gate_of_a_pod_is_opened_and_those_of_others_stay(side: Side) -> None:
+    gates = [{"name": "example.com/other"}, {"name": GATE}]
+    manifest = side.pod("pod")
+    made = await side.api.create({**manifest, "spec": {**manifest["spec"], "schedulingGates": gates}})
+    for _ in range(2):
+        changed = await side.open_gate("pod", uid=made["metadata"]["uid"])
+        assert changed["spec"]["schedulingGates"] == [{"name": "example.com/other"}]
+
+
+async def test_gate_of_another_pod_of_this_name_is_left_alone(side: Side) -> None:
+    manifest = side.pod("pod")
+    await side.api.create({**manifest, "spec": {**manifest["spec"], "schedulingGates": [{"name": GATE}]}})
+    for name in ("pod", "none"):
+        with pytest.raises(NotFound):
+            await side.open_gate(name, uid="00000000-0000-4000-8000-000000000000")
+    assert (await side.get("Pod", "pod"))["spec"]["schedulingGates"] == [{"name": GATE}]
 
 
 async def test_finalizer_is_rejected_when_the_object_is_being_deleted(side: Side) -> None:
