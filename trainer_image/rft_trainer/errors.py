@@ -27,3 +27,11 @@ class DrainedError(StageError):
     """Asked to stop before the work was done, and nothing of it could be saved."""
 
     exit_code = ExitCode.DRAINED_WITHOUT_CHECKPOINT
+
+
+class SandboxError(StageError):
+    """Code cannot be run safely here: nothing is scored, for that would be a 0 that nobody earned."""
+
+
+class NurseryLostError(SandboxError):
+    """The sandbox went away while a program ran; another try may help."""

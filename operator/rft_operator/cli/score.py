@@ -25,6 +25,7 @@ class Row:
     id: str | int
     scorer: str
     answer: str
+    """Of scorer code the tests, as JSON text."""
     text: str
 
 
@@ -50,18 +51,20 @@ def read_rows(lines: Iterable[bytes]) -> list[Row]:
 def judge_rows(rows: Sequence[Row]) -> list[Verdict]:
     """Judge all rows, in order; raises :class:`ScoreError` when a scorer cannot work."""
     try:
-        with Judge() as judge:
+        with Judge(programs=True) as judge:
             return [judge.score(row.scorer, answer=row.answer, text=row.text) for row in rows]
     except StageError as error:
         raise ScoreError(str(error)) from error
 
 
 def to_jsonl(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
-    """Return one line for each row: id, extracted, correct, reason."""
-    return "".join(
-        json.dumps({"id": row.id, "extracted": it.extracted, "correct": it.correct, "reason": it.reason}) + "\n"
-        for row, it in zip(rows, verdicts, strict=True)
-    )
+    """Return one line for each row: id, extracted, correct, reason, and detail where there is one."""
+    return "".join(json.dumps(_shown_verdict(row, it)) + "\n" for row, it in zip(rows, verdicts, strict=True))
+
+
+def _shown_verdict(row: Row, it: Verdict) -> dict[str, Any]:
+    shown = {"id": row.id, "extracted": it.extracted, "correct": it.correct, "reason": it.reason}
+    return shown if it.detail is None else {**shown, "detail": it.detail}
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
@@ -81,15 +84,27 @@ def _row(line: bytes) -> Row:
         raise ScoreError(f"is not JSON that can be read ({error}); write one object a line") from error
     if not isinstance(row, dict):
         raise ScoreError(f'{_shown(row)} is not an object; write {{"id", "scorer", "answer", "text"}}')
-    answer = _field(row, "answer", (str, int, float))
+    scorer = _field(row, "scorer", (str,))
+    if scorer == "code":
+        answer = json.dumps(_tests(row))
+    else:
+        given = _field(row, "answer", (str, int, float))
+        answer = given if isinstance(given, str) else str(given)
     it = Row(
         id=_field(row, "id", (str, int)),
-        scorer=_field(row, "scorer", (str,)),
-        answer=answer if isinstance(answer, str) else str(answer),
+        scorer=scorer,
+        answer=answer,
         text=_field(row, "text", (str,)),
     )
     check_answer(it.scorer, it.answer)
     return it
+
+
+def _tests(row: dict[str, Any]) -> dict[str, Any]:
+    tests = row.get("tests")
+    if not isinstance(tests, dict):
+        raise ScoreError(f"tests {_shown(tests)} are not an object; scorer code needs them, see docs/code-execution.md")
+    return tests
 
 
 def _field(row: dict[str, Any], name: str, kinds: tuple[type, ...]) -> Any:

@@ -28,6 +28,19 @@ def lines(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
+def test_score_runs_programs_against_their_tests() -> None:
+    tests = {"inputs": ["2\n", "5\n"], "outputs": ["4\n", "10\n"]}
+    texts = {"right": "```python\nprint(2 * int(input()))\n```", "wrong": "```python\nprint(4)\n```", "none": "Double."}
+    rows = [{"id": name, "scorer": "code", "tests": tests, "text": text} for name, text in texts.items()]
+    result = score(lines(rows))
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"id": "right", "extracted": "print(2 * int(input()))\n", "correct": True, "reason": "equal"},
+        {"id": "wrong", "extracted": "print(4)\n", "correct": False, "reason": "different", "detail": "test 2 of 2"},
+        {"id": "none", "extracted": None, "correct": False, "reason": "no answer"},
+    ]
+
+
 def test_score_prints_a_verdict_for_each_row_in_order() -> None:
     result = score(lines(ROWS))
     assert result.exit_code == 0, result.output
@@ -60,11 +73,14 @@ def test_score_skips_blank_lines_and_a_byte_order_mark() -> None:
         (b"\xff", "line 2: is not UTF-8 at byte 0"),
         (
             lines([{**ROWS[0], "scorer": "vibes"}]),
-            "line 2: scorer 'vibes' is unknown; use math, integer, letter, gsm8k",
+            "line 2: scorer 'vibes' is unknown; use math, integer, letter, gsm8k, code",
         ),
         (lines([{**ROWS[0], "text": None}]), "line 2: text null is not text; write it in quotes"),
+        (lines([{"id": "a", "scorer": "math", "text": ""}]), "line 2: answer is absent; every row needs id"),
+        (lines([{"id": "a", "scorer": "code", "text": ""}]), "line 2: tests null are not an object"),
+        (lines([{"id": 1, "scorer": "code", "tests": {}, "text": ""}]), "line 2: tests.inputs null is not a list"),
         (lines([{**ROWS[0], "answer": True}]), "line 2: answer true is not text"),
-        (lines([{"id": "a"}]), "line 2: answer is absent; every row needs id, scorer, answer and text"),
+        (lines([{"id": "a"}]), "line 2: scorer is absent; every row needs id, scorer, answer and text"),
         (lines([{**ROWS[0], "answer": "x"}]), "line 2: answer 'x' is not a number; use scorer math"),
         (lines([{**ROWS[0], "answer": "  "}]), "line 2: answer is empty"),
         (lines([{**ROWS[1], "answer": "AB"}]), "line 2: answer 'AB' is not one letter of A to J"),

@@ -1,4 +1,4 @@
-"""The scorers: math, integer, letter, gsm8k.
+"""The scorers: math, integer, letter, gsm8k, code.
 
 Invariant: a verdict says what was extracted and why it is right or wrong; no answer is never right, and a scorer that
 cannot work, or a right answer that it cannot read, raises instead of giving 0.
@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from types import TracebackType
 
-from rft_trainer.errors import BadInputError
+from rft_trainer.errors import BadInputError, SandboxError
 from rft_trainer.scoring import extract
+from rft_trainer.scoring.code import CodeJudge
+from rft_trainer.scoring.code_tests import parse_tests
 from rft_trainer.scoring.mathematics import Mathematics
+from rft_trainer.scoring.verdict import NO_ANSWER, NOT_CLOSED, NOT_ENDED, Verdict, is_answered, missing
 
-SCORERS = ("math", "integer", "letter", "gsm8k")
+SCORERS = ("math", "integer", "letter", "gsm8k", "code")
+__all__ = [
+    "NOT_CLOSED",
+    "NOT_ENDED",
+    "NO_ANSWER",
+    "SANDBOXED",
+    "SCORERS",
+    "Judge",
+    "Verdict",
+    "check_answer",
+    "is_answered",
+]
+SANDBOXED = frozenset({"code"})
+"""Scorers that run what the model wrote: never on a machine with a GPU, a token or a network to lose."""
 VERSION = 2
 """Part of the protocol: raised when a change of the scorers can change a verdict."""
-NO_ANSWER = "no answer"
-NOT_ENDED = "thinking did not end"
-NOT_CLOSED = "box not closed"
 _OPERATOR = re.compile(r"[\^/+*(]|\\[a-zA-Z]|\d\s*-")
 _LETTER_ALONE = re.compile(r"[^A-Za-z0-9]*([A-Ja-j])[^A-Za-z0-9]*")
 # An "A" or "I" before a lower-case word is that word, but not in "A because".
@@ -31,38 +43,14 @@ _LETTER = re.compile(
 _LETTER_LINE = re.compile(r"\(([A-J])\)|^[\s*]*([A-J])[).]?[\s*]*$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The judgement of one answer."""
-
-    extracted: str | None
-    correct: bool
-    reason: str
-    """equal and different; all others mean that there is no answer to judge: no answer, thinking did not end, box not
-    closed, unparsed, timeout."""
-
-    @property
-    def answered(self) -> bool:
-        """Whether an answer was given that could be read."""
-        return is_answered(self.reason)
-
-
-def is_answered(reason: str) -> bool:
-    """Whether a verdict of this reason judges an answer."""
-    return reason in ("equal", "different")
-
-
-def missing(reason: str = NO_ANSWER) -> Verdict:
-    """The verdict on a text without an answer."""
-    return Verdict(None, correct=False, reason=reason)
-
-
 def check_answer(scorer: str, answer: str) -> None:
     """Raise :class:`BadInputError` when no text could ever be right."""
     if scorer not in SCORERS:
         raise BadInputError(f"scorer {scorer!r} is unknown; use {', '.join(SCORERS)}")
     if not answer.strip():
         raise BadInputError("answer is empty; give the right answer")
+    if scorer == "code":
+        parse_tests(answer)
     if scorer == "letter" and _gold_letter(answer) is None:
         raise BadInputError(f"answer {answer!r} is not one letter of A to J; use another scorer")
     if scorer in ("integer", "gsm8k") and _gold_number(scorer, answer) is None:
@@ -70,10 +58,13 @@ def check_answer(scorer: str, answer: str) -> None:
 
 
 class Judge:
-    """Scores answers; a context manager, for ``math`` keeps a worker process."""
+    """Scores answers; a context manager, for ``math`` and ``code`` keep processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, programs: bool = False) -> None:
+        """``programs``: whether this place may run what a model wrote; a pod with GPUs, a token or a network may not."""
         self._mathematics = Mathematics()
+        self._programs = programs
+        self._code: CodeJudge | None = None
         self._scorers: dict[str, Callable[[str, str], Verdict]] = {
             "math": self._math,
             "integer": self._integer,
@@ -90,15 +81,22 @@ class Judge:
         self.close()
 
     def close(self) -> None:
-        """End the worker process."""
+        """End the processes."""
         self._mathematics.close()
+        if self._code is not None:
+            self._code.close()
 
     def score(self, scorer: str, *, answer: str, text: str) -> Verdict:
-        """Judge the model's ``text`` against the right ``answer``."""
+        """Judge the model's ``text`` against the right ``answer``: for ``code`` the tests, as JSON text."""
         check_answer(scorer, answer)
         part = extract.final_part(text)
         if part is None:
             return missing(NOT_ENDED)
+        if scorer == "code":
+            if not self._programs:
+                raise SandboxError("scorer code: programs are not run here, but in a pod of their own, or by rft score")
+            self._code = self._code or CodeJudge()
+            return self._code.score(parse_tests(answer), part)
         if extract.last_boxed(part) is None and extract.has_open_box(part):
             return missing(NOT_CLOSED)
         return self._scorers[scorer](answer, part)
