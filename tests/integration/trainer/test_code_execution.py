@@ -296,7 +296,10 @@ def test_a_sandbox_without_filters_is_an_error_and_never_a_wrong_answer(
     (tmp_path / "sitecustomize.py").write_text("import platform\nplatform.machine = lambda: 'riscv64'\n")
     path = f"{tmp_path}:{sandbox_module._ENVIRONMENT['PYTHONPATH']}"
     monkeypatch.setitem(sandbox_module._ENVIRONMENT, "PYTHONPATH", path)
-    with Judge(programs=True) as fresh, pytest.raises(SandboxError, match=r"cannot be sealed .*nothing is scored without"):
+    with (
+        Judge(programs=True) as fresh,
+        pytest.raises(SandboxError, match=r"cannot be sealed .*nothing is scored without"),
+    ):
         score(fresh, SUMS, HONEST_PROGRAM)
 
 

@@ -61,7 +61,7 @@ class Judge:
     """Scores answers; a context manager, for ``math`` and ``code`` keep processes."""
 
     def __init__(self, *, programs: bool = False) -> None:
-        """``programs``: whether this place may run what a model wrote; a pod with GPUs, a token or a network may not."""
+        """``programs``: whether this place may run what a model wrote: no pod with GPUs, token or network may."""
         self._mathematics = Mathematics()
         self._programs = programs
         self._code: CodeJudge | None = None
