@@ -25,6 +25,10 @@ class ScriptedSampler:
     def context_tokens(self) -> int | None:
         return self._context_tokens
 
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"engine": "scripted"}
+
     def count(self, text: str) -> int:
         """Words."""
         return len(text.split())

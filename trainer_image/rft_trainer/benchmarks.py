@@ -1,11 +1,16 @@
 """The questions of a benchmark.
 
-Invariant: training drops exactly the questions that the evaluation will ask, because both read them here.
+Invariant: training drops exactly the questions that the evaluation will ask, because both read them here. The choices
+of a question are shown in an order that follows from the seed and the question's id alone, so everybody who names the
+seed sits the same exam.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +21,17 @@ from rft_trainer.gym import gym_questions
 from rft_trainer.hub import DATA_FILES, download
 from rft_trainer.paths import Layout
 from rft_trainer.prepare.rows import data_files, read_rows
+from rft_trainer.presets import BENCHMARKS
 from rft_trainer.scoring.judge import check_answer
 from rft_trainer.uris import local_path, parse_uri
 
 HELD_OUT_GYM_SEED = 10_000_000
 DEFAULT_GYM_QUESTIONS = 100
+MOST_CHOICES = 10
+"""The letters A to J."""
+_PROBLEM = ("problem", "question", "Question")
+_ID = ("id", "ID", "unique_id", "Record ID")
+_GPQA_RIGHT, _GPQA_WRONG = "Correct Answer", "Incorrect Answer "
 
 
 @dataclass(frozen=True)
@@ -30,49 +41,137 @@ class Question:
     id: str
     problem: str
     answer: str
+    """Of a question with choices: the letter that the right one is shown under."""
     scorer: str
     entry: Mapping[str, Any] | None = None
     """The generator's entry, for scorer ``gym``."""
+    choices: tuple[str, ...] = ()
+    """In the order in which they are shown."""
+
+    @property
+    def text(self) -> str:
+        """The question as a model reads it."""
+        return "\n".join([self.problem, *(f"{_letter(index)}) {it}" for index, it in enumerate(self.choices))])
 
 
-def load_questions(benchmark: Benchmark, layout: Layout, *, download_to: Path) -> list[Question]:
-    """Read a benchmark's questions; raises :class:`BadInputError` naming the row that is wrong."""
+def load_questions(benchmark: Benchmark, layout: Layout, *, download_to: Path, seed: int = 0) -> list[Question]:
+    """Read a benchmark's questions; raises :class:`BadInputError` naming the row that is wrong.
+
+    ``seed`` is that of the order of choices.
+    """
     uri = parse_uri(benchmark.uri)
     if uri.scheme == "gym":
         items = gym_questions(
             uri, limit=benchmark.limit, default_size=DEFAULT_GYM_QUESTIONS, default_seed=HELD_OUT_GYM_SEED
         )
         return [Question(str(index), item.question, item.answer, "gym", item.entry) for index, item in enumerate(items)]
+    questions: dict[str, Question] = {}
+    for file in source_files(benchmark, layout, download_to=download_to):
+        for place, row in _csv_rows(file) if file.suffix == ".csv" else read_rows(file):
+            if benchmark.limit is not None and len(questions) >= benchmark.limit:
+                return list(questions.values())
+            where = f"benchmark {benchmark.name}: {place}"
+            found = _question(row, where=where, index=len(questions), seed=seed, scorer=benchmark.scorer)
+            if found.id in questions:
+                raise BadInputError(f"{where}: id {found.id!r} is another question's too; give each its own")
+            questions[found.id] = found
+    if not questions:
+        raise BadInputError(f"benchmark {benchmark.name}: {benchmark.uri} has no questions")
+    return list(questions.values())
+
+
+def source_files(benchmark: Benchmark, layout: Layout, *, download_to: Path) -> list[Path]:
+    """The files that the rows are read from, in order; none for a generator."""
+    uri = parse_uri(benchmark.uri)
+    if uri.scheme == "gym":
+        return []
     if uri.scheme == "hf":
-        path: Path | None = download(uri.target, download_to / benchmark.name, kind="dataset", patterns=DATA_FILES)
+        patterns = (*DATA_FILES, "*.csv")
+        path: Path | None = download(uri.target, download_to / benchmark.name, kind="dataset", patterns=patterns)
     else:
         path = local_path(uri, layout)
     if path is None:
         raise BadInputError(
-            f"benchmark {benchmark.name}: uri {benchmark.uri!r} must be hf://, pvc://, file:// or gym://"
+            f"benchmark {benchmark.name}: uri {benchmark.uri!r} must be hf://, pvc://, file://, configmap:// or gym://"
         )
-    questions: list[Question] = []
-    for file in data_files(path, split="test", where=benchmark.uri):
-        for where, row in read_rows(file):
-            if benchmark.limit is not None and len(questions) >= benchmark.limit:
-                return questions
-            questions.append(_question(row, where=f"benchmark {benchmark.name}: {where}", index=len(questions)))
-    if not questions:
-        raise BadInputError(f"benchmark {benchmark.name}: {benchmark.uri} has no questions")
-    return questions
+    known = BENCHMARKS.get(benchmark.name)
+    split = known.split if known is not None and known.uri == benchmark.uri else "test"
+    return data_files(path, split=split, where=benchmark.uri)
 
 
-def _question(row: Mapping[str, Any], *, where: str, index: int) -> Question:
-    problem, answer = row.get("problem", row.get("question")), row.get("answer")
-    if not isinstance(problem, str) or answer is None:
+def file_hashes(files: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 of each file, as ``sha256sum`` prints it."""
+    hashes = {}
+    for path in files:
+        with path.open("rb") as stream:
+            hashes[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
+
+
+def questions_hash(questions: Sequence[Question]) -> str:
+    """SHA-256 of the exam: what is asked, in which order, and what is right."""
+    rows = [[each.id, each.text, each.answer, each.scorer] for each in questions]
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        try:
+            for index, row in enumerate(csv.DictReader(stream)):
+                yield f"{path.name}[{index}]", {name: value for name, value in row.items() if name is not None}
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise BadInputError(f"{path.name}: is not a CSV file ({error})") from error
+
+
+def _question(row: Mapping[str, Any], *, where: str, index: int, seed: int, scorer: str | None) -> Question:
+    problem, answer = _first(row, *_PROBLEM), row.get("answer")
+    choices, right = _choices(row, where=where)
+    if not isinstance(problem, str) or not problem.strip() or (answer is None and right is None):
         raise BadInputError(f"{where}: needs the fields problem and answer")
-    scorer = str(row.get("scorer", "math"))
+    name = str(_first(row, *_ID) if _first(row, *_ID) is not None else index)
+    shown: tuple[str, ...] = ()
+    if right is not None:
+        order = _shuffled(len(choices), seed=seed, question=name)
+        shown, answer = tuple(choices[each] for each in order), _letter(order.index(right))
+    judged_by = str(row.get("scorer") or scorer or ("letter" if shown else "math"))
+    if shown and judged_by != "letter":
+        raise BadInputError(f"{where}: scorer {judged_by!r} cannot judge a choice; use letter, or remove choices")
     try:
-        check_answer(scorer, str(answer))
+        check_answer(judged_by, str(answer))
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}") from error
-    choices = row.get("choices")
-    if isinstance(choices, list) and choices:
-        lines = [f"{chr(ord('A') + number)}) {choice}" for number, choice in enumerate(choices)]
-        problem = "\n".join([problem, *lines])
-    return Question(str(row.get("id", index)), problem, str(answer), scorer)
+    return Question(name, problem.strip() if shown else problem, str(answer), judged_by, choices=shown)
+
+
+def _choices(row: Mapping[str, Any], *, where: str) -> tuple[list[str], int | None]:
+    """The choices as the row has them, and which one is right; None where there are none."""
+    if row.get(_GPQA_RIGHT) is not None:
+        wrong = [str(value) for name, value in row.items() if name.startswith(_GPQA_WRONG) and value]
+        return [str(row[_GPQA_RIGHT]).strip(), *(each.strip() for each in wrong)], 0
+    given = row.get("choices")
+    if given is None or given == []:
+        return [], None
+    if not isinstance(given, list) or not 2 <= len(given) <= MOST_CHOICES:
+        raise BadInputError(f"{where}: choices must be a list of 2 to {MOST_CHOICES} texts")
+    choices, answer = [str(each) for each in given], str(row.get("answer", "")).strip()
+    letters = [_letter(index) for index in range(len(choices))]
+    if answer in letters:
+        return choices, letters.index(answer)
+    if choices.count(answer) == 1:
+        return choices, choices.index(answer)
+    raise BadInputError(
+        f"{where}: answer {answer!r} is neither one of the choices nor its letter, {', '.join(letters)}"
+    )
+
+
+def _shuffled(count: int, *, seed: int, question: str) -> list[int]:
+    """A permutation that no version of any library can change."""
+    return sorted(range(count), key=lambda index: hashlib.sha256(f"{seed}/{question}/{index}".encode()).digest())
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+def _first(row: Mapping[str, Any], *names: str) -> Any:
+    return next((row[name] for name in names if row.get(name) is not None), None)

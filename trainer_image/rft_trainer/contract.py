@@ -22,6 +22,10 @@ DATA_DIRECTORY = "/rft/data"
 RUN_DIRECTORY = "/rft/run"
 CLAIMS_DIRECTORY = "/rft/claims"
 """``pvc://claim/path`` is mounted read-only at ``/rft/claims/<claim>``."""
+CONFIG_MAPS_DIRECTORY = "/rft/configmaps"
+"""``configmap://name/key`` is mounted read-only at ``/rft/configmaps/<name>/<key>``."""
+BASELINES_DIRECTORY = "/rft/baselines"
+"""What is known of the base model's answers: one file a key of :class:`BaseAnswers`; empty where nothing is."""
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_LIMIT_BYTES = 2_900
 """The kubelet shares 12 KiB among a pod's containers; four containers leave 3,072 bytes each."""
@@ -41,6 +45,8 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
     EVALUATE = "evaluate"
+    SCORE = "score"
+    """Runs what the model wrote, where there is no GPU, no token and no network; then the scores are known."""
 
 
 class ExitCode(IntEnum):
@@ -138,32 +144,57 @@ class CheckpointConfig(_Contract):
 
 
 class Benchmark(_Contract):
-    """One benchmark of the evaluation; rows are JSONL ``{id, problem, answer, scorer?}`` or a gym task."""
+    """One benchmark of the evaluation; rows are JSONL ``{id, problem, answer, scorer?, choices?}`` or a gym task."""
 
     name: str
     uri: str
     limit: int | None = None
     samples: int = 1
     temperature: float = 0.0
+    top_p: float = 1.0
+    """Answers are drawn from the likeliest tokens that hold so much probability together; 1 is from all."""
     max_tokens: int
+    scorer: str | None = None
+    """Of rows that name none; absent: mathematics, or a letter where a row has choices."""
+    published: float | None = None
+    """The base model's published score, for baseline ``published``."""
 
 
 class BudgetForcing(_Contract):
-    """How long the models may think, and how often they are made to think again; one setting for each of ``waits``."""
+    """How long the models may think, and how often they are made to think again; each combination is a setting."""
 
     waits: tuple[int, ...]
     max_thinking_tokens: int
+    sweep_thinking_tokens: tuple[int, ...] = ()
+    """Smaller budgets that are measured too."""
+
+
+PromptStyle = Literal["format", "bare", "boxed", "boxed-last", "sky-t1"]
+"""How a question is put: as rows of the training format are; alone; after or before the wish for a box; with Sky-T1's
+system prompt and a box."""
+Engine = Literal["transformers", "vllm"]
+EvaluationPrecision = Literal["auto", "bf16", "fp32"]
 
 
 class EvaluationConfig(_Contract):
     """What to measure after training."""
 
     benchmarks: tuple[Benchmark, ...]
-    baseline: Literal["measure", "none"]
+    baseline: Literal["measure", "published", "none"]
     batch_size: int
     max_seconds: int
     budget_forcing: BudgetForcing | None = None
     """Absent: a model thinks for as long as it likes within an answer's tokens."""
+    preset: str | None = None
+    """Where values came from that the user did not give; for the record alone."""
+    prompt: PromptStyle = "format"
+    seed: int = 42
+    """Of sampled answers and of the order of choices; two evaluations with another seed are not the same exam."""
+    engine: Engine = "transformers"
+    precision: EvaluationPrecision = "auto"
+    """Number format of the models; auto: bf16 on a GPU, fp32 elsewhere."""
+    gpus: int = 1
+    """GPUs that share a model; more than one needs vllm."""
 
 
 class RunConfig(_Contract):
@@ -257,34 +288,98 @@ class TrainSummary(_Contract):
 Verdict = Literal["Improved", "Regressed", "Inconclusive"]
 
 
-class Score(_Contract):
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,64}$", max_length=64)]
+Tokens = Annotated[float, Field(ge=0, le=2_147_483_647)]
+
+
+class _Short(BaseModel):
+    """Fields have short names in the termination message, which has little room, and their own everywhere else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Score(_Short):
     """One benchmark's score: ``value`` and ``stderr`` in 0..1; the standard error is over questions."""
 
-    benchmark: Label
-    metric: Label
-    value: Share
-    stderr: Share
-    questions: Whole
-    samples: Whole
-    no_answer: Whole = 0
-    """Answers that could not be found or read, or were cut by the token limit."""
-    interval: tuple[Share, Share] | None = None
+    benchmark: Label = Field(alias="b")
+    metric: Label = Field(alias="m")
+    value: Share = Field(alias="v")
+    stderr: Share = Field(alias="se")
+    questions: Whole = Field(alias="n")
+    """Questions that the score is over."""
+    samples: Whole = Field(alias="k")
+    of_answers: Whole | None = Field(default=None, alias="of")
+    """Of a partial score: so many answers were to be given, where it is over questions x samples."""
+    no_answer: Whole = Field(default=0, alias="na")
+    """Answers that could not be found or read."""
+    capped: Whole = Field(default=0, alias="ca")
+    """Answers whose thinking was ended at its budget or, where it had none, that the token limit cut."""
+    thinking_tokens: Tokens | None = Field(default=None, alias="tt")
+    """Mean of an answer; where thinking has no budget, of the whole answer."""
+    interval: tuple[Share, Share] | None = Field(default=None, alias="ci")
     """Of 95 %."""
-    baseline: Share | None = None
-    baseline_stderr: Share | None = None
-    wins: Whole | None = None
+    baseline: Share | None = Field(default=None, alias="bv")
+    baseline_stderr: Share | None = Field(default=None, alias="bs")
+    comparison: Literal["paired", "published"] | None = Field(default=None, alias="cm")
+    """Paired: the base model answered the same questions under the same protocol."""
+    wins: Whole | None = Field(default=None, alias="w")
     """Questions answered better than by the baseline."""
-    losses: Whole | None = None
-    p_value: Share | None = None
+    losses: Whole | None = Field(default=None, alias="l")
+    p_value: Share | None = Field(default=None, alias="p")
     """Of no difference to the baseline, adjusted for the number of benchmarks."""
-    verdict: Verdict | None = None
+    verdict: Verdict | None = Field(default=None, alias="ve")
 
 
-class EvaluateSummary(_Contract):
+class Scaling(_Short):
+    """What more thinking is worth on a benchmark (s1, section 3.2): the sweep's settings together."""
+
+    benchmark: Label = Field(alias="b")
+    control: Share = Field(alias="c")
+    """Share of the settings that stayed within their budget of thinking tokens."""
+    slope: Annotated[float, Field(ge=-1e6, le=1e6)] = Field(alias="s")
+    """Percentage points per 1,000 thinking tokens, mean over pairs of settings."""
+    performance: Share = Field(alias="v")
+    """The best setting's score."""
+
+
+class BaseAnswers(_Short):
+    """How the base model answered a benchmark under one protocol: what a later run need not pay for again."""
+
+    key: Hash = Field(alias="h")
+    """Hash of model and protocol."""
+    questions: Annotated[int, Field(ge=1, le=1_000_000)] = Field(alias="n")
+    samples: Annotated[int, Field(ge=1, le=256)] = Field(alias="k")
+    rights: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=8_192)] = Field(alias="r")
+    """Right answers of each question, packed (rft_trainer.evaluate.base_answers)."""
+    no_answer: Whole = Field(default=0, alias="na")
+    capped: Whole = Field(default=0, alias="ca")
+    thinking_tokens: Tokens | None = Field(default=None, alias="tt")
+
+
+class KeptBaseAnswers(_Contract):
+    """An entry of the ConfigMap that the operator keeps for runs of the same base model."""
+
+    version: Literal[1] = 1
+    measured_by: Label
+    """Name of the run whose evaluation paid for it."""
+    measured_at: Label
+    answers: BaseAnswers
+
+
+class EvaluateSummary(_Short):
     """Scores in the order of the benchmarks asked for."""
 
     scores: Annotated[tuple[Score, ...], Field(max_length=16)]
     artifacts: ShortText | None = None
+    protocol: Hash | None = Field(default=None, alias="pr")
+    """Of all that the scores depend on beside the model: scores of different protocols are not comparable."""
+    stopped: Literal["deadline", "asked"] | None = None
+    """Why not every question was answered: the time was used up, or a stop was asked for; the scores are over those
+    questions that were."""
+    scaling: Annotated[tuple[Scaling, ...], Field(max_length=16)] = Field(default=(), alias="sc")
+    base_answers: Annotated[tuple[BaseAnswers, ...], Field(max_length=16)] = Field(default=(), alias="ba")
+    pending: Whole = Field(default=0, alias="pe")
+    """Answers that are programs and wait for the stage Score; there are no scores before it."""
 
 
 StageResult.model_rebuild()

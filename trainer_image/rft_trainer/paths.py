@@ -96,6 +96,15 @@ class Layout:
         """A file or directory of a mounted claim."""
         return self.real(contract.CLAIMS_DIRECTORY) / name / path.lstrip("/")
 
+    def config_map(self, name: str, key: str) -> Path:
+        """A key of a mounted ConfigMap; the key names no folder, so nothing outside can be meant."""
+        return self.real(contract.CONFIG_MAPS_DIRECTORY) / name / PurePosixPath(key).name
+
+    @property
+    def baselines(self) -> Path:
+        """What is known of the base model's answers from earlier runs."""
+        return self.real(contract.BASELINES_DIRECTORY)
+
     def load_config(self) -> RunConfig:
         """Read ``run.json``; raises :class:`BadInputError` when it is absent or breaks the contract."""
         try:

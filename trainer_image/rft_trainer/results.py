@@ -20,7 +20,8 @@ from rft_trainer.files import write_atomic
 
 ERROR_LIMIT_CHARACTERS = 1_000
 _DROPPED_FIRST_TO_LAST = (
-    {"artifacts"}, {"baseline_stderr"}, {"interval"}, {"wins", "losses", "p_value"}, {"verdict"}, {"no_answer"},
+    {"artifacts"}, {"baseline_stderr"}, {"thinking_tokens"}, {"interval"}, {"comparison"},
+    {"wins", "losses", "p_value"}, {"scaling"}, {"verdict"}, {"capped"}, {"no_answer"},
 )  # fmt: skip
 
 
@@ -61,6 +62,11 @@ def termination_message(result: StageResult) -> bytes:
         keep = max(0, len(encoded) - over - 8)
         result = result.model_copy(update={"error": encoded[:keep].decode(errors="ignore") + "..."})
         data = _compact(result)
+    while len(data) > limit and result.evaluate is not None and result.evaluate.base_answers:
+        largest = max(result.evaluate.base_answers, key=lambda each: len(each.rights))
+        kept = tuple(each for each in result.evaluate.base_answers if each is not largest)
+        result = result.model_copy(update={"evaluate": result.evaluate.model_copy(update={"base_answers": kept})})
+        data = _compact(result)
     for optional in _DROPPED_FIRST_TO_LAST:
         if len(data) > limit and result.evaluate is not None:
             result = result.model_copy(update={"evaluate": _without(result.evaluate, optional)})
@@ -73,12 +79,12 @@ def termination_message(result: StageResult) -> bytes:
 def _without(summary: EvaluateSummary, optional: set[str]) -> EvaluateSummary:
     """The summary with optional fields back at their defaults."""
     scores = tuple(Score(**score.model_dump(exclude=optional)) for score in summary.scores)
-    artifacts = None if "artifacts" in optional else summary.artifacts
-    return EvaluateSummary(scores=scores, artifacts=artifacts)
+    own = optional & set(EvaluateSummary.model_fields)
+    return EvaluateSummary(**summary.model_dump(exclude={"scores", *own}), scores=scores)
 
 
 def _compact(result: StageResult) -> bytes:
-    return result.model_dump_json(exclude_none=True).encode()
+    return result.model_dump_json(exclude_none=True, by_alias=True).encode()
 
 
 def write_termination_message(path: Path, result: StageResult) -> None:

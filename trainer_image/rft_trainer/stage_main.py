@@ -68,7 +68,8 @@ def run_stage(stage: Stage, layout: Layout, work: Callable[[Layout], StageResult
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     write_result(layout.result_file, result)
-    return ExitCode.DONE if result.outcome is Outcome.COMPLETED else 1
+    codes = {Outcome.COMPLETED: ExitCode.DONE, Outcome.DRAINED: ExitCode.DRAINED_WITHOUT_CHECKPOINT}
+    return codes.get(result.outcome, 1)
 
 
 def install_crash_report(layout: Layout, *, rank: int) -> None:

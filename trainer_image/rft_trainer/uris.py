@@ -44,7 +44,7 @@ def parse_uri(text: str) -> Uri:
     """Parse ``scheme://target?key=value``; values that look like numbers or booleans become such."""
     scheme, separator, rest = text.partition("://")
     if not separator or not rest:
-        raise BadInputError(f"{text!r}: is not a URI; write hf://, pvc://, file://, gym:// or init://")
+        raise BadInputError(f"{text!r}: is not a URI; write hf://, pvc://, file://, configmap://, gym:// or init://")
     if scheme not in {"gym", "init"}:
         return Uri(text=text, scheme=scheme, target=unquote(rest))
     target, _, query = rest.partition("?")
@@ -64,12 +64,15 @@ def _typed(value: str) -> OptionValue:
 
 
 def local_path(uri: Uri, layout: Layout) -> Path | None:
-    """Where a ``file://`` or ``pvc://`` URI lies in this pod; None for the other schemes."""
+    """Where a ``file://``, ``pvc://`` or ``configmap://`` URI lies in this pod; None for the other schemes."""
     if uri.scheme == "file":
         path = layout.real(uri.target if uri.target.startswith("/") else f"/{uri.target}")
     elif uri.scheme == "pvc":
         claim, _, inside = uri.target.partition("/")
         path = layout.claim(claim, inside)
+    elif uri.scheme == "configmap":
+        name, _, key = uri.target.partition("/")
+        path = layout.config_map(name, key)
     else:
         return None
     if not path.exists():

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from rft_trainer.benchmarks import Question
-from rft_trainer.contract import Benchmark
+from rft_trainer.contract import EvaluationConfig
 from rft_trainer.errors import BadInputError
+from rft_trainer.evaluate.measured import Measured
+from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.record import AnswerFile, AnswerRecord, ThinkingRecord
-from rft_trainer.evaluate.runner import Measured, Model, Runner
+from rft_trainer.evaluate.runner import Model, Runner
 from rft_trainer.evaluate.sampler import CompletionRequest, RememberingSampler
-from rft_trainer.paths import Layout
+from rft_trainer.evaluate.settings import settings_of
+from rft_trainer.evaluate.stopping import Stop
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge
 from support.scripted_engine import EOS, ScriptedSampler
-from unit.trainer.factory import run_config
 
 QUESTIONS = [Question(str(number), f"q{number}", str(number), "integer") for number in range(3)]
 SAMPLES = 2
@@ -62,21 +64,18 @@ class Engine(ScriptedSampler):
         return super().complete(requests)
 
 
-def measure(directory: Path, engine: Engine, *, sweep: dict[str, Any] | None = None) -> dict[int | None, Measured]:
-    config = run_config(evaluation__budget_forcing=sweep, evaluation__batch_size=4)
-    benchmark = Benchmark(name="sums", uri="file:///sums.jsonl", samples=SAMPLES, temperature=1.0, max_tokens=16)
+def measure(directory: Path, engine: Engine, *, sweep: dict[str, Any] | None = None) -> dict[str, Measured]:
+    benchmark = {"name": "sums", "uri": "file:///a", "samples": SAMPLES, "temperature": 1.0, "max_tokens": 16}
+    evaluation = EvaluationConfig.model_validate(
+        {"benchmarks": [benchmark], "baseline": "none", "batch_size": 4, "max_seconds": 1, "budget_forcing": sweep}
+    )
+    exam = Exam(evaluation=evaluation, format="s1", questions={"sums": QUESTIONS})
     model = Model("base", sampler=engine, render=lambda turns: f"{turns[-1].content} ")
+    settings, [asked] = settings_of(evaluation), evaluation.benchmarks
     with Judge() as judge:
-        runner = Runner(
-            config,
-            Layout(directory),
-            directory=directory,
-            judge=judge,
-            deadline=float("inf"),
-            work=Work(None),
-            total=1,
-        )
-        return runner.measure(model, benchmark=benchmark, questions=QUESTIONS)
+        runner = Runner(exam, directory=directory, judge=judge, stop=Stop(), work=Work(None), total=1)
+        runner.answer(model, asked, settings=settings)
+        return {setting.name: runner.measured(model, asked, setting) for setting in settings}
 
 
 def lines(directory: Path) -> dict[str, list[str]]:
@@ -113,7 +112,12 @@ def killed_after(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_sweep_scores_each_number_of_waits_when_they_share_their_thinking(tmp_path: Path) -> None:
     engine = Engine()
     measured = measure(tmp_path, engine, sweep=SWEEP)
-    assert {waits: round(each.value, 3) for waits, each in measured.items()} == {0: 0.333, 1: 0.667, 2: 1.0}
+    assert {name: each.rights for name, each in measured.items()} == {
+        "wait=0": (2, 0, 0),
+        "wait=1": (2, 2, 0),
+        "wait=2": (2, 2, 2),
+    }
+    assert [round(each.value, 3) for each in measured.values()] == [0.333, 0.667, 1.0]
     thinking = [request for request in engine.requests if request.stops]
     assert len(thinking) == len(QUESTIONS) * SAMPLES * 3, "the thinking before a Wait is generated once"
     assert len(engine.requests) == len(thinking) + len(QUESTIONS) * SAMPLES * 3
@@ -159,8 +163,8 @@ def test_answers_are_those_of_an_undisturbed_run_when_the_process_is_killed_whil
 
 def test_model_thinks_freely_when_no_budget_is_set(tmp_path: Path) -> None:
     engine = Engine()
-    [(waits, measured)] = measure(tmp_path, engine).items()
-    assert (waits, measured.value) == (None, 1.0)
+    [(name, measured)] = measure(tmp_path, engine).items()
+    assert (name, measured.value) == ("", 1.0)
     assert {(request.max_tokens, request.stops) for request in engine.requests} == {(16, ())}
     assert len({request.seed for request in engine.requests}) == len(QUESTIONS) * SAMPLES
 

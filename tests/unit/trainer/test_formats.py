@@ -13,7 +13,7 @@ import pytest
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import EndOfTurn
 from rft_trainer.errors import BadInputError
-from rft_trainer.evaluate.protocol import ask
+from rft_trainer.evaluate.prompts import ask
 from rft_trainer.prepare.chat import ChatRenderer
 from rft_trainer.prepare.formats import RENDERERS, SKY_T1_SYSTEM, Conversation, Format, Message, to_conversation
 from rft_trainer.prepare.tiny import build_tokenizer

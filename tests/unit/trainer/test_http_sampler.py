@@ -16,7 +16,7 @@ from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
 from support.completions_server import Completions, Reply, as_vllm, serving
 from support.scripted_engine import EOS, ScriptedSampler
 
-REQUEST = CompletionRequest(prompt="q", stops=("<|im_start|>",), max_tokens=5, temperature=0.7, seed=3)
+REQUEST = CompletionRequest(prompt="q", stops=("<|im_start|>",), max_tokens=5, temperature=0.7, top_p=0.9, seed=3)
 BUSY = Reply(503)
 
 
@@ -43,7 +43,8 @@ def test_request_says_all_that_decides_the_completion() -> None:
         sampler(server.url, api_key="k").complete([REQUEST])
     assert server.bodies == [
         {
-            "model": "m", "prompt": "q", "max_tokens": 5, "temperature": 0.7, "seed": 3, "stop": ["<|im_start|>"],
+            "model": "m", "prompt": "q", "max_tokens": 5, "temperature": 0.7, "top_p": 0.9, "seed": 3,
+                "stop": ["<|im_start|>"],
             "add_special_tokens": False, "skip_special_tokens": False, "spaces_between_special_tokens": False,
         }
     ]  # fmt: skip

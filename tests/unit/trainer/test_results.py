@@ -8,8 +8,10 @@ import pytest
 
 from rft_trainer.contract import (
     TERMINATION_MESSAGE_LIMIT_BYTES,
+    BaseAnswers,
     EvaluateSummary,
     Outcome,
+    Scaling,
     Score,
     Stage,
     StageResult,
@@ -40,16 +42,44 @@ def test_message_keeps_every_benchmark_when_there_are_sixteen() -> None:
     assert [s.no_answer for s in kept.scores] == [321] * 16
 
 
-def test_message_keeps_every_verdict_when_there_are_six_benchmarks() -> None:
-    score = Score(
-        benchmark="gpqa-diamond", metric="mean@16", value=0.123456, stderr=0.012345, questions=500, samples=16,
-        no_answer=321, baseline=0.654321, baseline_stderr=0.012345, interval=(0.101234, 0.145678),
-        wins=12, losses=345, p_value=0.000123, verdict="Regressed",
-    )  # fmt: skip
-    summary = EvaluateSummary(scores=(score,) * 6, artifacts="/rft/data/" + "x" * 60)
+FULL = Score(
+    benchmark="gpqa-diamond", metric="mean@16@wait=4", value=0.123456, stderr=0.012345, questions=500, samples=16,
+    no_answer=321, capped=210, thinking_tokens=12345.6, baseline=0.654321, baseline_stderr=0.012345,
+    interval=(0.101234, 0.145678), comparison="paired", wins=12, losses=345, p_value=0.000123, verdict="Regressed",
+)  # fmt: skip
+
+
+def said(summary: EvaluateSummary) -> EvaluateSummary:
+    """What the operator reads of a summary."""
     message = termination_message(StageResult(stage=Stage.EVALUATE, outcome=Outcome.COMPLETED, evaluate=summary))
     assert len(message) <= TERMINATION_MESSAGE_LIMIT_BYTES
-    assert StageResult.model_validate_json(message).evaluate == summary
+    kept = StageResult.model_validate_json(message).evaluate
+    assert kept is not None
+    return kept
+
+
+def test_message_keeps_everything_when_there_are_ten_benchmarks() -> None:
+    summary = EvaluateSummary(scores=(FULL,) * 10, artifacts="/rft/data/" + "x" * 60, protocol="a" * 64)
+    assert said(summary) == summary
+
+
+def test_message_keeps_verdict_and_protocol_of_every_benchmark_when_there_are_sixteen() -> None:
+    curve = Scaling(benchmark="gpqa-diamond", control=1.0, slope=12.345, performance=0.123456)
+    kept = said(EvaluateSummary(scores=(FULL,) * 16, protocol="a" * 64, scaling=(curve,) * 4))
+    assert [(s.value, s.verdict, s.no_answer, s.capped) for s in kept.scores] == [
+        (0.123456, "Regressed", 321, 210)
+    ] * 16
+    assert (kept.protocol, len(kept.scaling)) == ("a" * 64, 4)
+
+
+def test_message_leaves_out_the_longest_answers_of_the_base_model_first() -> None:
+    entries = tuple(
+        BaseAnswers(key=f"{size:040x}", questions=size, samples=1, rights="A" * size) for size in (30, 900, 1_200)
+    )
+    kept = said(EvaluateSummary(scores=(FULL,) * 6, base_answers=entries))
+    assert kept.scores == (FULL,) * 6
+    assert [entry.questions for entry in kept.base_answers] == [30, 900]
+    assert said(EvaluateSummary(scores=(FULL,) * 12, base_answers=entries)).scores == (FULL,) * 12
 
 
 def test_result_is_none_when_it_is_of_another_stage_or_broken(tmp_path: Path) -> None:

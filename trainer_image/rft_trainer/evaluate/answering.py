@@ -14,6 +14,9 @@ from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.forcing import FINAL_ANSWER, WAIT, Delimiters, ForcedAnswer, Forcing, ThinkingBudget
 from rft_trainer.evaluate.sampler import CompletionRequest, Finish, Sampler
 
+ANSWERING_VERSION = 1
+"""Part of the protocol: raised when a change of ours can change what a model answers."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -44,7 +47,11 @@ def answer_freely(sampler: Sampler, asked: Sequence[Asked], *, benchmark: Benchm
     """Give ``(index, answer)`` for each question; the model thinks for as long as it likes within the answer."""
     requests = [
         CompletionRequest(
-            prompt=each.prompt, max_tokens=benchmark.max_tokens, temperature=benchmark.temperature, seed=each.seed
+            prompt=each.prompt,
+            max_tokens=benchmark.max_tokens,
+            temperature=benchmark.temperature,
+            top_p=benchmark.top_p,
+            seed=each.seed,
         )
         for each in asked
     ]
@@ -78,6 +85,7 @@ def answer_forced(
                     stops=ask.stops,
                     max_tokens=ask.max_tokens,
                     temperature=benchmark.temperature,
+                    top_p=benchmark.top_p,
                     seed=derived_seed(asked[index].seed, turn),
                 )
             )

@@ -53,6 +53,8 @@ class ThinkingBudget:
     """So often an early end of thinking is not accepted."""
     thinking_tokens: int
     answer_tokens: int
+    stages: tuple[int, ...] = ()
+    """A leg is also interrupted where so many tokens are used: the smaller budgets of a sweep, which end there."""
 
 
 class Ending(StrEnum):
@@ -135,7 +137,8 @@ class Forcing:
         text = self._prompt + self._text
         if self._thought is not None:
             return Ask(text, (), self._budget.answer_tokens)
-        return Ask(text, self._delimiters.stops, min(self._piece_tokens, self._left))
+        to_stage = (stage - self._used for stage in self._budget.stages if stage > self._used)
+        return Ask(text, self._delimiters.stops, min(self._piece_tokens, self._left, *to_stage))
 
     def take(self, completion: Completion) -> None:
         """Go on with what the engine gave for the last ``ask``."""

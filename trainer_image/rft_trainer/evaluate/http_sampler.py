@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import queue
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rft_trainer.errors import BadInputError, StageError
@@ -52,14 +53,47 @@ class HttpSampler:
         """As it was given, for the interface does not say."""
         return self._context_tokens
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Of the engine at the other end the interface says nothing."""
+        return {"engine": "openai-completions"}
+
     def count(self, text: str) -> int:
         """As the given tokenizer counts."""
         return self._count(text)
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Continue a batch, each text with a connection of its own; the engine makes its batches itself."""
-        with ThreadPoolExecutor(self._connections) as pool:
-            return list(pool.map(self._complete, requests))
+        given: dict[int, Completion] = {}
+        wanted: queue.SimpleQueue[tuple[int, CompletionRequest]] = queue.SimpleQueue()
+        came: queue.SimpleQueue[tuple[int, Completion | Exception]] = queue.SimpleQueue()
+        for item in enumerate(requests):
+            wanted.put(item)
+        # Not a pool: its threads would hold up a process that must end before their answers come.
+        for _ in range(min(self._connections, len(requests))):
+            threading.Thread(target=self._work, args=(wanted, came), daemon=True).start()
+        try:
+            while len(given) < len(requests):
+                index, completion = came.get()
+                if isinstance(completion, Exception):
+                    raise completion
+                given[index] = completion
+        finally:
+            while not wanted.empty():  # after an error nobody will read what comes of the rest
+                _next(wanted)
+        return [given[index] for index in range(len(requests))]
+
+    def _work(
+        self,
+        wanted: queue.SimpleQueue[tuple[int, CompletionRequest]],
+        came: queue.SimpleQueue[tuple[int, Completion | Exception]],
+    ) -> None:
+        while (item := _next(wanted)) is not None:
+            index, request = item
+            try:
+                came.put((index, self._complete(request)))
+            except Exception as error:  # raised where it is waited for
+                came.put((index, error))
 
     def _complete(self, request: CompletionRequest) -> Completion:
         body = {
@@ -67,6 +101,7 @@ class HttpSampler:
             "prompt": request.prompt,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
+            "top_p": request.top_p,
             "seed": request.seed,
             **({"stop": list(request.stops)} if request.stops else {}),
             **_KEEP_MARKS,
@@ -115,6 +150,13 @@ class HttpSampler:
         request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310 - checked
         with urllib.request.urlopen(request, timeout=self._timeout_seconds) as response:  # noqa: S310 - checked
             return bytes(response.read())
+
+
+def _next(wanted: queue.SimpleQueue[tuple[int, CompletionRequest]]) -> tuple[int, CompletionRequest] | None:
+    try:
+        return wanted.get_nowait()
+    except queue.Empty:
+        return None
 
 
 def _seconds(header: str | None) -> float | None:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rft_trainer.benchmarks import Question, load_questions
-from rft_trainer.contract import Benchmark, EvaluateSummary, Outcome, RunConfig, Score, Stage, StageResult
+from rft_trainer.benchmarks import Question, file_hashes, load_questions, source_files
+from rft_trainer.contract import EvaluateSummary, Outcome, RunConfig, Stage, StageResult
 from rft_trainer.errors import BadInputError
-from rft_trainer.files import write_json
+from rft_trainer.evaluate.base_answers import fingerprint
+from rft_trainer.evaluate.engines import free_memory, loader
+from rft_trainer.evaluate.protocol import Exam
+from rft_trainer.evaluate.session import BASE, Candidate, Session
+from rft_trainer.evaluate.settings import settings_of
+from rft_trainer.evaluate.stopping import Stop
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import load, question_hash
 from rft_trainer.report import Reporter, Work
-from rft_trainer.scoring import Judge
 from rft_trainer.stage_main import parse_layout, run_stage
-
-if TYPE_CHECKING:
-    from rft_trainer.evaluate.runner import Measured
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,79 +34,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate(layout: Layout) -> StageResult:
     """Measure every benchmark; raises :class:`BadInputError` when there is nothing to measure."""
-    import torch
-
-    from rft_trainer.evaluate.runner import Model, Runner, settings_of
-    from rft_trainer.evaluate.transformers_sampler import TransformersSampler
-    from rft_trainer.prepare.chat import ChatRenderer
-
     started = time.monotonic()
     config = layout.load_config()
     evaluation = config.evaluation
     if evaluation is None:
         raise BadInputError("evaluation: is absent from run.json; nothing is to be measured")
     paths = RunPaths.of(layout, config)
-    questions = {
-        b.name: load_questions(b, layout, download_to=paths.data / "benchmarks") for b in evaluation.benchmarks
-    }
-    _check_held_out(questions, paths)
-    step = _trained_model(config, paths)
-    models = [(f"step-{step}", paths.export)]
-    if evaluation.baseline == "measure":
-        models.append(("base", paths.model))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = settings_of(evaluation)
-    measured: dict[tuple[str, str, int | None], Measured] = {}
-    work = Work(Reporter.from_environment())
-    total = len(models) * len(settings) * sum(len(questions[b.name]) * b.samples for b in evaluation.benchmarks)
-    with Judge() as judge:
-        deadline = started + evaluation.max_seconds
-        runner = Runner(
-            config, layout, directory=paths.evaluation, judge=judge, deadline=deadline, work=work, total=total
-        )
-        for name, path in models:
-            sampler = TransformersSampler(path, device=device)
-            model = Model(name, sampler=sampler, render=ChatRenderer(sampler.tokenizer).prompt)
-            for b in evaluation.benchmarks:
-                for waits, score in runner.measure(model, benchmark=b, questions=questions[b.name]).items():
-                    measured[name, b.name, waits] = score
-            del sampler, model
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-    work.close()
-    scores = tuple(
-        _row(b, waits, trained=measured[models[0][0], b.name, waits], base=measured.get(("base", b.name, waits)))
-        for b in evaluation.benchmarks
-        for waits in settings
+    exam = _exam(config, layout, paths)
+    _check_held_out(exam.questions, paths)
+    name = f"step-{_trained_model(config, paths)}"
+    session = Session(
+        exam=exam,
+        directory=paths.evaluation,
+        artifacts=paths.pod_path(paths.evaluation),
+        stop=Stop(deadline=started + evaluation.max_seconds, stop_file=layout.stop_file),
+        work=Work(Reporter.from_environment()),
+        baselines=layout.baselines,
     )
-    return _finish(paths, scores)
+    base = _candidate(BASE, paths.model, config) if evaluation.baseline == "measure" else None
+    return _result(session.run(_candidate(name, paths.export, config), base), exam)
 
 
-def _row(benchmark: Benchmark, waits: int | None, *, trained: Measured, base: Measured | None) -> Score:
-    metric = "accuracy" if benchmark.samples == 1 else f"mean@{benchmark.samples}"
-    return Score(
-        benchmark=benchmark.name,
-        metric=metric if waits is None else f"{metric}@wait={waits}",
-        value=trained.value,
-        stderr=trained.stderr,
-        questions=trained.questions,
-        samples=benchmark.samples,
-        no_answer=trained.no_answer,
-        baseline=base.value if base is not None else None,
-        baseline_stderr=base.stderr if base is not None else None,
-    )
+def _exam(config: RunConfig, layout: Layout, paths: RunPaths) -> Exam:
+    assert config.evaluation is not None
+    questions, files, folder = {}, {}, paths.data / "benchmarks"
+    for each in config.evaluation.benchmarks:
+        questions[each.name] = load_questions(each, layout, download_to=folder, seed=config.evaluation.seed)
+        files[each.name] = file_hashes(source_files(each, layout, download_to=folder))
+    return Exam(evaluation=config.evaluation, format=config.dataset.format, questions=questions, files=files)
 
 
-def _finish(paths: RunPaths, scores: tuple[Score, ...]) -> StageResult:
-    summary = EvaluateSummary(scores=scores, artifacts=paths.pod_path(paths.evaluation))
-    write_json(paths.evaluation / "results.json", summary.model_dump())
-    for score in scores:
-        base = "" if score.baseline is None else f", base {score.baseline:.3f}"
-        sys.stdout.write(f"{score.benchmark}: {score.metric} {score.value:.3f} +- {score.stderr:.3f}{base}\n")
-    return StageResult(stage=Stage.EVALUATE, outcome=Outcome.COMPLETED, evaluate=summary)
+def _candidate(name: str, path: Path, config: RunConfig) -> Candidate:
+    assert config.evaluation is not None
+    load_model = loader(name, path, config.evaluation)
+    return Candidate(name=name, fingerprint=fingerprint(path), load=load_model, unload=free_memory)
 
 
-def _check_held_out(questions: dict[str, list[Question]], paths: RunPaths) -> None:
+def _result(summary: EvaluateSummary, exam: Exam) -> StageResult:
+    if summary.stopped is None:
+        return StageResult(stage=Stage.EVALUATE, outcome=Outcome.COMPLETED, evaluate=summary)
+    why = "evaluation.maxSeconds is used up" if summary.stopped == "deadline" else "stopped as asked"
+    done = sum(row.of_answers is None for row in summary.scores)
+    wanted = len(exam.evaluation.benchmarks) * len(settings_of(exam.evaluation))
+    error = f"{why}: {done} of {wanted} scores are complete; the answers are kept"
+    return StageResult(stage=Stage.EVALUATE, outcome=Outcome.DRAINED, error=error, evaluate=summary)
+
+
+def _check_held_out(questions: Mapping[str, Sequence[Question]], paths: RunPaths) -> None:
     trained = load(paths.dataset).question_hashes
     for name, asked in questions.items():
         if not asked:
@@ -129,12 +103,8 @@ def _trained_model(config: RunConfig, paths: RunPaths) -> int:
         export_checkpoint(Export.of(config, paths), saved)
         return saved.step
     if step is None:
-        raise BadInputError(f"{_name(paths.data)}: has neither an export nor a complete checkpoint; train first")
+        raise BadInputError(f"{paths.data.name}: has neither an export nor a complete checkpoint; train first")
     return step
-
-
-def _name(path: Path) -> str:
-    return path.name
 
 
 if __name__ == "__main__":

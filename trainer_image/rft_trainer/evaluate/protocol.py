@@ -1,20 +1,115 @@
-"""How a question is put to a model.
+"""All that a score depends on beside the model, and one hash of it.
 
-Invariant: the prompt is that of the training format and is the same for the trained model and the baseline.
+Invariant: two scores may be compared only if their protocols have the same hash; whatever can change an answer or its
+verdict is part of it, and what cannot (addresses, names of runs) is not.
 """
 
 from __future__ import annotations
 
-from rft_trainer.benchmarks import Question
-from rft_trainer.prepare.formats import SKY_T1_SYSTEM, Format, Message
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-BOXED = "Return your final response within \\boxed{}. "
+from rft_trainer.benchmarks import Question, questions_hash
+from rft_trainer.contract import Benchmark, EvaluationConfig, PromptStyle
+from rft_trainer.evaluate.answering import ANSWERING_VERSION
+from rft_trainer.evaluate.forcing import FINAL_ANSWER, WAIT, delimiters_of
+from rft_trainer.evaluate.prompts import ask
+from rft_trainer.evaluate.settings import Setting
+from rft_trainer.prepare.formats import Format, Message
+from rft_trainer.scoring import judge
+
+VERSION = 1
+_SCORER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "antlr4-python3-runtime", "reasoning-gym")
 
 
-def ask(question: Question, *, format_: Format) -> list[Message]:
-    """The turns before the model's answer: s1 asks the bare question, the others ask for a boxed answer."""
-    wants_box = question.scorer in {"math", "integer", "letter"} and format_ != "s1"
-    user = Message("user", (BOXED if wants_box else "") + question.problem)
-    if format_ == "sky-t1":
-        return [Message("system", SKY_T1_SYSTEM), user]
-    return [user]
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """What is asked in an evaluation, and how."""
+
+    evaluation: EvaluationConfig
+    format: Format
+    questions: Mapping[str, Sequence[Question]]
+    """By benchmark."""
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """SHA-256 of the files that a benchmark's rows are from."""
+
+    @property
+    def style(self) -> PromptStyle:
+        """How questions are put."""
+        return self.evaluation.prompt
+
+    def protocol(self, benchmark: Benchmark, setting: Setting, *, engine: Mapping[str, str]) -> dict[str, Any]:
+        """The protocol of one score."""
+        budget = setting.budget(benchmark, self.evaluation)
+        return {
+            "version": VERSION,
+            "answering": ANSWERING_VERSION,
+            "benchmark": benchmark.name,
+            "questions": len(self.questions[benchmark.name]),
+            "questions_sha256": questions_hash(self.questions[benchmark.name]),
+            "prompt": self._prompt(self.questions[benchmark.name]),
+            "samples": benchmark.samples,
+            "temperature": benchmark.temperature,
+            "top_p": benchmark.top_p,
+            "max_tokens": benchmark.max_tokens,
+            "seed": self.evaluation.seed,
+            "batch_size": self.evaluation.batch_size,
+            "gpus": self.evaluation.gpus,
+            "forcing": None if budget is None else {**asdict(budget), **self._marks()},
+            "engine": dict(engine),
+            "scorers": scorer_versions(),
+        }
+
+    def document(self, *, engine: Mapping[str, str], settings: Sequence[Setting]) -> dict[str, Any]:
+        """``protocol.json``: the protocols of all scores, with the values that are the same for all."""
+        rows = []
+        for benchmark in self.evaluation.benchmarks:
+            for setting in settings:
+                protocol = self.protocol(benchmark, setting, engine=engine)
+                rows.append({"setting": setting.name, "hash": protocol_hash(protocol), "protocol": protocol})
+        return {
+            "version": VERSION,
+            "hash": evaluation_hash([str(row["hash"]) for row in rows]),
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "format": self.format,
+            "files": {name: dict(files) for name, files in self.files.items()},
+            "scores": rows,
+        }
+
+    def _prompt(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """What a model reads around a question, by the kind of question; the chat template is the model's own."""
+        kinds = sorted({question.scorer for question in questions})
+        blanks = {kind: Question("", "{question}", "", kind) for kind in kinds}
+        return {kind: [asdict(turn) for turn in self.turns(blank)] for kind, blank in blanks.items()}
+
+    def turns(self, question: Question) -> list[Message]:
+        """The turns before the answer."""
+        return ask(question, format_=self.format, style=self.style)
+
+    def _marks(self) -> dict[str, Any]:
+        return {**asdict(delimiters_of(self.format)), "wait": WAIT, "final_answer": FINAL_ANSWER}
+
+
+def protocol_hash(protocol: Mapping[str, Any]) -> str:
+    """SHA-256 of a protocol."""
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
+
+
+def evaluation_hash(hashes: Sequence[str]) -> str:
+    """One hash of the protocols of all scores, in order."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def scorer_versions() -> dict[str, str]:
+    """Versions of all that judges answers."""
+    found = {"rft": str(judge.VERSION)}
+    for library in _SCORER_LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

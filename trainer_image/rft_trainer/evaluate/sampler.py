@@ -32,6 +32,8 @@ class CompletionRequest:
     max_tokens: int
     temperature: float = 0.0
     """0 is greedy."""
+    top_p: float = 1.0
+    """A token is drawn from the likeliest that hold so much probability together."""
     seed: int = 0
 
 
@@ -51,6 +53,10 @@ class Sampler(Protocol):
     def context_tokens(self) -> int | None:
         """Tokens of prompt and completion together that the model can hold; None when that is not known."""
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of the engine can change an answer, part of the protocol: its name, its version, its number format."""
+
     def count(self, text: str) -> int:
         """The number of tokens of a text."""
 
@@ -69,6 +75,11 @@ class RememberingSampler:
     def context_tokens(self) -> int | None:
         """As the engine has it."""
         return self._sampler.context_tokens
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """As the engine has it."""
+        return self._sampler.identity
 
     def count(self, text: str) -> int:
         """As the engine counts."""

@@ -37,9 +37,9 @@ class Comparison:
     delta: float
     stderr: float
     interval: Interval
-    wins: int
-    """Questions that the model answers better than the other."""
-    losses: int
+    wins: int | None
+    """Questions that the model answers better than the other; None where the other's answers are not known."""
+    losses: int | None
     p_value: float
     """Of no difference, two-sided, not yet adjusted for several benchmarks."""
 
@@ -153,6 +153,25 @@ def compare(model: Sequence[float], other: Sequence[float], *, samples: int) -> 
         wins=wins,
         losses=losses,
         p_value=mcnemar(wins, losses) if samples == 1 else paired_bootstrap(differences),
+    )
+
+
+def compare_published(model: Sequence[float], *, published: float, questions: int) -> Comparison:
+    """Compare with a published score, of which nothing but its number of questions is known: as if the two had answered
+    different questions, so a difference must be larger to be seen."""
+    mean, stderr = mean_and_stderr(model)
+    spread = math.sqrt(stderr**2 + published * (1 - published) / questions)
+    delta = mean - published
+    normal = NormalDist()
+    half = normal.inv_cdf((1 + CONFIDENCE) / 2) * spread
+    p_value = math.erfc(abs(delta) / spread / math.sqrt(2)) if spread else float(delta == 0)
+    return Comparison(
+        delta=delta,
+        stderr=spread,
+        interval=Interval(delta - half, delta + half),
+        wins=None,
+        losses=None,
+        p_value=p_value,
     )
 
 

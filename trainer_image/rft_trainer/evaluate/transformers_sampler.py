@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, LogitsProcessor, StoppingCriteria
 
+from rft_trainer.contract import EvaluationPrecision
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
 from rft_trainer.prepare.model import load_tokenizer
@@ -24,10 +26,12 @@ _SMALLEST = 1e-300
 class TransformersSampler:
     """A loaded model."""
 
-    def __init__(self, path: Path, *, device: torch.device) -> None:
+    def __init__(self, path: Path, *, device: torch.device, precision: EvaluationPrecision = "auto") -> None:
         self.tokenizer = load_tokenizer(path)
         self.tokenizer.padding_side = "left"
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        exact = precision == "fp32" or (precision == "auto" and device.type != "cuda")
+        dtype = torch.float32 if exact else torch.bfloat16
+        self._number_format = "fp32" if exact else "bf16"
         model, info = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
         if info["missing_keys"]:
             raise BadInputError(f"model {path.name}: weights are missing, the first is {min(info['missing_keys'])}")
@@ -45,6 +49,17 @@ class TransformersSampler:
     def context_tokens(self) -> int:
         """The positions that the model knows."""
         return int(self._model.config.max_position_embeddings)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Library, versions and number format."""
+        return {
+            "engine": "transformers",
+            "transformers": transformers.__version__,
+            "torch": str(torch.__version__).split("+")[0],
+            "precision": self._number_format,
+            "device": self._device.type,
+        }
 
     def count(self, text: str) -> int:
         """The number of tokens of a text."""
@@ -100,6 +115,7 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, requests: Sequence[CompletionRequest], device: torch.device) -> None:
         self._temperatures = [request.temperature for request in requests]
+        self._top_ps = [request.top_p for request in requests]
         self._generators = [torch.Generator(device).manual_seed(request.seed) for request in requests]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -109,8 +125,19 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         for row, temperature in enumerate(self._temperatures):
             if temperature > 0:
                 noise = torch.empty_like(drawn[row]).exponential_(generator=self._generators[row])
-                drawn[row] = drawn[row] / temperature - noise.clamp_min(_SMALLEST).log()
+                likely = _nucleus(drawn[row] / temperature, top_p=self._top_ps[row])
+                drawn[row] = likely - noise.clamp_min(_SMALLEST).log()
         return drawn
+
+
+def _nucleus(scores: torch.Tensor, *, top_p: float) -> torch.Tensor:
+    """Rule out all but the likeliest tokens that hold ``top_p`` of the probability; the likeliest always stays."""
+    if top_p >= 1:
+        return scores
+    ordered, places = scores.sort(descending=True)
+    share = ordered.softmax(0)
+    beyond = share.cumsum(0) - share >= top_p
+    return scores.index_fill(0, places[beyond], float("-inf"))
 
 
 class _RowEnds(StoppingCriteria):  # type: ignore[misc]

@@ -1,0 +1,165 @@
+"""An evaluation from its questions to its results, in a pod or anywhere else.
+
+Invariant: models are loaded one after another, the trained one first; whatever ends the evaluation early leaves its
+answers on disk and a result that says that it is partial. What an earlier run paid for is not paid for again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rft_trainer.contract import BaseAnswers, Benchmark, EvaluateSummary
+from rft_trainer.evaluate.base_answers import key_of, taken_over, to_hand_on
+from rft_trainer.evaluate.measured import Measured
+from rft_trainer.evaluate.protocol import Exam
+from rft_trainer.evaluate.runner import Model, Runner
+from rft_trainer.evaluate.settings import Setting, settings_of
+from rft_trainer.evaluate.stopping import Stop, StoppedError
+from rft_trainer.evaluate.summary import Findings, Place, line, summarise
+from rft_trainer.files import write_json
+from rft_trainer.report import Work
+from rft_trainer.scoring import Judge
+
+BASE = "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that can be loaded."""
+
+    name: str
+    """Names the weights in files, step included."""
+    fingerprint: str
+    """Tells these weights from any others."""
+    load: Callable[[], Model]
+    unload: Callable[[], None] = lambda: None
+    """Called when the model is not needed any more."""
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One evaluation."""
+
+    exam: Exam
+    directory: Path
+    """Of answers and results; what is there is gone on with."""
+    artifacts: str
+    """The name of that folder for others."""
+    stop: Stop
+    work: Work
+    baselines: Path
+    """Folder of base models' answers of earlier runs; need not exist."""
+    _stopped: StoppedError | None = field(default=None, init=False)
+    _engine: dict[str, str] | None = field(default=None, init=False)
+    _base_answers: list[BaseAnswers] = field(default_factory=list, init=False)
+
+    def run(self, trained: Candidate, base: Candidate | None) -> EvaluateSummary:
+        """Measure; ``stopped`` of the summary says if there was not time for all."""
+        candidates = [trained, *([base] if base is not None else [])]
+        found: dict[str, dict[Place, Measured]] = {trained.name: {}, BASE: {}}
+        with Judge() as judge, self.stop.watching():
+            total = len(candidates) * len(self._settings) * sum(map(self._answers_of, self._benchmarks))
+            runner = Runner(
+                self.exam, directory=self.directory, judge=judge, stop=self.stop, work=self.work, total=total
+            )
+            for candidate in candidates:
+                is_base = candidate is base
+                measured = self._measure(runner, candidate, is_base=is_base)
+                found[BASE if is_base else trained.name] = measured
+                if self._stopped is not None:
+                    break
+        self.work.close()
+        return self._finish(trained, base, found)
+
+    @property
+    def _settings(self) -> Sequence[Setting]:
+        return settings_of(self.exam.evaluation)
+
+    @property
+    def _benchmarks(self) -> Sequence[Benchmark]:
+        return self.exam.evaluation.benchmarks
+
+    def _answers_of(self, benchmark: Benchmark) -> int:
+        return benchmark.samples * len(self.exam.questions[benchmark.name])
+
+    def _measure(self, runner: Runner, candidate: Candidate, *, is_base: bool) -> dict[Place, Measured]:
+        found = self._known(candidate) if is_base else {}
+        missing = {
+            benchmark.name: [each for each in self._settings if (benchmark.name, each.name) not in found]
+            for benchmark in self._benchmarks
+        }
+        for benchmark in self._benchmarks:
+            runner.skip((len(self._settings) - len(missing[benchmark.name])) * self._answers_of(benchmark))
+        if not any(missing.values()):
+            return found
+        try:
+            with self.stop.waiting():
+                model = candidate.load()
+        except StoppedError as error:
+            self._stopped = error
+            return found
+        self._engine = dict(model.sampler.identity)
+        try:
+            for benchmark in self._benchmarks:
+                if missing[benchmark.name]:
+                    runner.answer(model, benchmark, settings=missing[benchmark.name])
+        except StoppedError as error:
+            self._stopped = error
+        for benchmark in self._benchmarks:
+            for setting in missing[benchmark.name]:
+                measured = runner.measured(model, benchmark, setting)
+                found[benchmark.name, setting.name] = measured
+                if is_base:
+                    self._hand_on(candidate, benchmark, setting, measured)
+        del model
+        candidate.unload()
+        return found
+
+    def _known(self, base: Candidate) -> dict[Place, Measured]:
+        """What earlier runs measured of the base model."""
+        found: dict[Place, Measured] = {}
+        for benchmark in self._benchmarks:
+            for setting in self._settings:
+                key = self._key(base, benchmark, setting)
+                asked = len(self.exam.questions[benchmark.name])
+                known = taken_over(self.baselines, key, questions=asked, samples=benchmark.samples)
+                if known is not None:
+                    found[benchmark.name, setting.name] = known
+                    words = f"{benchmark.name} {setting.name}".strip()
+                    sys.stdout.write(f"base {words}: taken over from {known.measured_by}, nothing is asked\n")
+        return found
+
+    def _hand_on(self, base: Candidate, benchmark: Benchmark, setting: Setting, measured: Measured) -> None:
+        entry = to_hand_on(self._key(base, benchmark, setting), measured)
+        if entry is not None:
+            self._base_answers.append(entry)
+
+    def _key(self, base: Candidate, benchmark: Benchmark, setting: Setting) -> str:
+        return key_of(base.fingerprint, self.exam.protocol(benchmark, setting, engine=self._engine or {}))
+
+    def _finish(
+        self, trained: Candidate, base: Candidate | None, found: Mapping[str, Mapping[Place, Measured]]
+    ) -> EvaluateSummary:
+        document: dict[str, Any] = self.exam.document(engine=self._engine or {}, settings=self._settings)
+        candidates = [trained, *([base] if base is not None else [])]
+        findings = Findings(
+            exam=self.exam,
+            protocol=document,
+            model=trained.name,
+            trained=found[trained.name],
+            base=found[BASE],
+            stopped=None if self._stopped is None else self._stopped.reason,
+            base_answers=tuple(self._base_answers),
+            models={each.name: each.fingerprint for each in candidates},
+        )
+        summary, results = summarise(findings, artifacts=self.artifacts)
+        write_json(self.directory / "protocol.json", document)
+        write_json(self.directory / "results.json", results)
+        for score in summary.scores:
+            sys.stdout.write(line(score) + "\n")
+        sys.stdout.flush()
+        return summary
