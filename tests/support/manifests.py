@@ -124,4 +124,4 @@ FULL: dict[str, Any] = {
     "ttlSecondsAfterFinished": 3_600,
     "managedBy": "kueue.x-k8s.io/multikueue",
 }
-"""A spec with every field, but for ``storage.claimName``, which excludes ``storageClassName``."""
+"""A spec with every field, but for those that exclude others: ``storage.claimName``, ``topology.preferred``."""

@@ -24,6 +24,7 @@ from support.manifests import FULL, MINIMAL
 
 SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 WITH_CLAIM = merged(FULL, {"storage": {"claimName": "data", "storageClassName": None}})
+WITH_PREFERENCE = merged(FULL, {"scheduling": {"topology": {"required": None, "preferred": "rack"}}})
 BOUNDS = list(beyond(SCHEMA["properties"]["spec"]))
 NAMES = {
     "n" * 41: "at most 40 characters, so that the names of its Jobs and pods fit; choose a shorter name",
@@ -66,6 +67,14 @@ def with_spec(spec: dict[str, Any], *, name: str = "run") -> dict[str, Any]:
 
 def edited(obj: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return {**obj, "spec": merged(obj["spec"], change)}
+
+
+def wrong_spec(case: Beyond) -> tuple[dict[str, Any], str]:
+    """Return a spec that has the value in its field, and the field's name."""
+    found = (placed(spec, case.tokens, case.value) for spec in (FULL, WITH_CLAIM, WITH_PREFERENCE))
+    spec = next((each for each in found if each is not None), None)
+    assert spec is not None, f"manifests.FULL has no {case.tokens}"
+    return spec
 
 
 def refused(answer: dict[str, Any] | Refusal) -> Refusal:
@@ -116,9 +125,7 @@ def test_manifest_is_refused_when_no_child_could_have_its_name(admission: Admiss
 
 @pytest.mark.parametrize("case", BOUNDS, ids=case_name)
 def test_field_is_refused_by_name_when_its_value_is_beyond_a_bound(admission: Admission, case: Beyond) -> None:
-    found = placed(FULL, case.tokens, case.value) or placed(WITH_CLAIM, case.tokens, case.value)
-    assert found is not None, f"manifests.FULL has no {case.tokens}"
-    spec, field = found
+    spec, field = wrong_spec(case)
     answer = refused(admission.create({**resource("run"), "spec": spec}))
     mine = [cause.message for cause in answer.causes if plain(cause.field) == plain(f"spec{field}")]
     assert any(case.words in message for message in mine), answer.message
@@ -133,9 +140,7 @@ def test_rule_has_a_manifest_that_breaks_it_when_it_is_in_the_crd(
     answers += [admission.replace(edited(started, change)) for change, _ in FIXED]
     answers.append(admission.replace(edited(started, {"budget": {"limitUSD": 1}})))
     for case in BOUNDS:
-        found = placed(FULL, case.tokens, case.value) or placed(WITH_CLAIM, case.tokens, case.value)
-        assert found is not None
-        answers.append(admission.create({**resource("run"), "spec": found[0]}))
+        answers.append(admission.create({**resource("run"), "spec": wrong_spec(case)[0]}))
     causes = {
         (re.sub(r"\[\d+\]", "[]", re.sub(r"\[[a-z][^]]*\]", "[*]", cause.field)), cause.message)
         for answer in answers
@@ -201,7 +206,7 @@ def test_manifest_is_accepted_when_it_has_the_required_fields_alone(admission: A
     assert pruned(answer["spec"]) == pruned(Spec.model_validate(MINIMAL).to_wire())
 
 
-@pytest.mark.parametrize("spec", [FULL, WITH_CLAIM], ids=["class", "claim"])
+@pytest.mark.parametrize("spec", [FULL, WITH_CLAIM, WITH_PREFERENCE], ids=["class", "claim", "preference"])
 def test_manifest_is_accepted_as_written_when_it_sets_every_field(admission: Admission, spec: dict[str, Any]) -> None:
     answer = accepted(admission.create(with_spec(spec)))
     assert Spec.model_validate(answer["spec"]) == Spec.model_validate(spec)

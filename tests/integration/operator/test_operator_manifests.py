@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from support.builders import resource
 from support.manifests import FULL, MINIMAL
 
 SETTINGS = Settings(trainer_image="rft-trainer:test", progress_url="https://rft:8443", progress_ca="PEM")
+RESTRICTED = "pod-security.kubernetes.io/"
 LONG_KEY = f"{'a' * 63}.example.com/{'b' * 63}"
 LONG_NAME = "a" * 253
 LONGEST_SECONDS = 2_147_483_647
@@ -143,3 +145,30 @@ def test_children_are_taken_when_the_crd_lets_the_run_in(
     assert isinstance(stored, dict), stored
     for child in children(ReasoningFinetune.parse(stored)):
         create(api, child, admission.namespace)
+
+
+@pytest.mark.parametrize("change", [{}, FULL], ids=["defaults", "every field"])
+def test_pods_are_admitted_when_their_namespace_enforces_restricted(
+    api: client.ApiClient, admission: Admission, change: dict[str, Any]
+) -> None:
+    manifest = {**resource("full"), "spec": change} if change else resource("plain")
+    run = ReasoningFinetune.parse(accepted_by(admission, manifest))
+    core, name = client.CoreV1Api(api), f"t-{uuid.uuid4().hex[:10]}"
+    core.create_namespace({"metadata": {"name": name, "labels": {f"{RESTRICTED}enforce": "restricted"}}})
+    try:
+        pods = [child for child in children(run) if child["kind"] == "Pod"]
+        assert pods
+        for pod in pods:
+            create(api, pod, name)
+        privileged = copy.deepcopy(pods[0])
+        privileged["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+        with pytest.raises(client.ApiException, match="PodSecurity"):
+            create(api, privileged, name)
+    finally:
+        core.delete_namespace(name)
+
+
+def accepted_by(admission: Admission, manifest: dict[str, Any]) -> dict[str, Any]:
+    stored = admission.create(manifest)
+    assert isinstance(stored, dict), stored
+    return stored
