@@ -18,7 +18,8 @@ metadata:
     # The local cluster's admission policy mounts folders of the host into the operator's pod.
     pod-security.kubernetes.io/enforce: privileged
 END
-  "$helm" template rft-operator helm/rft-operator --namespace rft-system --values helm/rft-operator/values-local.yaml
+  # Without hooks: applied, the Job that comes before an uninstall would run at once.
+  "$helm" template rft-operator helm/rft-operator --no-hooks --namespace rft-system --values helm/rft-operator/values-local.yaml
 } >"$fresh"
 if cmp -s "$fresh" "$out"; then
   exit 0

@@ -21,12 +21,13 @@ def local() -> None:
 @NAME
 @click.option("--nodes", default=2, show_default=True, help="Number of nodes; 0: the control plane alone.")
 @click.option("--gpus", default=1, show_default=True, help="Fake GPUs of each node.")
-def up(name: str, nodes: int, gpus: int) -> None:
+@click.option("--audit", is_flag=True, help="Write the API server's audit log into the state folder (log/audit.jsonl).")
+def up(name: str, nodes: int, gpus: int, audit: bool) -> None:
     """Start a cluster."""
     from rft_local.cluster import ClusterOptions, start
 
     try:
-        cluster = start(ClusterOptions(name=name, nodes=nodes, gpus=gpus))
+        cluster = start(ClusterOptions(name=name, nodes=nodes, gpus=gpus, audit=audit))
     except LocalClusterError as error:
         raise click.ClickException(str(error)) from error
     except subprocess.CalledProcessError as error:

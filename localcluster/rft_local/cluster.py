@@ -55,6 +55,8 @@ class ClusterOptions:
     gpus: int = 1
     """Fake GPUs of each node."""
     state: Path | None = None
+    audit: bool = False
+    """Let the API server write down who asked for what (Layout.audit_log)."""
     say: Callable[[str], None] = field(default=_to_stderr)
 
 
@@ -107,6 +109,7 @@ def _new_layout(options: ClusterOptions, state: Path) -> Layout:
         api_port=6443 if options.nodes else ports[0],
         etcd_port=ports[1],
         etcd_peer_port=ports[2],
+        audit=options.audit,
     )
 
 

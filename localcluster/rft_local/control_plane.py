@@ -152,6 +152,7 @@ class ControlPlane:
                 "--default-not-ready-toleration-seconds=10",
                 "--default-unreachable-toleration-seconds=10",
                 f"--cert-dir={layout.state / 'apiserver'}",
+                *self._audit(),
             ],
         )
         wait_until(
@@ -160,6 +161,17 @@ class ControlPlane:
             seconds=START_SECONDS,
             hint=lambda: self._processes.tail(API),
         )
+
+    def _audit(self) -> list[str]:
+        """Return the flags of the audit log; requests are written once, when they were answered."""
+        if not self._layout.audit:
+            return []
+        policy = self._layout.state / "audit-policy.json"
+        stages = ["RequestReceived", "ResponseStarted"]
+        rule = {"level": "Metadata", "omitStages": stages}
+        kind = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy"}
+        policy.write_text(json.dumps({**kind, "rules": [rule]}))
+        return [f"--audit-policy-file={policy}", f"--audit-log-path={self._layout.audit_log}"]
 
     def _start_dns(self) -> None:
         layout = self._layout

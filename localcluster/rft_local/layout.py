@@ -40,6 +40,8 @@ class Layout:
     api_port: int
     etcd_port: int
     etcd_peer_port: int
+    audit: bool = False
+    """The API server writes down every request."""
 
     @property
     def base(self) -> int:
@@ -80,6 +82,11 @@ class Layout:
     def kubeconfig(self) -> Path:
         """The admin's kubeconfig."""
         return self.state / "kubeconfig"
+
+    @property
+    def audit_log(self) -> Path:
+        """The API server's audit log: one audit.k8s.io/v1 Event a line."""
+        return self.state / "log" / "audit.jsonl"
 
     def node_names(self) -> list[str]:
         """Return the nodes' names."""

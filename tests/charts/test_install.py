@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 
 from support.api_server import BUDGET_CRD, CRD, EVERY_CRD, ApiServer
 from support.builders import resource
-from support.helm import CHART, NAMESPACE, RELEASE, ROOT, Helm
+from support.helm import CHART, NAMESPACE, RELEASE, ROOT, Helm, older_chart
 from support.polling import eventually
 
 TEAM = "charts-team"
@@ -68,19 +67,6 @@ def operator(cluster: ApiServer) -> Any:
 def crd_columns(cluster: ApiServer) -> list[str]:
     columns = read(cluster, "crd", CRD)["spec"]["versions"][0]["additionalPrinterColumns"]
     return [column["name"] for column in columns]
-
-
-def older_chart(folder: Path) -> Path:
-    """Return a copy of the chart as if of an older version: its CRD lacks a column."""
-    chart = folder / "older"
-    shutil.copytree(CHART, chart)
-    file = chart / "files" / "rft.dev_reasoningfinetunes.yaml"
-    crd = yaml.safe_load(file.read_text(encoding="utf-8"))
-    del crd["spec"]["versions"][0]["additionalPrinterColumns"][1]
-    file.write_text(yaml.safe_dump(crd), encoding="utf-8")
-    about = yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))
-    (chart / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "0.0.9", "appVersion": "0.0.9"}))
-    return chart
 
 
 def apply_run(cluster: ApiServer) -> str:
@@ -170,7 +156,7 @@ def test_upgrade_and_rollback_change_the_crd_and_keep_the_runs(helm: Helm, clust
 def test_uninstall_leaves_the_crds_and_the_runs_and_nothing_else(helm: Helm, cluster: ApiServer) -> None:
     helm.run("install", RELEASE, CHART, "--create-namespace")
     uid = apply_run(cluster)
-    helm.run("uninstall", RELEASE, "--wait")
+    helm.run("uninstall", RELEASE, "--wait", "--no-hooks")  # nothing can run here
     assert names(cluster) == {f"CustomResourceDefinition/{name}" for name in EVERY_CRD}
     assert run_uid(cluster) == uid
 
@@ -178,7 +164,7 @@ def test_uninstall_leaves_the_crds_and_the_runs_and_nothing_else(helm: Helm, clu
 def test_install_takes_kept_runs_over_when_it_is_repeated(helm: Helm, cluster: ApiServer) -> None:
     helm.run("install", RELEASE, CHART, "--create-namespace")
     uid = apply_run(cluster)
-    helm.run("uninstall", RELEASE, "--wait")
+    helm.run("uninstall", RELEASE, "--wait", "--no-hooks")  # nothing can run here
     helm.run("install", RELEASE, CHART)
     assert f"Deployment/{RELEASE}" in names(cluster)
     assert run_uid(cluster) == uid
@@ -186,7 +172,7 @@ def test_install_takes_kept_runs_over_when_it_is_repeated(helm: Helm, cluster: A
 
 def test_uninstall_removes_the_crds_when_the_admin_asks_for_it(helm: Helm, cluster: ApiServer) -> None:
     helm.run("install", RELEASE, CHART, "--create-namespace", "--set", "crds.keep=false")
-    helm.run("uninstall", RELEASE, "--wait")
+    helm.run("uninstall", RELEASE, "--wait", "--no-hooks")  # nothing can run here
     assert names(cluster) == set()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import sys
 import uuid
@@ -11,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import pytest
@@ -27,10 +26,8 @@ from support.helm import CHART, NAMESPACE, RELEASE, Helm, Manifest, the
 from support.kubelet import kubelets
 from support.operator_process import OperatorProcess, free_port
 from support.repertoire import live_every_kind_of_life
+from support.rights import EVERYWHERE, grants, unused
 
-EVERYWHERE = "*"
-UNSEEN = {("rft.dev", "reasoningfinetunes/finalizers", "update")}
-"""Needed only where the cluster enforces the rights of blockOwnerDeletion; the API server here does not."""
 GROUPS = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 RBAC = "rbac.authorization.k8s.io"
@@ -56,46 +53,6 @@ FORBIDDEN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("rft.dev", "finetunebudgets", WRITE),
 )
 """What no operator of ours needs, in no namespace."""
-
-
-class Grant(NamedTuple):
-    """One right of a role; ``scope`` is a namespace or everywhere."""
-
-    scope: str
-    group: str
-    resource: str
-    verb: str
-    name: str | None
-
-    def covers(self, use: Use) -> bool:
-        place = self.scope in (EVERYWHERE, use.namespace)
-        named = self.name is None or self.name == use.name
-        return place and named and (self.group, self.resource, self.verb) == (use.group, use.resource, use.verb)
-
-
-def grants(objects: list[Manifest]) -> Iterator[Grant]:
-    """Expand every rule of the roles that the operator's account is bound to."""
-    bound = {each["roleRef"]["name"] for each in objects if each["kind"].endswith("RoleBinding")}
-    for each in objects:
-        if each["kind"] not in ("Role", "ClusterRole") or each["metadata"]["name"] not in bound:
-            continue
-        scope = each["metadata"].get("namespace", EVERYWHERE)
-        for rule in each["rules"]:
-            rows = itertools.product(
-                rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames", [None])
-            )
-            yield from (Grant(scope, *row) for row in rows)
-
-
-def unused(granted: Iterable[Grant], uses: Iterable[Use]) -> set[Grant]:
-    """Return the grants that no use needs; a use needs the narrowest grant that covers it."""
-    granted = list(granted)
-    needed = set()
-    for use in uses:
-        covering = [grant for grant in granted if grant.covers(use)]
-        covering.sort(key=lambda grant: (grant.name is None, grant.scope == EVERYWHERE))
-        needed.update(covering[:1])
-    return {grant for grant in granted if grant not in needed and grant[1:4] not in UNSEEN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +108,7 @@ def installed(
         for kind in ("reasoningfinetune", "pod"):
             for name in server.kubectl("get", kind, "-n", team, "-o", "name", check=False).stdout.split():
                 server.kubectl("patch", name, "-n", team, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
-        helm.run("uninstall", RELEASE, "--wait", check=False)
+        helm.run("uninstall", RELEASE, "--wait", "--no-hooks", check=False)
         server.kubectl("delete", "crd", *EVERY_CRD, "--ignore-not-found", "--timeout=60s")
         server.kubectl("delete", "pods", "--all", "-n", team, "--force", "--wait=false")
         server.kubectl("delete", "ns", team, "--wait=false")

@@ -1,4 +1,4 @@
-"""The whole product on a local cluster: three nodes with a GPU each, the operator as the chart installs it.
+"""The whole product on a local cluster: three nodes with a GPU each, the operator as Helm installs it.
 
 With USE_EXISTING_CLUSTER=1 on the cluster of the current kubeconfig, where the operator must be installed.
 """
@@ -19,11 +19,9 @@ from rft_operator.metrics import Metrics
 from rft_operator.runtime.kube_client import KubeClient
 from support.api_server import ApiServer, existing_server, uses_existing_cluster
 from support.finetune import Finetune, Product
+from support.helm import NAMESPACE, Helm
 from support.local_machine import can_run_nodes
 from support.pod_history import PodHistory
-
-ROOT = Path(__file__).resolve().parents[2]
-RENDERED = ROOT / "helm" / "rendered" / "rft-operator-local.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,24 +58,24 @@ def existing() -> Iterator[Product]:
 @contextlib.contextmanager
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """A cluster of our own."""
-    state = tmp_path_factory.mktemp("e2e") / "state"
-    cluster = start(ClusterOptions(name=f"e2e-{uuid.uuid4().hex[:6]}", nodes=3, state=state))
+    folder = tmp_path_factory.mktemp("e2e")
+    name = f"e2e-{uuid.uuid4().hex[:6]}"
+    cluster = start(ClusterOptions(name=name, nodes=3, state=folder / "state", audit=True))
     history: PodHistory | None = None
     try:
         server = ApiServer(kubeconfig=cluster.kubeconfig, program=binary("kubectl"))
-        install(server)
         history = PodHistory(server.program, server.kubeconfig)
-        yield Product(server=server, history=history, cluster=cluster)
+        helm = Helm(program=binary("helm"), home=folder / "helm", kubeconfig=cluster.kubeconfig)
+        server.kubectl("create", "namespace", NAMESPACE)
+        # The cluster's admission policy mounts folders of the host into the operator's pod.
+        server.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged")
+        product = Product(server=server, history=history, cluster=cluster, helm=helm)
+        product.install()
+        yield product
     finally:
         if history is not None:
             history.close()
         cluster.down()
-
-
-def install(server: ApiServer) -> None:
-    """Install the operator as `make demo` does without Helm."""
-    server.kubectl("apply", "--server-side", "-f", RENDERED)
-    server.kubectl("-n", "rft-system", "rollout", "status", "deployment/rft-operator", "--timeout=90s")
 
 
 @pytest.fixture

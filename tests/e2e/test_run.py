@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from rft_local.cluster import Cluster
 from rft_operator.api.status import Status
 from rft_operator.domain.timestamps import epoch
+from support.audit_log import uses_of
 from support.builders import merged
-from support.finetune import SHORT, Finetune, attempts, condition, holds
+from support.finetune import LOCAL_VALUES, SHORT, Finetune, Product, attempts, condition, holds
+from support.helm import CHART, NAMESPACE, RELEASE, older_chart
 from support.polling import eventually
+from support.rights import grants, unused
 
 MICRO_USD_PER_GPU_HOUR = 2_950_000
 
@@ -252,3 +257,58 @@ async def test_nothing_is_left_when_the_run_is_deleted_while_it_prepares_or_trai
         finetune.apply(**SHORT)
         await finetune.until_running(stage)
         await finetune.delete()
+
+
+async def test_no_step_is_lost_when_the_chart_is_upgraded_and_uninstalled_and_installed_again_under_a_run(
+    finetune: Finetune, product: Product, tmp_path: Path
+) -> None:
+    assert product.helm is not None
+    product.install(older_chart(tmp_path))
+    assert "PROGRESS" not in product.server.kubectl("get", "rft", "-A", "-o", "wide").stdout
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 600}}), checkpoint={"everySteps": 1_000})
+    await finetune.until_step(20)
+
+    product.install(CHART, "--set", "operator.logLevel=DEBUG")
+    status = await finetune.status()
+    assert status.progress is not None
+    await finetune.until_step((status.progress.step or 0) + 20)
+    assert "PROGRESS" in finetune.kubectl("get", "rft")
+
+    product.helm.run("uninstall", RELEASE, "--wait")
+    paused = await finetune.status()
+    assert holds(paused, "Suspended")
+    assert [(each.outcome, each.counted) for each in attempts(paused, "train")] == [("Drained", False)], "one attempt"
+    assert "finalizers" not in finetune.kubectl_json("get", "rft", "tiny-local", "-o", "json")["metadata"]
+    assert "No resources" in product.server.kubectl("-n", NAMESPACE, "get", "deploy,job,pod").stderr
+
+    product.install()
+    finetune.edit(suspend=False)
+    status = await finetune.until_complete()
+    assert paused.checkpoint is not None
+    assert [(each.start_step, each.outcome) for each in attempts(status, "train")][1:] == [
+        (paused.checkpoint.step, "Succeeded")
+    ]
+    assert status.usage.gpu_seconds == billed(finetune)
+    assert status.cost.spent_micro_usd == priced(billed(finetune))
+
+
+def test_operator_used_no_right_beyond_the_charts_and_nearly_all_of_them(product: Product, tmp_path: Path) -> None:
+    """Last of all: everything before ran under the chart's own account, and the API server wrote it down."""
+    if product.cluster is None or product.helm is None:
+        pytest.skip("needs the audit log of the local cluster")
+    account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
+    used, refused = uses_of(product.cluster.layout.audit_log, account=account)
+    granted = list(grants(product.helm.objects(LOCAL_VALUES)))
+    assert refused == set()
+    assert [use for use in used if not any(grant.covers(use) for grant in granted)] == []
+    rest = {(grant.group, grant.resource, grant.verb) for grant in unused(granted, used)}
+    assert rest <= NEEDED_ELSEWHERE, "tests/charts/test_rights.py lets the operator use every one of its rights"
+
+
+NEEDED_ELSEWHERE = {
+    ("", "secrets", "get"),  # a run that names a Secret
+    ("", "configmaps", "get"),  # ... or a ConfigMap
+    ("", "persistentvolumeclaims", "get"),  # ... or a claim
+    ("rft.dev", "finetunebudgets/status", "patch"),  # team budgets
+    ("rft.dev", "reasoningfinetunes", "delete"),  # ttlSecondsAfterFinished
+}

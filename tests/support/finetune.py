@@ -18,10 +18,12 @@ from rft_operator.cli.main import main
 from rft_operator.runtime.kube_client import KubeClient
 from support.api_server import ApiServer
 from support.builders import merged
+from support.helm import CHART, NAMESPACE, RELEASE, Helm
 from support.local_machine import container_processes, processes_of
 from support.pod_history import PodHistory
 from support.polling import eventually
 
+LOCAL_VALUES = CHART / "values-local.yaml"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "tiny-local.yaml"
 KIND = "ReasoningFinetune"
 OWNED = ("Pod", "Job", "Service", "ConfigMap", "PersistentVolumeClaim")
@@ -44,6 +46,18 @@ class Product:
     history: PodHistory
     cluster: Cluster | None
     """None: the cluster of the current kubeconfig, whose machines are not ours to break."""
+    helm: Helm | None = None
+    """None: somebody else installed the operator."""
+
+    def install(self, chart: Path = CHART, *more: str) -> None:
+        """Install the chart, or upgrade to it, and wait until the operator works."""
+        assert self.helm is not None
+        self.helm.run("upgrade", "--install", RELEASE, chart, "--values", LOCAL_VALUES, *more)
+        self.until_rolled_out()
+
+    def until_rolled_out(self) -> None:
+        """Wait until the newest operator is ready."""
+        self.server.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{RELEASE}", "--timeout=90s")
 
     def kill_operator(self) -> None:
         """SIGKILL the operator's process; its pod, or the next one, starts it again."""
@@ -68,7 +82,7 @@ class Product:
         """Take the operator away for good, or give it back."""
         self.server.kubectl("-n", "rft-system", "scale", "deployment/rft-operator", f"--replicas={replicas}")
         if replicas:
-            self.server.kubectl("-n", "rft-system", "rollout", "status", "deployment/rft-operator", "--timeout=90s")
+            self.until_rolled_out()
         else:
             self.kill_operator()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,3 +74,16 @@ def the(objects: Sequence[Manifest], kind: str, name: str | None = None) -> Mani
 def kinds(objects: Sequence[Manifest]) -> list[str]:
     """Return the kinds of all objects, sorted."""
     return sorted(each["kind"] for each in objects)
+
+
+def older_chart(folder: Path) -> Path:
+    """Return a copy of the chart as if of an older version: its CRD lacks a column."""
+    chart = folder / "older"
+    shutil.copytree(CHART, chart)
+    file = chart / "files" / "rft.dev_reasoningfinetunes.yaml"
+    crd = yaml.safe_load(file.read_text(encoding="utf-8"))
+    del crd["spec"]["versions"][0]["additionalPrinterColumns"][1]
+    file.write_text(yaml.safe_dump(crd), encoding="utf-8")
+    about = yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))
+    (chart / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "0.0.9", "appVersion": "0.0.9"}))
+    return chart

@@ -56,6 +56,31 @@ class LeaseElector:
             acquired = await self._renew(within_seconds=self._renew_deadline_seconds)
         log.info("became the leader", extra={"identity": self._identity})
 
+    async def take_over(self) -> None:
+        """Take the lease from whoever holds it; return when that one must have stopped working, by its own deadline."""
+        taken = await self._seize()
+        while not taken:
+            await asyncio.sleep(self._retry_seconds)
+            taken = await self._seize()
+        log.info("took the lease over", extra={"identity": self._identity})
+        await asyncio.sleep(self._renew_deadline_seconds)
+
+    async def _seize(self) -> bool:
+        sent = self._monotonic()
+        try:
+            lease = await self._read()
+        except NotFound:
+            taken = await self._write(self._store.create, self._manifest({}, {}))
+        except KubeError as error:
+            log.warning("cannot read the lease", extra={"error": str(error)})
+            return False
+        else:
+            manifest = self._manifest(dict(lease["metadata"]), dict(lease["spec"]))
+            taken = await self._write(self._store.replace, manifest)
+        if taken:
+            self._renewed_at = sent
+        return taken
+
     async def hold(self) -> None:
         """Renew until the lease is lost, then return: the caller must stop all work at once."""
         while (left := self._left()) > 0:

@@ -119,6 +119,29 @@ async def test_released_lease_is_taken_at_once() -> None:
     assert store.spec["holderIdentity"] == "two"
 
 
+async def test_lease_is_taken_over_from_one_who_still_renews_it_and_who_then_stops() -> None:
+    store = Store()
+    one, heir = elector(store, "one", renew_deadline_seconds=0.05), elector(store, "heir", renew_deadline_seconds=0.05)
+    await soon(one.acquire())
+    holding = asyncio.create_task(one.hold())
+    await soon(heir.take_over())
+    assert holding.done(), "its deadline has passed"
+    assert store.spec["holderIdentity"] == "heir"
+    assert not await one._try()
+
+
+async def test_lease_is_taken_over_when_there_is_none_and_after_trouble() -> None:
+    store = Store()
+    store.error = Unavailable("down")
+    heir = elector(store, "heir", renew_deadline_seconds=0.001)
+    taking = asyncio.create_task(heir.take_over())
+    await asyncio.sleep(0.01)
+    assert not taking.done()
+    store.error = None
+    await soon(taking)
+    assert store.spec["holderIdentity"] == "heir"
+
+
 async def test_lease_of_another_is_not_released() -> None:
     store = Store()
     await soon(elector(store, "one").acquire())

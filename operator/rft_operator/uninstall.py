@@ -1,0 +1,212 @@
+"""``python -m rft_operator.uninstall``: what must happen before the operator goes (the chart's pre-delete hook).
+
+Invariant: when it succeeds, nothing of ours holds an object in the cluster, and no run holds a GPU whose bill nobody
+would close. The operator, which still works, does it in order: runs are suspended (a checkpoint is saved and the GPUs
+are free) or, where the CRDs go too, deleted. Only then the Lease is taken from it, so that it puts no finalizer back,
+and the finalizers of suspended runs come off; an operator that is installed later puts them on again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from rft_operator.api import KIND
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.status import ConditionType
+from rft_operator.client.api import UserApi, connect
+from rft_operator.config import Config
+from rft_operator.domain.draft import is_over, is_true
+from rft_operator.domain.facts import FINALIZER
+from rft_operator.domain.plan import CONTROLLER_NAME
+from rft_operator.errors import Conflict, NotFound, RftError
+from rft_operator.runtime.lease import LeaseElector
+
+POLL_SECONDS = 2.0
+SAY_SECONDS = 20.0
+NAMED = 5
+IDENTITY = "uninstall"
+LEASE_SECONDS = 30
+"""So long no operator takes over again after the end: Helm deletes its Deployment well before."""
+
+Say = Callable[[str], None]
+
+
+class Elector(Protocol):
+    """What is needed of the Lease."""
+
+    async def take_over(self) -> None:
+        """Return when nobody else works any more."""
+        ...
+
+    async def hold(self) -> None:
+        """Renew until cancelled."""
+        ...
+
+
+class Uninstall:
+    """Lets go of everything the operator holds."""
+
+    def __init__(
+        self,
+        api: UserApi,
+        *,
+        elector: Elector,
+        namespaces: Sequence[str],
+        say: Say,
+        poll_seconds: float = POLL_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Work in some namespaces, or in all if none is named."""
+        self._api = api
+        self._elector = elector
+        self._namespaces: Sequence[str | None] = namespaces or (None,)
+        self._say = say
+        self._poll_seconds = poll_seconds
+        self._monotonic = monotonic
+
+    async def keep_runs(self) -> None:
+        """Suspend every run that is not over, and let go of it when it holds nothing any more."""
+        await self._until(self._busy)
+        await self._elector.take_over()
+        hold = asyncio.create_task(self._elector.hold())
+        try:
+            for run in await self._runs():
+                await self._let_go(run)
+        finally:
+            hold.cancel()
+            await asyncio.gather(hold, return_exceptions=True)
+        self._say("nothing is held any more; the runs stay, and go on when an operator is there and they are resumed")
+
+    async def delete_runs(self) -> None:
+        """Delete every run, and wait until the operator has closed the last bill."""
+        runs = await self._runs()
+        for run in runs:
+            meta = run["metadata"]
+            await self._api.delete(kind=KIND, namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
+        self._say(f"{len(runs)} runs are being deleted")
+        await self._until(self._present)
+        self._say("all runs are gone")
+
+    # -- one run ----------------------------------------------------------------------------------------------
+
+    async def _suspend(self, run: Mapping[str, Any]) -> None:
+        meta, found = run["metadata"], _parsed(run)
+        if found is None or found.spec.suspend or "deletionTimestamp" in meta or is_over(found.status):
+            return
+        where = {"kind": KIND, "namespace": meta["namespace"], "name": meta["name"]}
+        with contextlib.suppress(NotFound):
+            await self._api.change(**where, body={"spec": {"suspend": True}})
+            self._say(f"suspending {_name(run)}: a checkpoint is saved first")
+
+    async def _let_go(self, run: Mapping[str, Any]) -> None:
+        while FINALIZER in (run["metadata"].get("finalizers") or ()):
+            meta = run["metadata"]
+            where = {"kind": KIND, "namespace": meta["namespace"], "name": meta["name"]}
+            rest = [each for each in meta["finalizers"] if each != FINALIZER]
+            try:
+                await self._api.set_finalizers(**where, finalizers=rest, resource_version=meta["resourceVersion"])
+            except NotFound:
+                return
+            except Conflict:
+                run = await self._api.get(**where)
+            else:
+                return
+
+    # -- what there is ----------------------------------------------------------------------------------------
+
+    async def _runs(self) -> list[Mapping[str, Any]]:
+        found = [each for where in self._namespaces for each in await self._api.list(kind=KIND, namespace=where)]
+        return [each for each in found if (each.get("spec") or {}).get("managedBy") in (None, CONTROLLER_NAME)]
+
+    async def _present(self) -> list[str]:
+        return [_name(run) for run in await self._runs()]
+
+    async def _busy(self) -> list[str]:
+        """Suspend what is at work; return what still needs the operator: such runs, and pods whose bill is open."""
+        working = [run for run in await self._runs() if not _is_at_rest(run)]
+        for run in working:
+            await self._suspend(run)
+        runs = [f"{_name(run)} ({_stage(run)})" for run in working]
+        pods = [each for where in self._namespaces for each in await self._api.list(kind="Pod", namespace=where)]
+        held = [each for each in pods if FINALIZER in (each["metadata"].get("finalizers") or ())]
+        return runs + [f"pod {_name(pod)}" for pod in held]
+
+    async def _until(self, left: Callable[[], Awaitable[list[str]]]) -> None:
+        said_at = self._monotonic()
+        while names := await left():
+            if self._monotonic() >= said_at + SAY_SECONDS:
+                more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+                self._say(f"waiting for {', '.join(names[:NAMED])}{more}")
+                said_at = self._monotonic()
+            await asyncio.sleep(self._poll_seconds)
+
+
+def _parsed(run: Mapping[str, Any]) -> ReasoningFinetune | None:
+    try:
+        return ReasoningFinetune.parse(dict(run))
+    except ValidationError:
+        return None
+
+
+def _is_at_rest(run: Mapping[str, Any]) -> bool:
+    """Tell whether a run needs the operator no more; one that cannot be read does as long as we hold it."""
+    meta = run["metadata"]
+    if FINALIZER not in (meta.get("finalizers") or ()):
+        return True
+    found = _parsed(run)
+    if found is None or "deletionTimestamp" in meta:
+        return False
+    ledger = found.status.ledger
+    ended = is_over(found.status) or is_true(found.status, ConditionType.SUSPENDED)
+    return ended and not ledger.open and not ledger.uncounted
+
+
+def _name(found: Mapping[str, Any]) -> str:
+    return f"{found['metadata']['namespace']}/{found['metadata']['name']}"
+
+
+def _stage(run: Mapping[str, Any]) -> str:
+    return str((run.get("status") or {}).get("stage") or "new")
+
+
+async def amain(mode: str) -> None:
+    """Work with the environment's settings; raises RftError."""
+    config = Config.from_environment(os.environ)
+    api, _ = await connect()
+    async with api:
+        elector = LeaseElector(
+            api, namespace=config.namespace, name=config.lease_name, identity=IDENTITY, lease_seconds=LEASE_SECONDS
+        )
+        work = Uninstall(api, elector=elector, namespaces=config.watch_namespaces, say=_print)
+        await (work.delete_runs() if mode == "delete" else work.keep_runs())
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``keep`` or ``delete``; exit code 1 if the cluster refused, 2 for a wrong word."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words not in (["keep"], ["delete"]):
+        sys.stderr.write("usage: python -m rft_operator.uninstall keep|delete\n")
+        return 2
+    try:
+        asyncio.run(amain(words[0]))
+    except RftError as error:
+        sys.stderr.write(f"error: {error}. Without this step: helm uninstall --no-hooks\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
