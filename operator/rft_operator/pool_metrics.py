@@ -30,7 +30,7 @@ def pool_sizes(nodes: Iterable[NodeFacts], *, gpu_resources: Collection[str]) ->
     """Return the allocatable GPUs of all nodes by kind; ``gpu_resources`` are the resources that count as GPUs."""
     family = GaugeMetricFamily(
         "reasoning_finetune_pool_gpus",
-        "Allocatable GPUs of the cluster's nodes, held or not.",
+        "Allocatable GPUs of the cluster's nodes, held or not; each replica shows them.",
         labels=("gpu_product", "capacity_type"),
     )
     sizes: dict[tuple[str, str], int] = {}

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from rft_operator.api.ledger import WasteReason
 from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.scores import ScoreResult
 from rft_operator.api.status import Attempt, ConditionType, Progress
 from rft_operator.domain.bill import SECONDS_PER_HOUR, bill, closed_waste
 from rft_operator.domain.budget import STOP_SLACK_SECONDS
@@ -34,15 +35,18 @@ PREFIX = "reasoning_finetune_"
 RUN = ("namespace", "finetune")
 
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "gpu_seconds": ("GPU-seconds held.", ("phase", "gpu_product", "capacity_type")),
+    "gpu_seconds": ("GPU-seconds held, by stage and kind of GPU.", ("phase", "gpu_product", "capacity_type")),
     "cost_usd": ("Dollars spent; for rates only, spent_usd is exact.", ("phase", "gpu_product", "capacity_type")),
-    "idle_gpu_seconds": ("GPU-seconds that were paid for and trained or evaluated nothing.", ("reason",)),
+    "idle_gpu_seconds": (
+        "GPU-seconds of ended pods that were paid for and trained or evaluated nothing.",
+        ("reason",),
+    ),
     "train_steps": ("Optimizer steps done, the furthest of all attempts.", ()),
     "budget_stops": (
         "Attempts that ended for the budget: soft saved, hard did not, deadline by the kubelet.",
         ("kind",),
     ),
-    "ledger_estimated_gpu_seconds": ("GPU-seconds whose end no timestamp of the cluster proves.", ()),
+    "ledger_estimated_gpu_seconds": ("GPU-seconds of ended pods whose end no timestamp of the cluster proves.", ()),
     "ledger_disputed_gpu_seconds": ("GPU-seconds charged after the last proof that the GPUs were held.", ()),
 }
 IDLE: Mapping[WasteReason, str] = {
@@ -58,22 +62,35 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "budget_usd": ("budget.limitUSD.", ()),
     "spent_usd": ("Dollars spent at this instant.", ()),
     "charged_usd": ("The same by stage and kind of GPU, not rounded.", ("phase", "gpu_product", "capacity_type")),
-    "waste_usd": ("Dollars of it that trained and evaluated nothing, as last written to status.", ("reason",)),
+    "waste_usd": (
+        "Dollars of it that trained and evaluated nothing, at most a minute old; what runs is judged anew.",
+        ("reason",),
+    ),
     "rate_usd_per_hour": ("What the pods that hold GPUs now cost per hour.", ()),
-    "reserved_usd": ("Dollars that training may not touch: for the evaluation, the last save, the kill.", ("purpose",)),
-    "forecast_usd": ("Dollars at the end if the run goes on as now.", ()),
+    "reserved_usd": (
+        "Dollars that training may not touch: for the evaluation, the last save, noticing and ending (kill).",
+        ("purpose",),
+    ),
+    "forecast_usd": ("Dollars at the end if the run goes on as now; absent while nothing is known.", ()),
     "overshoot_usd": ("Dollars spent beyond the limit; must be 0.", ()),
     "gpus_allocated": ("GPUs held now.", ("gpu_product", "capacity_type")),
     "price_usd_per_gpu_hour": ("Dearest price at which the run's next GPU may be bound.", ("source",)),
     "stop_timestamp_seconds": ("When training stops: soft by the operator, hard by the pods' deadline.", ("kind",)),
     "ledger_reconcile_timestamp_seconds": ("Until when the ledger on record was computed.", ()),
     "progress_ratio": ("Progress of the stage, 0 to 1.", ()),
-    "tokens_per_second": ("Tokens trained per second, without padding, as the trainer reports.", ()),
-    "loss": ("Training loss as the trainer reports; NaN if that is what it is.", ()),
+    "tokens_per_second": ("Tokens trained per second, without padding, as the trainer reported last.", ()),
+    "loss": ("Training loss as the trainer reported last; NaN if that is what it is.", ()),
     "checkpoint_timestamp_seconds": ("When the newest complete checkpoint was complete.", ()),
     "stage": ("1 for the stage a run is in.", ("stage",)),
     "score": ("Score of a benchmark, 0 to 1.", ("benchmark", "metric")),
     "baseline_score": ("Score of the base model under the same protocol, 0 to 1.", ("benchmark", "metric")),
+    "score_low": ("Lower end of the score's 95 % interval.", ("benchmark", "metric")),
+    "score_high": ("Upper end of the score's 95 % interval.", ("benchmark", "metric")),
+    "score_thinking_tokens": ("Thinking tokens of an answer on average.", ("benchmark", "metric")),
+    "score_no_answer": ("Answers that could not be found or read.", ("benchmark", "metric")),
+    "score_capped": ("Answers that their budget of tokens ended.", ("benchmark", "metric")),
+    "score_verdict": ("1 for the verdict on a score against the base model.", ("benchmark", "metric", "verdict")),
+    "evaluation": ("1 for the protocol that the scores are of; partial where time ended it.", ("protocol", "partial")),
 }
 REPORTED: Mapping[str, MetricName] = {
     "tokens_per_second": MetricName.TOKENS_PER_SECOND,
@@ -208,10 +225,28 @@ class _Run:
         self._count("train_steps", _furthest_step(self.run))
         for kind in ("soft", "hard", "deadline"):
             self._count("budget_stops", sum(_budget_stop(each) == kind for each in status.attempts), kind)
-        for score in status.evaluation.results if status.evaluation is not None else ():
-            self._show("score", float(score.value), score.benchmark, score.metric)
-            if score.baseline is not None:
-                self._show("baseline_score", float(score.baseline), score.benchmark, score.metric)
+        if status.evaluation is not None:
+            partial = str(status.evaluation.partial).lower()
+            self._show("evaluation", 1, status.evaluation.protocol_hash or "", partial)
+            for score in status.evaluation.results:
+                self._score(score)
+
+    def _score(self, score: ScoreResult) -> None:
+        place = score.benchmark, score.metric
+        numbers = {
+            "score": score.value,
+            "baseline_score": score.baseline,
+            "score_low": score.interval_low,
+            "score_high": score.interval_high,
+            "score_thinking_tokens": score.thinking_tokens,
+        }
+        for name, number in numbers.items():
+            if number is not None:
+                self._show(name, float(number), *place)
+        self._show("score_no_answer", score.no_answer, *place)
+        self._show("score_capped", score.capped, *place)
+        if score.verdict is not None:
+            self._show("score_verdict", 1, *place, score.verdict.value)
 
     def _reported(self, progress: Progress) -> None:
         """Show what the trainer says of itself; its words are not trusted, so what is no number is left out."""

@@ -17,9 +17,9 @@ from rft_operator.runtime.budget_cache import BudgetCache
 PREFIX = "reasoning_finetune_team_"
 LABELS = ("namespace", "budget")
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "budget_usd": ("limitUSD.", LABELS),
-    "reserved_usd": ("Promised to runs and not spent yet.", LABELS),
-    "spent_usd": ("Spent in this window.", LABELS),
+    "budget_usd": ("Limit of the budget.", LABELS),
+    "reserved_usd": ("Dollars promised to runs and not spent yet.", LABELS),
+    "spent_usd": ("Dollars spent in this window, by runs that are gone too.", LABELS),
     "reservation_usd": ("What a run may still spend of the budget in this window.", (*LABELS, "finetune")),
     "window_start_timestamp_seconds": ("Only what was spent since then counts.", LABELS),
     "window_end_timestamp_seconds": ("When the budget begins anew; absent if never by itself.", LABELS),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from rft_operator import metrics_reference
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.prices import PriceCatalogue
@@ -154,6 +155,23 @@ def test_every_series_is_in_the_reference_and_nothing_else() -> None:
     families = [*metrics.registry.collect(), *it.registry.collect(), *teams]
     exported = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     assert documented == exported
+
+
+def test_page_of_the_series_is_the_generated_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed = Path(__file__).resolve().parents[3] / metrics_reference.PAGE
+    assert committed.read_text(encoding="utf-8") == metrics_reference.page(), "run: make generate"
+    monkeypatch.setattr(metrics_reference, "PAGE", tmp_path / "metrics.md")
+    assert metrics_reference.main(["--check"]) == 1
+    assert metrics_reference.main([]) == 0
+    assert metrics_reference.main(["--check"]) == 0
+
+
+def test_page_of_the_series_names_their_labels() -> None:
+    rows = metrics_reference.page().splitlines()
+    (row,) = [each for each in rows if "`rft_api_requests_total`" in each]
+    assert "`verb`, `kind`, `code`" in row
+    (row,) = [each for each in rows if "`reasoning_finetune_idle_gpu_seconds_total`" in each]
+    assert "| counter | `reason` |" in row
 
 
 def test_charges_by_kind_add_up_to_the_bill_at_every_instant() -> None:
