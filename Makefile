@@ -26,11 +26,13 @@ check: setup ## Lint, format, types, import contracts, generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m rft_operator.api.crd --check
+	@$(BIN)/python -m rft_operator.cli.reference --check
 	@$(BIN)/python -m rft_monitoring --check
 
 .PHONY: generate
-generate: setup ## Write the generated files: CRD, API reference, dashboards, rendered chart
+generate: setup ## Write the generated files: CRD, API and command reference, dashboards, rendered chart
 	@$(BIN)/python -m rft_operator.api.crd
+	@$(BIN)/python -m rft_operator.cli.reference
 	@$(BIN)/python -m rft_monitoring
 	@hack/render.sh
 

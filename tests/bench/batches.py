@@ -14,7 +14,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from rft_operator.cli.report import table
+from rft_operator.cli.output import table
 from rft_operator.domain.estimate_data import PUBLISHED
 from rft_trainer.prepare.packing import pack
 from rft_trainer.train.plan import BatchPlan

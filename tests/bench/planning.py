@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from rft_operator.cli.report import table
+from rft_operator.cli.output import table
 from support.published_runs import published
 
 

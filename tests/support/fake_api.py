@@ -7,10 +7,11 @@ away, logs that grow, dry runs. Whatever else the API server may say is put in t
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import copy
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -26,7 +27,7 @@ from support.fake_kube import FakeKube
 
 T = TypeVar("T")
 KIND_OF = {(each.api_version, each.plural): kind for kind, each in ENDPOINTS.items()}
-FIRST_VERSION = "0"
+POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,8 @@ class FakeApi:
     """Method, path, query, body."""
     logs: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """Pod -> (timestamp, text)."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Path -> answer, of what the fake does not have."""
     _events: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
     _oldest: int = 0
     _cut: int = 0
@@ -69,6 +72,7 @@ class FakeApi:
     _ready: threading.Event = field(default_factory=threading.Event)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _thread: threading.Thread | None = None
+    _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def kubeconfig(self) -> Path:
@@ -94,7 +98,26 @@ class FakeApi:
         async def run() -> T:
             return act()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return self.submit(run()).result(10)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start work in the server's thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def when(self, holds: Callable[[], bool], act: Callable[[], object]) -> None:
+        """Do something to the cluster as soon as something holds."""
+
+        async def wait() -> None:
+            while not holds():  # noqa: ASYNC110 - a condition of the fake's own state
+                await asyncio.sleep(POLL_SECONDS)
+            act()
+
+        async def start() -> None:
+            task = asyncio.create_task(wait())
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+        asyncio.run_coroutine_threadsafe(start(), self._loop)
 
     def fail(
         self,
@@ -118,9 +141,17 @@ class FakeApi:
         """Let a pod's container write lines: (timestamp, text)."""
         self.do(lambda: self.logs.setdefault(pod, []).extend(lines))
 
+    def mend(self) -> None:
+        """Answer everything again."""
+        self._failures.clear()
+
     def cut(self) -> None:
         """Break all watches and followed logs off."""
-        self.do(lambda: setattr(self, "_cut", self._cut + 1))
+        self.do(self.break_off)
+
+    def break_off(self) -> None:
+        """Do so from within the server's thread."""
+        self._cut += 1
 
     def compact(self) -> None:
         """Forget all versions: a watch from before is answered with 410."""
@@ -158,6 +189,9 @@ class FakeApi:
             self.kubeconfig.write_text(json.dumps(content))
             self._ready.set()
             await self._stop.wait()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
     async def _tell_time(self, request: web.Request, response: web.StreamResponse) -> None:
         """The cluster's clock is that of the fake, whatever this machine's says."""
@@ -177,6 +211,8 @@ class FakeApi:
             return _status(error.status or 500, str(error), {})
 
     async def _route(self, request: web.Request, target: Target, body: Any) -> web.StreamResponse:
+        if request.path in self.extra:
+            return web.json_response(self.extra[request.path])
         if target.kind is None:
             return web.Response(status=404, text="404 page not found\n")
         if request.method == "GET" and target.part == "log":
@@ -244,7 +280,7 @@ class FakeApi:
                 since = version
                 if fits(raw):
                     await answer.write(json.dumps({"type": type_, "object": raw}).encode() + b"\n")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(POLL_SECONDS)
         return answer
 
     async def _log(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -268,7 +304,7 @@ class FakeApi:
             pod = self.kube.objects.get(("Pod", target.namespace, name))
             if not follow or pod is None or pod["status"].get("phase") in ("Succeeded", "Failed"):
                 break
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(POLL_SECONDS)
         return answer
 
 

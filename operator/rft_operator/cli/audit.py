@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from rft_operator.api import KIND
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.cli.report import table
+from rft_operator.cli.output import table
 from rft_operator.domain.audit import Dump, PodBill, audit, total_of
 from rft_operator.domain.audit_check import Verdict, check
 from rft_operator.domain.bill import Share, hours_text

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rft_operator.api.spec import Overlong, Spec
+from rft_operator.cli.output import table
 from rft_operator.cli.plan_input import find_data, find_model, find_rate, read_catalogue, read_manifest
-from rft_operator.cli.report import table
 from rft_operator.domain.architectures import ModelShape
 from rft_operator.domain.estimate import Estimate, Money, Span, estimate
 from rft_operator.domain.estimate_advice import advise

@@ -39,7 +39,8 @@ class Goal:
 def goal_of(condition: Condition) -> Goal:
     """Return what a condition asks for; raises Refused for a type that does not exist."""
     if callable(condition):
-        return Goal(getattr(condition, "__name__", "the condition"), condition, ends_with_run=True)
+        name = getattr(condition, "__name__", "<lambda>")
+        return Goal("the condition" if name == "<lambda>" else name, condition, ends_with_run=True)
     if condition == OVER:
         return Goal("the end of the run", lambda run: is_over(run.status), ends_with_run=False)
     type_text, _, status_text = condition.partition("=")

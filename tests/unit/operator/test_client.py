@@ -432,7 +432,7 @@ async def _true(value: bool) -> bool:
 
 async def _settle(api: FakeApi, world: World) -> None:
     """Let the operator work, in the server's own thread."""
-    done = asyncio.run_coroutine_threadsafe(world.settle(), api._loop)
+    done = api.submit(world.settle())
     await asyncio.wrap_future(done)
 
 

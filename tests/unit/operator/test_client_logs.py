@@ -249,4 +249,4 @@ def test_time_stamps_are_read_with_any_fraction_and_offset() -> None:
 
 async def _work(api: FakeApi, work: Any) -> None:
     """Let the cluster work, in the server's own thread."""
-    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, api._loop))
+    await asyncio.wrap_future(api.submit(work))

@@ -1,0 +1,104 @@
+"""The live table of ``rft watch``: a bar for the work, a bar for the money, and the time to the stop line.
+
+Invariant: it is only drawn on a terminal; what it shows is in :mod:`rft_operator.cli.figures`, which has no colours.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.cli.board import Key
+from rft_operator.cli.figures import Figures, figures
+from rft_operator.cli.output import age
+from rft_operator.domain.money import usd_display
+
+BAR_WIDTH = 16
+STAGE_STYLES = {"Complete": "bold green", "Failed": "bold red", "Suspended": "yellow", "Restarting": "yellow"}
+SOON_SECONDS = 900
+"""A stop line that is so near is shown in red."""
+
+
+class LiveTable:
+    """A view that redraws itself in place."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._trouble = ""
+
+    def __enter__(self) -> LiveTable:
+        """Begin to draw."""
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the table away: what is left is said in plain lines."""
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, runs: dict[Key, ReasoningFinetune], *, now: int) -> None:
+        """Draw the runs."""
+        found = [figures(run, now=now) for _, run in sorted(runs.items())]
+        self._live.update(drawn(found, trouble=self._trouble), refresh=True)
+
+    def trouble(self, words: str) -> None:
+        """Show it under the table."""
+        self._trouble = words
+
+
+def drawn(found: list[Figures], *, trouble: str = "") -> RenderableType:
+    """Return the table."""
+    spaces = len({it.namespace for it in found}) > 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("RUN", "STAGE", "PROGRESS", "ETA", "PODS", "$/H", "SPENT OF LIMIT", "STOP LINE", "SCORE"):
+        table.add_column(head, no_wrap=True)
+    for it in found:
+        name = f"{it.namespace}/{it.name}" if spaces else it.name
+        table.add_row(
+            name,
+            Text(it.stage, style=STAGE_STYLES.get(it.stage, "cyan")),
+            _work(it),
+            age(it.eta_seconds) if it.eta_seconds is not None else "-",
+            it.pods or "-",
+            usd_display(it.rate_micro_usd) if it.rate_micro_usd else "-",
+            _money(it),
+            _stop(it),
+            it.score or "-",
+        )
+    notes = [Text(f"{it.name}: {it.why}", style="yellow") for it in found if it.why]
+    troubles = [Text(trouble, style="red")] if trouble else []
+    return Group(table, *notes, *troubles)
+
+
+def _work(it: Figures) -> RenderableType:
+    if it.percent is None:
+        return Text("-")
+    grid = Table.grid(padding=(0, 1))
+    steps = f"step {it.steps}" if it.steps is not None else ""
+    loss = f"loss {it.loss}" if it.loss is not None else ""
+    bar = ProgressBar(total=100, completed=it.percent, width=BAR_WIDTH)
+    grid.add_row(bar, f"{it.percent:3d}%", steps, loss)
+    return grid
+
+
+def _money(it: Figures) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    share = it.spent_micro_usd / max(1, it.limit_micro_usd)
+    style = "green" if share < 0.5 else "yellow" if share < 0.8 else "red"
+    bar = ProgressBar(total=1.0, completed=min(1.0, share), width=BAR_WIDTH, complete_style=style, finished_style=style)
+    grid.add_row(bar, f"{usd_display(it.spent_micro_usd)} of {usd_display(it.limit_micro_usd)}")
+    return grid
+
+
+def _stop(it: Figures) -> Text:
+    if it.stop_in_seconds is None:
+        return Text("-")
+    return Text(f"in {age(it.stop_in_seconds)}", style="red" if it.stop_in_seconds < SOON_SECONDS else "")

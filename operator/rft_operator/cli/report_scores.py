@@ -1,0 +1,76 @@
+"""What a model is worth, as lines of the report.
+
+Invariant: a score never stands without what it is worth: its uncertainty, the answers that are missing, and that it is a
+part where it is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.scores import Comparison, ScoreResult
+
+SHOWN_HASH = len("sha256:") + 12
+
+
+def score_lines(run: ReasoningFinetune) -> Iterator[str]:
+    """Yield the lines; none where nothing was evaluated."""
+    evaluation = run.status.evaluation
+    if evaluation is None:
+        return
+    for result in evaluation.results:
+        yield from _score(result)
+    for curve in evaluation.scaling:
+        yield (
+            f"Curve  {curve.benchmark}: {_short(curve.slope)} points per 1,000 thinking tokens, best "
+            f"{_short(curve.performance)}, {_short(curve.control)} of the settings within their budget"
+        )
+    if evaluation.protocol_hash is not None:
+        part = "; ended by its bound before all was measured" if evaluation.partial else ""
+        yield f"       Protocol {evaluation.protocol_hash[:SHOWN_HASH]}{part}"
+
+
+def _score(result: ScoreResult) -> Iterator[str]:
+    source = "published" if result.comparison is Comparison.PUBLISHED else "before"
+    before = f"{_short(result.baseline)} {source}, " if result.baseline is not None else ""
+    error = f" ± {_short(result.stderr)}" if result.stderr is not None else ""
+    yield (
+        f"Score  {result.benchmark} {result.metric}: {before}{_short(result.value)}{error} after training "
+        f"({result.questions} questions)"
+    )
+    certainty = "; ".join(_certainty(result))
+    if certainty:
+        yield f"       {certainty}"
+    answers = "; ".join(_answers(result))
+    if answers:
+        yield f"       {answers}"
+
+
+def _certainty(result: ScoreResult) -> Iterator[str]:
+    if result.verdict is not None:
+        yield result.verdict.value
+    if result.wins is not None and result.losses is not None:
+        yield f"{result.wins} better, {result.losses} worse"
+    if result.p_value is not None:
+        yield "p < 0.0001" if result.p_value == "0.0000" else f"p {_short(result.p_value)}"
+    if result.interval_low is not None:
+        yield f"95 % interval {_short(result.interval_low)} to {_short(result.interval_high)}"
+
+
+def _answers(result: ScoreResult) -> Iterator[str]:
+    given = result.questions * result.samples
+    if result.partial_of is not None:
+        yield f"PARTIAL: {given} of {result.partial_of} answers"
+    if result.no_answer:
+        yield f"{result.no_answer} of {given} without an answer"
+    if result.capped:
+        yield f"{result.capped} capped"
+    if result.thinking_tokens is not None:
+        yield f"{result.thinking_tokens} thinking tokens"
+
+
+def _short(number: str | None) -> str:
+    """Drop trailing zeros but keep two decimals: 2.950000 becomes 2.95."""
+    whole, _, fraction = (number or "0").partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"

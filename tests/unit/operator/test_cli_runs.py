@@ -1,0 +1,157 @@
+"""Commands that make, list and change runs, from the arguments to the exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from rft_operator.cli.main import main
+from support.builders import NAME, NAMESPACE, resource
+from support.command_line import COMPLETE, FAILED, TIME, CommandLine, condition, run_in
+
+
+def test_get_lists_runs_with_their_figures(cli: CommandLine) -> None:
+    cli.put(run_in("one", status=COMPLETE), run_in("two"), run_in("three", namespace="other"))
+    code, out, _ = cli.rft("get")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["NAME", "STAGE", "PROGRESS", "SPENT", "LIMIT", "GPU-H", "NODES", "RESTARTS", "SCORE", "AGE"],
+        ["one", "Complete", "100%", "$0.00", "$10.00", "0.000", "-", "0", "-", "90s"],
+        ["two", "New", "-", "$0.00", "$10.00", "0.000", "-", "0", "-", "90s"],
+    ]
+    everywhere = cli.rft("get", "-A", "-o", "wide")[1].splitlines()
+    assert everywhere[0].split()[:2] == ["NAMESPACE", "NAME"]
+    assert [line.split()[:2] for line in everywhere[1:]] == [["other", "three"], ["team", "one"], ["team", "two"]]
+    assert cli.rft("get", "-n", "other", "-o", "name")[1] == "reasoningfinetune.rft.dev/three\n"
+    assert cli.rft("get", "-n", "empty") == (0, "", "No runs in this namespace; -A shows all.\n")
+
+
+def test_get_gives_the_object_as_it_is_stored(cli: CommandLine) -> None:
+    cli.put(run_in("one"), run_in("two", metadata={"labels": {"team": "x"}}))
+    assert json.loads(cli.rft("get", "one", "-o", "json")[1])["metadata"]["name"] == "one"
+    several = yaml.safe_load(cli.rft("get", "one", "two", "-o", "yaml")[1])
+    assert (several["kind"], len(several["items"])) == ("List", 2)
+    chosen = json.loads(cli.rft("get", "-l", "team=x", "-o", "json")[1])
+    assert [each["metadata"]["name"] for each in chosen["items"]] == ["two"]
+    assert cli.rft("get", "one", "-A")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["get", "watch", "report", "suspend", "resume", "logs", "cost"])
+def test_unknown_run_is_one_line_with_the_nearest_name(cli: CommandLine, command: str) -> None:
+    cli.put(run_in("demo"))
+    code, out, err = cli.rft(command, "demmo")
+    assert (code, out) == (2, "")
+    assert err == "Error: no ReasoningFinetune 'demmo' in namespace team; did you mean demo?\n"
+
+
+def test_missing_kubeconfig_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["report", NAME, "--kubeconfig", str(tmp_path / "none")])
+    assert done.exit_code == 2
+    assert "KUBECONFIG" in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+def test_commands_take_another_namespace(cli: CommandLine) -> None:
+    cli.put(run_in(NAME, namespace="elsewhere"))
+    assert cli.rft("report", NAME, "-n", "elsewhere")[0] == 0
+    code, _, err = cli.rft("report", NAME)
+    assert code == 2
+    assert "there is one in namespace elsewhere: add -n elsewhere" in err
+
+
+def test_apply_says_what_it_did_and_what_the_operator_thinks(cli: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(resource()))
+    code, out, err = cli.rft("apply", "-f", str(file), "--accept-seconds", "1")
+    assert (code, out) == (0, "team/demo: created\n")
+    assert "no operator has looked at it within 1 s; rft version says whether one runs" in err
+    accepted = [condition("Accepted", message="The budget is enough.")]
+    cli.put(run_in(NAME, status={"observedGeneration": 1, "conditions": accepted}))
+    assert cli.rft("apply", "-f", "-", stdin=file.read_text())[1].splitlines() == [
+        "team/demo: unchanged",
+        "team/demo: accepted. The budget is enough.",
+    ]
+    refused = [condition("Accepted", "False", message="No price is known.")]
+    cli.put(run_in(NAME, status={"observedGeneration": 1, "conditions": refused}))
+    code, out, err = cli.rft("apply", "-f", str(file))
+    assert (code, err) == (0, "team/demo: not started yet, Accepted: No price is known.\n")
+
+
+def test_apply_can_print_the_object_its_name_or_nothing_but_a_try(cli: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(resource()))
+    assert cli.rft("apply", "-f", str(file), "--dry-run")[1] == "team/demo: created (dry run)\n"
+    assert not cli.api.kube.find("ReasoningFinetune")
+    assert cli.rft("apply", "-f", str(file), "-o", "name")[1] == "reasoningfinetune.rft.dev/demo\n"
+    assert json.loads(cli.rft("apply", "-f", str(file), "-o", "json")[1])["kind"] == "ReasoningFinetune"
+
+
+def test_apply_shows_the_words_of_the_api_server_field_by_field(cli: CommandLine, tmp_path: Path) -> None:
+    cli.api.fail(422, "is invalid", method="PATCH", causes={"spec.budget.limitUSD": "Invalid value: 0: too little"})
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(resource()))
+    code, _, err = cli.rft("apply", "-f", str(file))
+    assert code == 2
+    assert "  spec.budget.limitUSD: Invalid value: 0: too little\n" in err
+
+
+@pytest.mark.parametrize(("end", "code"), [(COMPLETE, 0), (FAILED, 1)])
+def test_apply_with_watch_ends_as_the_run_does(
+    cli: CommandLine, tmp_path: Path, end: dict[str, Any], code: int
+) -> None:
+    cli.put(run_in(NAME, status={**end, "observedGeneration": 1}))
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(resource()))
+    found, out, _ = cli.rft("apply", "-f", str(file), "--watch", "--accept-seconds", "0")
+    assert found == code
+    assert f"{NAMESPACE}/{NAME}: {end['stage']}" in out
+
+
+def test_suspend_and_resume_say_what_happens(cli: CommandLine) -> None:
+    cli.put(run_in(NAME))
+    assert cli.rft("suspend", NAME)[1] == "team/demo: suspending, the ranks save and free their GPUs within 60 s\n"
+    assert cli.rft("suspend", NAME)[1] == "team/demo: is suspended already\n"
+    assert cli.rft("resume", NAME)[1] == "team/demo: resuming\n"
+    assert cli.rft("resume", NAME)[1] == "team/demo: is not suspended\n"
+
+
+def test_suspend_can_wait_until_the_gpus_are_free(cli: CommandLine) -> None:
+    cli.put(run_in(NAME))
+    status = {"observedGeneration": 2, "conditions": [condition("Suspended")]}
+    status |= {"checkpoint": {"step": 20, "time": TIME}}
+    cli.once_watched(cli.becomes(status))
+    code, out, _ = cli.rft("suspend", NAME, "--wait")
+    assert code == 0
+    assert out.splitlines()[-1] == "team/demo: suspended, checkpoint of step 20"
+    assert cli.rft("resume", NAME, "--wait", "--timeout", "1")[0] == 3
+
+
+def test_resume_of_a_run_without_money_says_how_to_give_it_some(cli: CommandLine) -> None:
+    stopped = condition("Suspended", message="The stop line was reached.", reason="BudgetExhausted")
+    cli.put(run_in(NAME, status={"conditions": [stopped]}))
+    words = "stands still, BudgetExhausted: The stop line was reached.; give it money: rft top-up demo +N"
+    assert cli.rft("resume", NAME)[1] == f"team/demo: {words}\n"
+
+
+def test_top_up_shows_before_after_and_what_it_buys(cli: CommandLine) -> None:
+    status = {"cost": {"usdPerGpuHour": "2.000000", "reserveUSD": "1.000000", "forecastUSD": "14.000000"}}
+    cli.put(run_in(NAME, status=status))
+    assert cli.rft("top-up", NAME, "+6", "--dry-run")[1].splitlines() == [
+        "team/demo: limit $10.00 -> $16.00 (+$6.00) (dry run: nothing was changed)",
+        "  spent      $0.00, kept for the evaluation $1.00",
+        "  buys       3.000 GPU-hours at $2.00, 90 min 0 s of 2 GPUs",
+        "  training   can go on for 3 h 43 min before it must stop with a checkpoint (it was 2 h 13 min)",
+        "  forecast   $14.00: fits now",
+    ]
+    assert "still $2.00 more than the limit" in cli.rft("top-up", NAME, "12")[1]
+    assert cli.rft("top-up", NAME, "12")[1] == "team/demo: the limit is $12.00 already, nothing to change\n"
+    found = json.loads(cli.rft("top-up", NAME, "+0.50", "-o", "json")[1])
+    assert (found["beforeUSD"], found["afterUSD"], found["boughtGpuSeconds"]) == ("12.000000", "12.500000", 900)
+    code, _, err = cli.rft("top-up", NAME, "3")
+    assert code == 2
+    assert "a top-up only raises it" in err
