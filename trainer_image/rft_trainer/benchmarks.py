@@ -22,6 +22,7 @@ from rft_trainer.hub import DATA_FILES, download
 from rft_trainer.paths import Layout
 from rft_trainer.prepare.rows import data_files, read_rows
 from rft_trainer.presets import BENCHMARKS
+from rft_trainer.scoring.code_rows import code_row
 from rft_trainer.scoring.judge import check_answer
 from rft_trainer.uris import local_path, parse_uri
 
@@ -124,7 +125,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _question(row: Mapping[str, Any], *, where: str, index: int, seed: int, scorer: str | None) -> Question:
-    problem, answer = _first(row, *_PROBLEM), row.get("answer")
+    row = code_row(row) or row
+    problem, answer = _first(row, *_PROBLEM), _right(row, where=where)
     choices, right = _choices(row, where=where)
     if not isinstance(problem, str) or not problem.strip() or (answer is None and right is None):
         raise BadInputError(f"{where}: needs the fields problem and answer")
@@ -133,7 +135,8 @@ def _question(row: Mapping[str, Any], *, where: str, index: int, seed: int, scor
     if right is not None:
         order = _shuffled(len(choices), seed=seed, question=name)
         shown, answer = tuple(choices[each] for each in order), _letter(order.index(right))
-    judged_by = str(row.get("scorer") or scorer or ("letter" if shown else "math"))
+    own = row.get("scorer") or ("code" if row.get("tests") is not None else None)
+    judged_by = str(own or scorer or ("letter" if shown else "math"))
     if shown and judged_by != "letter":
         raise BadInputError(f"{where}: scorer {judged_by!r} cannot judge a choice; use letter, or remove choices")
     try:
@@ -141,6 +144,16 @@ def _question(row: Mapping[str, Any], *, where: str, index: int, seed: int, scor
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}") from error
     return Question(name, problem.strip() if shown else problem, str(answer), judged_by, choices=shown)
+
+
+def _right(row: Mapping[str, Any], *, where: str) -> Any:
+    """The right answer; of a program its tests, as JSON text."""
+    tests = row.get("tests")
+    if tests is None:
+        return row.get("answer")
+    if row.get("scorer") not in (None, "code"):
+        raise BadInputError(f"{where}: has tests and scorer {row['scorer']!r}; tests are for scorer code")
+    return json.dumps(tests)
 
 
 def _choices(row: Mapping[str, Any], *, where: str) -> tuple[list[str], int | None]:

@@ -26,6 +26,8 @@ CONFIG_MAPS_DIRECTORY = "/rft/configmaps"
 """``configmap://name/key`` is mounted read-only at ``/rft/configmaps/<name>/<key>``."""
 BASELINES_DIRECTORY = "/rft/baselines"
 """What is known of the base model's answers: one file a key of :class:`BaseAnswers`; empty where nothing is."""
+EVALUATION_FOLDER = "evaluation"
+"""Of a run's data directory: answers and scores; all that the stage Score may write to."""
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_LIMIT_BYTES = 2_900
 """The kubelet shares 12 KiB among a pod's containers; four containers leave 3,072 bytes each."""

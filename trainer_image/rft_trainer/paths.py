@@ -177,7 +177,7 @@ class RunPaths:
     @property
     def evaluation(self) -> Path:
         """Answers and scores."""
-        return self.data / "evaluation"
+        return self.data / contract.EVALUATION_FOLDER
 
     def pod_path(self, path: Path) -> str:
         """The name that ``path`` has inside a pod."""

@@ -32,6 +32,10 @@ BENCHMARKS: Mapping[str, BuiltIn] = {
     "aime24": BuiltIn(uri="hf://HuggingFaceH4/aime_2024", scorer="integer", split="train", questions=30),
     "aime25": BuiltIn(uri="hf://math-ai/aime25", scorer="integer", questions=30),
     "gpqa-diamond": BuiltIn(uri="hf://Idavidrein/gpqa/gpqa_diamond.csv", scorer=MULTIPLE_CHOICE, questions=198),
+    "humaneval": BuiltIn(uri="hf://openai/openai_humaneval", scorer="code", questions=164),
+    "livecodebench": BuiltIn(
+        uri="hf://livecodebench/code_generation_lite/test.jsonl", scorer="code", questions=400
+    ),  # release_v1
     "gsm8k": BuiltIn(uri="hf://openai/gsm8k/main", scorer="gsm8k", questions=1_319),
 }
 

@@ -82,6 +82,21 @@ def test_scorer_of_the_benchmark_judges_rows_that_name_none(tmp_path: Path) -> N
     assert [each.scorer for each in read(tmp_path, rows, scorer="integer")] == ["integer", "math"]
 
 
+def test_tests_of_a_program_stand_in_place_of_its_answer(tmp_path: Path) -> None:
+    tests = {"inputs": ["1"], "outputs": ["2"]}
+    human_eval = {"task_id": "HumanEval/0", "prompt": "def f():\n    pass\n", "entry_point": "f", "test": "assert f()"}
+    own, published = read(tmp_path, [{"id": "own", "problem": "Double it.", "tests": tests}, human_eval])
+    assert (own.scorer, json.loads(own.answer)) == ("code", tests)
+    assert (published.id, published.scorer) == ("HumanEval/0", "code")
+    assert "def f():" in published.text
+    for row, words in (
+        ({"problem": "q", "tests": {"inputs": []}}, r"rows.jsonl\[0\]: tests.inputs \[\] is not a list"),
+        ({"problem": "q", "tests": tests, "scorer": "math"}, "has tests and scorer 'math'"),
+    ):
+        with pytest.raises(BadInputError, match=words):
+            read(tmp_path, [row])
+
+
 def test_rows_of_a_config_map_are_read_where_it_is_mounted(tmp_path: Path) -> None:
     mounted = tmp_path / "configmaps" / "questions"
     mounted.mkdir(parents=True)

@@ -40,7 +40,7 @@ def evaluate(layout: Layout) -> StageResult:
     if evaluation is None:
         raise BadInputError("evaluation: is absent from run.json; nothing is to be measured")
     paths = RunPaths.of(layout, config)
-    exam = _exam(config, layout, paths)
+    exam = exam_of(config, layout, paths)
     _check_held_out(exam.questions, paths)
     name = f"step-{_trained_model(config, paths)}"
     session = Session(
@@ -55,7 +55,8 @@ def evaluate(layout: Layout) -> StageResult:
     return _result(session.run(_candidate(name, paths.export, config), base), exam)
 
 
-def _exam(config: RunConfig, layout: Layout, paths: RunPaths) -> Exam:
+def exam_of(config: RunConfig, layout: Layout, paths: RunPaths) -> Exam:
+    """The questions of the evaluation, read from their sources."""
     assert config.evaluation is not None
     questions, files, folder = {}, {}, paths.data / "benchmarks"
     for each in config.evaluation.benchmarks:

@@ -17,6 +17,7 @@ from rft_trainer.evaluate.forcing import Ending
 from rft_trainer.evaluate.record import AnswerFile, AnswerRecord
 from rft_trainer.evaluate.statistics import mean_and_stderr
 from rft_trainer.scoring.judge import is_answered
+from rft_trainer.scoring.verdict import PENDING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Measured:
     """Answers that each was to be given, where that is more."""
     no_answer: int = 0
     capped: int = 0
+    pending: int = 0
+    """Answers that are programs and were not run yet; their questions do not count."""
     thinking_tokens: float | None = None
     answer_tokens: float | None = None
     longest_thinking_tokens: int | None = None
@@ -71,13 +74,14 @@ class Measured:
 
 def measured(answers: AnswerFile, questions: Sequence[Question], *, samples: int) -> Measured:
     """Count the answers that are there."""
+    judged = {place: each for place, each in answers.records.items() if each.reason != PENDING}
     rounds = 0
-    while rounds < samples and all((question.id, rounds) in answers.records for question in questions):
+    while rounds < samples and all((question.id, rounds) in judged for question in questions):
         rounds += 1
     rights: list[int] = []
     records: list[AnswerRecord] = []
     for question in questions:
-        found = [answers.records.get((question.id, sample)) for sample in range(max(1, rounds))]
+        found = [judged.get((question.id, sample)) for sample in range(max(1, rounds))]
         whole = [each for each in found if each is not None]
         if whole:
             rights.append(sum(record.correct for record in whole))
@@ -90,6 +94,7 @@ def measured(answers: AnswerFile, questions: Sequence[Question], *, samples: int
         wanted_samples=samples,
         asked=len(questions),
         no_answer=sum(not is_answered(record.reason) for record in records),
+        pending=len(answers.records) - len(judged),
         capped=sum(_capped(record) for record in records),
         thinking_tokens=_mean([each.tokens for each in thought] if forced else [each.tokens for each in records]),
         answer_tokens=_mean([each.answer_tokens for each in thought]) if forced else None,

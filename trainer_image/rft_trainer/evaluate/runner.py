@@ -17,6 +17,7 @@ from rft_trainer.contract import Benchmark
 from rft_trainer.evaluate.answering import Answer, Asked, answer_forced, answer_freely, derived_seed
 from rft_trainer.evaluate.forcing import ForcedAnswer, delimiters_of
 from rft_trainer.evaluate.measured import Measured, measured
+from rft_trainer.evaluate.programs import run_programs
 from rft_trainer.evaluate.protocol import Exam, protocol_hash
 from rft_trainer.evaluate.record import AnswerFile, AnswerRecord, ThinkingRecord
 from rft_trainer.evaluate.sampler import RememberingSampler, Sampler
@@ -27,7 +28,8 @@ from rft_trainer.prepare.formats import Message
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge, Verdict
 from rft_trainer.scoring.extract import final_part, last_boxed, marked
-from rft_trainer.scoring.judge import NO_ANSWER
+from rft_trainer.scoring.judge import SANDBOXED
+from rft_trainer.scoring.verdict import PENDING, missing
 from rft_trainer.uris import parse_uri
 
 
@@ -58,6 +60,9 @@ class Runner:
         """Answer what is not answered yet; raises ``StoppedError`` when there is no more time for it."""
         questions = self._exam.questions[benchmark.name]
         files = {setting: self.answers(model, benchmark, setting) for setting in settings}
+        if self._judge.runs_programs:
+            for answers in files.values():
+                run_programs(answers, questions, stop=self._stop)
         verify = gym_verifier(parse_uri(benchmark.uri)) if questions[0].scorer == "gym" else None
         wanted = [(question, sample) for sample in range(benchmark.samples) for question in questions]
         size, phase = self._exam.evaluation.batch_size, f"{model.name} {benchmark.name}"
@@ -110,6 +115,8 @@ class Runner:
     ) -> AnswerRecord:
         if verify is not None:
             verdict = _gym_verdict(question.entry, answer.text, verify=verify)
+        elif question.scorer in SANDBOXED and not self._judge.runs_programs:
+            verdict = missing(PENDING)
         else:
             verdict = self._judge.score(question.scorer, answer=question.answer, text=answer.text)
         return AnswerRecord(
@@ -140,6 +147,6 @@ def _gym_verdict(entry: Mapping[str, object] | None, text: str, *, verify: Calla
     part = final_part(text)
     found = (last_boxed(part) or marked(part) or part) if part else None
     if not found:
-        return Verdict(None, correct=False, reason=NO_ANSWER)
+        return missing()
     correct = verify(found, entry) == 1.0
     return Verdict(found, correct=correct, reason="equal" if correct else "different")

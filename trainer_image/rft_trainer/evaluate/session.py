@@ -20,6 +20,7 @@ from rft_trainer.evaluate.runner import Model, Runner
 from rft_trainer.evaluate.settings import Setting, settings_of
 from rft_trainer.evaluate.stopping import Stop, StoppedError
 from rft_trainer.evaluate.summary import Findings, Place, line, summarise
+from rft_trainer.evaluate.waiting import Answered, Waiting
 from rft_trainer.files import write_json
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge
@@ -53,6 +54,8 @@ class Session:
     work: Work
     baselines: Path
     """Folder of base models' answers of earlier runs; need not exist."""
+    programs: bool = False
+    """Whether programs among the answers may be run here; else they wait for a place where they may."""
     _stopped: StoppedError | None = field(default=None, init=False)
     _engine: dict[str, str] | None = field(default=None, init=False)
     _base_answers: list[BaseAnswers] = field(default_factory=list, init=False)
@@ -61,7 +64,7 @@ class Session:
         """Measure; ``stopped`` of the summary says if there was not time for all."""
         candidates = [trained, *([base] if base is not None else [])]
         found: dict[str, dict[Place, Measured]] = {trained.name: {}, BASE: {}}
-        with Judge() as judge, self.stop.watching():
+        with Judge(programs=self.programs) as judge, self.stop.watching():
             total = len(candidates) * len(self._settings) * sum(map(self._answers_of, self._benchmarks))
             runner = Runner(
                 self.exam, directory=self.directory, judge=judge, stop=self.stop, work=self.work, total=total
@@ -73,6 +76,9 @@ class Session:
                 if self._stopped is not None:
                     break
         self.work.close()
+        pending = sum(each.pending for results in found.values() for each in results.values())
+        if pending and self._stopped is None:
+            return self._wait(trained, base, pending=pending)
         return self._finish(trained, base, found)
 
     @property
@@ -140,6 +146,17 @@ class Session:
 
     def _key(self, base: Candidate, benchmark: Benchmark, setting: Setting) -> str:
         return key_of(base.fingerprint, self.exam.protocol(benchmark, setting, engine=self._engine or {}))
+
+    def _wait(self, trained: Candidate, base: Candidate | None, *, pending: int) -> EvaluateSummary:
+        """Leave a note of what the programs' verdicts are to be put together with."""
+        waiting = Waiting(
+            trained=Answered(trained.name, trained.fingerprint),
+            base=None if base is None else Answered(base.name, base.fingerprint),
+            engine=self._engine or {},
+        )
+        waiting.write(self.directory)
+        sys.stdout.write(f"{pending} answers are programs; they wait for a pod that may run them\n")
+        return EvaluateSummary(scores=(), artifacts=self.artifacts, pending=pending)
 
     def _finish(
         self, trained: Candidate, base: Candidate | None, found: Mapping[str, Mapping[Place, Measured]]

@@ -15,7 +15,11 @@ from rft_trainer.contract import Stage
 from rft_trainer.launch.gang import Gang
 from rft_trainer.stage_main import scratch_environment
 
-_MODULES = {Stage.PREPARE: "rft_trainer.prepare.main", Stage.EVALUATE: "rft_trainer.evaluate.main"}
+_MODULES = {
+    Stage.PREPARE: "rft_trainer.prepare.main",
+    Stage.EVALUATE: "rft_trainer.evaluate.main",
+    Stage.SCORE: "rft_trainer.evaluate.score_main",
+}
 
 
 def stage_command(stage: Stage, *, root: Path, gang: Gang | None) -> list[str]:

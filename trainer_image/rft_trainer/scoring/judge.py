@@ -72,6 +72,11 @@ class Judge:
             "gsm8k": self._gsm8k,
         }
 
+    @property
+    def runs_programs(self) -> bool:
+        """Whether scorers of :data:`SANDBOXED` work here."""
+        return self._programs
+
     def __enter__(self) -> Judge:
         return self
 

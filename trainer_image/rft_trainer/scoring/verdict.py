@@ -10,6 +10,8 @@ from dataclasses import dataclass
 NO_ANSWER = "no answer"
 NOT_ENDED = "thinking did not end"
 NOT_CLOSED = "box not closed"
+PENDING = "not run yet"
+"""A program that waits for a place where it may be run; no verdict, and never counted as one."""
 _JUDGED = frozenset(
     {"equal", "different", "runtime error", "time limit", "memory limit", "output limit"}
 )  # fmt: skip

@@ -1,0 +1,237 @@
+"""An evaluation whose answers are programs: given in one place, run in another, scored as if it had been one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_trainer.benchmarks import Question
+from rft_trainer.contract import EvaluateSummary, Outcome, RunConfig, Stage, StageResult
+from rft_trainer.errors import BadInputError, SandboxError
+from rft_trainer.evaluate import programs, score_main
+from rft_trainer.evaluate.main import exam_of
+from rft_trainer.evaluate.record import AnswerFile
+from rft_trainer.evaluate.runner import Model
+from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
+from rft_trainer.evaluate.session import Candidate, Session
+from rft_trainer.evaluate.stopping import Stop, StoppedError
+from rft_trainer.evaluate.waiting import FILE, NoSampler, Waiting
+from rft_trainer.files import write_json
+from rft_trainer.launch import main as launch
+from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.report import Work
+from rft_trainer.results import read_result
+from rft_trainer.sandbox import sandbox as sandbox_module
+from rft_trainer.scoring import Judge
+from rft_trainer.scoring.verdict import PENDING
+from unit.trainer.factory import run_config
+
+BENCHMARK = [
+    {
+        "id": f"times-{factor}",
+        "problem": f"times {factor}",
+        "tests": {"inputs": [f"{value}\n" for value in (1, 7)], "outputs": [f"{factor * value}\n" for value in (1, 7)]},
+    }
+    for factor in range(2, 8)
+]
+SUMS = [{"id": "one", "problem": "sum of 1 and 1", "answer": "2", "scorer": "integer"}]
+
+
+class Coder:
+    """Writes the right program for the first so many questions, and harmful ones for the others."""
+
+    context_tokens = None
+    identity = {"engine": "scripted"}
+
+    def __init__(self, right: int) -> None:
+        self._right, self.requests = right, 0
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        self.requests += len(requests)
+        return [Completion(self._answer(each.prompt), 5, Finish.EOS) for each in requests]
+
+    def _answer(self, prompt: str) -> str:
+        if "sum" in prompt:
+            return "Answer: 2"
+        factor = int(prompt.rsplit(maxsplit=1)[-1])
+        code = f"print({factor} * int(input()))" if factor < 2 + self._right else "import os\nos._exit(0)"
+        return f"```python\n{code}\n```"
+
+
+class Pod:
+    """A run's volume, and the two places that work on it."""
+
+    def __init__(self, root: Path, config: RunConfig) -> None:
+        self.layout, self.config = Layout(root), config
+        self.paths = RunPaths.of(self.layout, config)
+        write_json(self.layout.config_file, config.model_dump(mode="json"))
+        self.layout.run.mkdir(parents=True, exist_ok=True)
+        self.trained, self.base = Coder(5), Coder(1)
+
+    def answer(self) -> EvaluateSummary:
+        """As the pod with GPUs does."""
+        session = Session(
+            exam=exam_of(self.config, self.layout, self.paths),
+            directory=self.paths.evaluation,
+            artifacts=self.paths.pod_path(self.paths.evaluation),
+            stop=Stop(),
+            work=Work(None),
+            baselines=self.layout.baselines,
+        )
+        return session.run(self._candidate("step-5", self.trained), self._candidate("base", self.base))
+
+    def score(self) -> int:
+        """As the pod without does."""
+        return score_main.main(["--root", str(self.layout.root)])
+
+    @staticmethod
+    def _candidate(name: str, coder: Coder) -> Candidate:
+        def load() -> Model:
+            return Model(name, sampler=coder, render=lambda turns: turns[-1].content)
+
+        return Candidate(name=name, fingerprint=f"files:{name}", load=load)
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    for name, rows in (("times", BENCHMARK), ("sums", SUMS)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmarks = [
+        {"name": name, "uri": f"file://{tmp_path}/{name}.jsonl", "max_tokens": 24} for name in ("times", "sums")
+    ]
+    return Pod(tmp_path / "rft", run_config(evaluation__benchmarks=benchmarks))
+
+
+def test_programs_wait_and_are_scored_later_as_if_they_had_been_run_at_once(pod: Pod) -> None:
+    waiting = pod.answer()
+    assert (waiting.pending, waiting.scores) == (12, ())
+    assert not (pod.paths.evaluation / "results.json").exists(), "nothing is scored that was not run"
+    asked = (pod.trained.requests, pod.base.requests)
+
+    assert pod.score() == 0
+    result = read_result(pod.layout.result_file, stage=Stage.SCORE)
+    assert result is not None
+    assert result.outcome is Outcome.COMPLETED
+    assert result.evaluate is not None
+    times, sums = result.evaluate.scores
+    assert (times.benchmark, times.value, times.baseline) == ("times", round(5 / 6, 6), round(1 / 6, 6))
+    assert (times.wins, times.losses, times.no_answer, times.comparison) == (4, 0, 0, "paired")
+    assert (sums.value, sums.baseline) == (1.0, 1.0)
+    assert len(result.evaluate.base_answers) == 2, "the base model's verdicts are handed on once they are known"
+    assert (pod.trained.requests, pod.base.requests) == asked, "no model is asked"
+    document = json.loads((pod.paths.evaluation / "results.json").read_text())
+    assert document["scores"][0]["of_trained"]["reasons"] == {"different": 1, "equal": 5}
+
+
+def test_an_evaluation_that_runs_again_asks_nothing_and_waits_for_what_was_not_run(pod: Pod) -> None:
+    first = pod.answer()
+    asked = pod.trained.requests
+    assert pod.answer().pending == first.pending
+    assert pod.score() == 0
+    assert pod.answer().pending == 0
+    assert pod.trained.requests == asked
+
+
+def test_the_pods_first_process_says_what_came_of_it(pod: Pod, capfd: pytest.CaptureFixture[str]) -> None:
+    pod.answer()
+    assert launch.main(["score", "--root", str(pod.layout.root)]) == 0
+    result = StageResult.model_validate_json(pod.layout.termination_log.read_bytes())
+    assert (result.stage, result.outcome) == (Stage.SCORE, Outcome.COMPLETED)
+    assert result.evaluate is not None
+    assert len(result.evaluate.scores) == 2
+    assert "sandbox: Python" in capfd.readouterr().out
+
+
+def test_scoring_fails_and_no_score_appears_when_programs_cannot_be_run_safely(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod.answer()
+    monkeypatch.setattr(sandbox_module, "PROBE", "print('read files')\nprint('sealed')")
+    assert pod.score() == SandboxError.exit_code
+    result = read_result(pod.layout.result_file, stage=Stage.SCORE)
+    assert result is not None
+    assert result.outcome is Outcome.FAILED
+    assert result.error is not None
+    assert "can still read files" in result.error
+    assert not (pod.paths.evaluation / "results.json").exists()
+
+
+def test_scoring_says_that_it_comes_too_early_when_nothing_was_evaluated(pod: Pod) -> None:
+    assert pod.score() == BadInputError.exit_code
+    result = read_result(pod.layout.result_file, stage=Stage.SCORE)
+    assert result is not None
+    assert result.error is not None
+    assert FILE in result.error
+    assert "evaluate first" in result.error
+
+
+def test_scoring_that_is_asked_to_stop_keeps_its_verdicts_and_goes_on(pod: Pod) -> None:
+    pod.answer()
+    pod.layout.stop_file.write_text("SIGTERM")
+    assert pod.score() != 0
+    result = read_result(pod.layout.result_file, stage=Stage.SCORE)
+    assert result is not None
+    assert result.outcome is Outcome.DRAINED
+    assert result.evaluate is None
+    pod.layout.stop_file.unlink()
+    assert pod.score() == 0
+
+
+def test_no_program_is_run_twice_when_a_pod_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = [
+        Question(str(number), "q", json.dumps({"inputs": ["1"], "outputs": ["1"]}), "code") for number in range(6)
+    ]
+    path = tmp_path / "answers.jsonl"
+    for number in range(6):
+        record = {"id": str(number), "sample": 0, "text": "```python\nprint(1)\n```", "tokens": 1, "finished": True}
+        with path.open("a") as stream:
+            stream.write(json.dumps({**record, "extracted": None, "correct": False, "reason": PENDING}) + "\n")
+    run: list[str] = []
+    original = Judge.score
+
+    def score(self: Judge, scorer: str, **asked: Any) -> Any:
+        run.append(scorer)
+        return original(self, scorer, **asked)
+
+    monkeypatch.setattr(Judge, "score", score)
+    ticks = iter(range(100))
+    with pytest.raises(StoppedError):
+        programs.run_programs(AnswerFile(path), questions, stop=Stop(deadline=3, clock=lambda: next(ticks)), workers=1)
+    judged = sum(each.reason != PENDING for each in AnswerFile(path).records.values())
+    assert 0 < judged < 6
+    before = len(run)
+    programs.run_programs(AnswerFile(path), questions, stop=Stop(), workers=2)
+    assert all(each.correct for each in AnswerFile(path).records.values())
+    assert len(run) - before == 6 - judged
+
+
+@pytest.mark.parametrize("note", [{}, {"version": 2}, [], {"version": 1, "trained": {}, "base": None, "engine": {}}])
+def test_a_note_that_cannot_be_read_is_bad_input(tmp_path: Path, note: Any) -> None:
+    write_json(tmp_path / FILE, note)
+    with pytest.raises(BadInputError, match="evaluate first"):
+        Waiting.read(tmp_path)
+
+
+def test_no_answer_is_made_up_where_there_is_no_model() -> None:
+    sampler = NoSampler({"engine": "scripted"})
+    with pytest.raises(BadInputError, match="1 answers are missing"):
+        sampler.complete([CompletionRequest(prompt="q", max_tokens=1, temperature=0.0, seed=1)])
+    with pytest.raises(BadInputError, match="an answer is missing"):
+        sampler.count("q")
+
+
+def test_processors_are_those_of_the_pods_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert programs.processors() == 8
+    for text, expected in (("250000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("1600000 100000", 8)):
+        (tmp_path / "cpu.max").write_text(text)
+        assert programs.processors() == expected
