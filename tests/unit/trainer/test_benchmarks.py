@@ -90,7 +90,7 @@ def test_tests_of_a_program_stand_in_place_of_its_answer(tmp_path: Path) -> None
     assert (published.id, published.scorer) == ("HumanEval/0", "code")
     assert "def f():" in published.text
     for row, words in (
-        ({"problem": "q", "tests": {"inputs": []}}, r"rows.jsonl\[0\]: tests.inputs \[\] is not a list"),
+        ({"problem": "q", "tests": {"inputs": []}}, r"rows.jsonl:1: tests.inputs \[\] is not a list"),
         ({"problem": "q", "tests": tests, "scorer": "math"}, "has tests and scorer 'math'"),
     ):
         with pytest.raises(BadInputError, match=words):
