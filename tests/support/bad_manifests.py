@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rft_trainer.presets import BENCHMARKS
+
 Bad = tuple[dict[str, Any], str, str]
 
 BENCHMARK = {"name": "sums", "uri": "gym://chain_sum", "limit": 10}
@@ -287,13 +289,43 @@ BAD: list[Bad] = [
     # evaluation
     ({"evaluation": {"benchmarks": []}}, "spec.evaluation.benchmarks", "should have at least 1 items"),
     (benchmark(name="Sums"), "spec.evaluation.benchmarks[0].name", '"Sums": must be lower-case letters, digits'),
-    (benchmark(uri="math500"), "spec.evaluation.benchmarks[0].uri", "must start with hf://, pvc://, file:// or gym://"),
+    (
+        benchmark(uri="math500"),
+        "spec.evaluation.benchmarks[0].uri",
+        "must start with hf://, pvc://, file://, configmap:// or gym://",
+    ),
+    (
+        benchmark(uri=None),
+        "spec.evaluation.benchmarks[0].uri",
+        f"say where the rows are; only of {', '.join(sorted(BENCHMARKS))} it is known",
+    ),
+    (
+        benchmark(uri="configmap://rows"),
+        "spec.evaluation.benchmarks[0].uri",
+        "a ConfigMap's address is configmap://name/key",
+    ),
+    (benchmark(scorer="math"), "spec.evaluation.benchmarks[0].scorer", "judges its answers itself; remove it"),
+    (benchmark(scorer="judge"), "spec.evaluation.benchmarks[0].scorer", 'supported values: "math", "integer"'),
+    (benchmark(topP="0"), "spec.evaluation.benchmarks[0].topP", "must be above 0 and at most 1"),
+    (benchmark(published="84"), "spec.evaluation.benchmarks[0].published", "must be at least 0 and at most 1"),
+    (
+        {"evaluation": {"gpus": 2}},
+        "spec.evaluation.gpus",
+        "the engine transformers uses one GPU; set engine: vllm, or gpus: 1",
+    ),
+    ({"evaluation": {"preset": "s2"}}, "spec.evaluation.preset", 'supported values: "reasoning-v1", "s1", "skyth'),
     (benchmark(uri="hf://math500"), "spec.evaluation.benchmarks[0].uri", "a hub address is hf://organisation/name"),
     (benchmark(uri="pvc://data"), "spec.evaluation.benchmarks[0].uri", "a claim's address is pvc://claim/path"),
     (benchmark(uri="file://x"), "spec.evaluation.benchmarks[0].uri", "file:///absolute/path"),
     (benchmark(uri="gym://x-y"), "spec.evaluation.benchmarks[0].uri", "gym://task?option=value"),
     (benchmark(limit=None), "spec.evaluation.benchmarks[0].limit", "say how many questions to ask"),
-    (benchmark(samples=4), "spec.evaluation.benchmarks[0].samples", "set samples: 1 or a temperature above 0"),
+    (benchmark(samples=4), "spec.evaluation.benchmarks", "set samples: 1 or a temperature above 0"),
+    (benchmark(samples=4, temperature="0.0"), "spec.evaluation.benchmarks", "set samples: 1 or a temperature above 0"),
+    (
+        {"evaluation": {"preset": "s1", "benchmarks": [{**BENCHMARK, "samples": 4}]}},
+        "spec.evaluation.benchmarks",
+        "set samples: 1 or a temperature above 0",
+    ),
     (benchmark(temperature="hot"), "spec.evaluation.benchmarks[0].temperature", "must be a decimal number in quotes"),
     (benchmark(temperature="3"), "spec.evaluation.benchmarks[0].temperature", "must be at least 0 and at most 2"),
     (forcing(100, waits=[0]), "spec.evaluation.budgetForcing.maxThinkingTokens", "Required value"),
@@ -304,8 +336,18 @@ BAD: list[Bad] = [
     ),
     (
         forcing(*range(200, 206), maxThinkingTokens=100, waits=[0, 1, 2]),
-        "spec.evaluation.budgetForcing.waits",
-        "benchmarks x waits are more than 16 scores",
+        "spec.evaluation.budgetForcing",
+        "benchmarks x waits x budgets are more than 16 scores",
+    ),
+    (
+        forcing(200, 201, 202, maxThinkingTokens=100, waits=[0, 1], sweepThinkingTokens=[10, 20]),
+        "spec.evaluation.budgetForcing",
+        "benchmarks x waits x budgets are more than 16 scores",
+    ),
+    (
+        forcing(200, maxThinkingTokens=100, sweepThinkingTokens=[10, 100]),
+        "spec.evaluation.budgetForcing.sweepThinkingTokens",
+        "must be below maxThinkingTokens, which is the largest budget",
     ),
     (
         forcing(100, maxThinkingTokens=10, waits=[]),

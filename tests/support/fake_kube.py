@@ -199,6 +199,10 @@ class FakeKube:
     def _apply(self, manifest: Mapping[str, Any]) -> Object:
         """Server-side apply by the operator: others' fields stay, its own are set, those it dropped are removed."""
         new = rules.without_status(manifest)
+        wanted = new["metadata"].pop("resourceVersion", None)
+        if wanted is not None:
+            kept = self._get(new["kind"], new["metadata"].get("namespace", ""), new["metadata"]["name"])
+            rules.check_version(kept, wanted)
         if new["kind"] in (KIND, BUDGET_KIND):
             rules.check_schema(new)
         place = self._id(new)

@@ -97,6 +97,11 @@ def uris(*schemes: str) -> list[Rule]:
             expression="!self.startsWith('pvc://') || self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+$')",
             message="a claim's address is pvc://claim/path, with the name of a PersistentVolumeClaim",
         ),
+        "configmap": Rule(
+            expression="!self.startsWith('configmap://') || "
+            "self.matches('^configmap://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+$')",
+            message="a ConfigMap's address is configmap://name/key, with the key that holds the rows",
+        ),
         "file": Rule(
             expression="!self.startsWith('file://') || self.matches('^file:///.+$')",
             message="a file's address is file:///absolute/path in the trainer's container (three slashes)",

@@ -8,6 +8,7 @@ items of a list.
 from __future__ import annotations
 
 from rft_operator.api.cel import FORBIDDEN, REQUIRED, Path, Rule, between, is_money, uris
+from rft_operator.api.evaluation_rules import EVALUATION_RULES
 from rft_operator.api.overlay_rules import OVERLAY_RULES
 
 _MICRO = "(has(self.training.microBatchSize) ? self.training.microBatchSize : 1)"
@@ -221,35 +222,7 @@ RULES: dict[Path, list[Rule]] = {
             value="string(self.evaluationReserveUSD)",
         ),
     ],
-    ("spec", "evaluation"): [
-        Rule(
-            expression="!has(self.budgetForcing) || self.budgetForcing.maxThinkingTokens > 999999 || "
-            "self.benchmarks.all(each, each.maxTokens > self.budgetForcing.maxThinkingTokens)",
-            message="must be below the maxTokens of every benchmark, for the rest is kept for the answer",
-            field=".budgetForcing.maxThinkingTokens",
-        ),
-        Rule(
-            expression="!has(self.budgetForcing) || size(self.budgetForcing.waits) > 8 || "
-            "size(self.benchmarks) * size(self.budgetForcing.waits) <= 16",
-            message="benchmarks x waits are more than 16 scores, which is all that the status holds; ask for fewer",
-            field=".budgetForcing.waits",
-        ),
-    ],
-    ("spec", "evaluation", "benchmarks", "[]"): [
-        Rule(
-            expression="self.samples <= 1 || !self.temperature.matches('^[0.]+(e.*)?$')",
-            message="several answers of temperature 0 are all the same; set samples: 1 or a temperature above 0",
-            field=".samples",
-        ),
-        Rule(
-            expression="!self.uri.startsWith('gym://') || has(self.limit)",
-            message="a generator (gym://) is endless; say how many questions to ask",
-            field=".limit",
-            reason=REQUIRED,
-        ),
-    ],
-    ("spec", "evaluation", "benchmarks", "[]", "temperature"): between("0.0", "2.0"),
-    ("spec", "evaluation", "benchmarks", "[]", "uri"): uris("hf", "pvc", "file", "gym"),
+    **EVALUATION_RULES,
     **OVERLAY_RULES,
 }
 
@@ -262,4 +235,10 @@ LIST_KEYS: dict[Path, tuple[str, ...]] = {
     ("status", "attempts"): ("stage", "number"),
 }
 """Lists whose items have an identity (x-kubernetes-list-type: map)."""
-LIST_SETS = frozenset({("spec", "budget", "warnAtPercent"), ("spec", "evaluation", "budgetForcing", "waits")})
+LIST_SETS = frozenset(
+    {
+        ("spec", "budget", "warnAtPercent"),
+        ("spec", "evaluation", "budgetForcing", "waits"),
+        ("spec", "evaluation", "budgetForcing", "sweepThinkingTokens"),
+    }
+)

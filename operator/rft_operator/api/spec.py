@@ -12,9 +12,15 @@ from typing import Annotated
 from pydantic import Field
 
 from rft_operator.api.base import ApiModel, Counter, Seconds
+from rft_operator.api.evaluation import (
+    Baseline,
+    BenchmarkSpec,
+    BudgetForcing,
+    EvaluationEngine,
+    EvaluationPreset,
+)
 from rft_operator.api.overlay import PodTemplate
 from rft_operator.api.texts import (
-    BenchmarkName,
     ControllerName,
     Decimal,
     DnsLabel,
@@ -143,13 +149,6 @@ class Gang(StrEnum):
 
     NONE = "none"
     VOLCANO = "volcano"
-
-
-class Baseline(StrEnum):
-    """Whether the base model is measured with the same protocol."""
-
-    MEASURE = "measure"
-    NONE = "none"
 
 
 class SecretReference(ApiModel):
@@ -396,43 +395,22 @@ class Retries(ApiModel):
     """Failures that count; preemption and node loss do not."""
 
 
-class BenchmarkSpec(ApiModel):
-    """One benchmark."""
-
-    name: BenchmarkName
-    """Name shown in status and metrics."""
-    uri: SourceUri
-    """JSONL rows {id, problem, answer, scorer}: hf://, pvc:// or file://; or gym://task?option=value."""
-    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Use the first so many questions."""
-    samples: Annotated[int, Field(ge=1, le=256)] = 1
-    """Answers per question."""
-    temperature: Decimal = "0"
-    """Sampling temperature; "0" is greedy and needs samples: 1."""
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192
-    """Tokens an answer may have, thinking included."""
-
-
-class BudgetForcing(ApiModel):
-    """How long a model may think and how often it is made to think again, as s1 did it."""
-
-    waits: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=1, max_length=8)] = Field(
-        default_factory=lambda: [0]
-    )
-    """So often an end of thinking is replaced by "Wait"; each number is measured and has a score of its own."""
-    max_thinking_tokens: Annotated[int, Field(ge=1, le=999_999)]
-    """Thinking is ended after so many tokens, all Waits together; the rest of maxTokens is kept for the answer."""
-
-
 class Evaluation(ApiModel):
     """What is measured after training, with money kept back for it."""
 
-    gpus: Annotated[int, Field(ge=1, le=1)] = 1
-    """GPUs of the evaluation pod: one, which is all that the evaluator uses."""
+    gpus: Annotated[int, Field(ge=1, le=16)] = 1
+    """GPUs of the evaluation pod; more than one needs engine: vllm, which splits the model over them."""
+    preset: EvaluationPreset | None = None
+    """Prompt, sampling, number format and budget of thinking of a published run; explicit fields win over it."""
     benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=16)]
     """Benchmarks, in order."""
     baseline: Baseline = Baseline.MEASURE
-    """Measure the base model too."""
+    """measure: the base model answers the same questions, unless an earlier run of this namespace has its answers.
+    published: compare with a published score, marked as such. none: no comparison."""
+    engine: EvaluationEngine = EvaluationEngine.TRANSFORMERS
+    """transformers, or vllm where the trainer's image has it."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
+    """Seed of sampled answers and of the order of choices; another seed is another exam."""
     batch_size: Annotated[int, Field(ge=1, le=4_096)] = 32
     """Questions answered at once."""
     max_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from rft_operator.api.base import BigCounter, Counter, StatusModel, Timestamp
 from rft_operator.api.ledger import Ledger, WasteReason
+from rft_operator.api.scores import EvaluationStatus
 from rft_operator.api.texts import text
 
 MAX_ATTEMPTS_KEPT = 32
@@ -281,60 +282,6 @@ class Cost(StatusModel):
         default_factory=list
     )
     """Thresholds of which it was announced that the forecast reaches them; 100 is the limit itself."""
-
-
-class Verdict(StrEnum):
-    """Whether training changed a score, as far as the questions can tell."""
-
-    IMPROVED = "Improved"
-    REGRESSED = "Regressed"
-    INCONCLUSIVE = "Inconclusive"
-
-
-class ScoreResult(StatusModel):
-    """Score of one benchmark."""
-
-    benchmark: Annotated[str, text(40)]
-    """Name of the benchmark."""
-    metric: Annotated[str, text(40)]
-    """For example accuracy."""
-    value: DecimalText
-    """Score of the trained model, 0 to 1."""
-    stderr: DecimalText | None = None
-    """Standard error over questions."""
-    interval_low: DecimalText | None = None
-    """Lower end of the score's 95 % confidence interval."""
-    interval_high: DecimalText | None = None
-    """Upper end."""
-    questions: Counter
-    """Number of questions."""
-    samples: Counter = 1
-    """Answers per question."""
-    no_answer: Counter = 0
-    """Answers that could not be found or read, or were cut."""
-    baseline: DecimalText | None = None
-    """Score of the base model under the same protocol."""
-    baseline_stderr: DecimalText | None = None
-    """Its standard error."""
-    wins: Counter | None = None
-    """Questions that the trained model answers better than the base model."""
-    losses: Counter | None = None
-    """Questions that it answers worse."""
-    p_value: DecimalText | None = None
-    """How likely such a difference is by chance, adjusted for the number of benchmarks."""
-    verdict: Verdict | None = None
-    """Improved or Regressed where chance is an unlikely explanation (below 5 %), else Inconclusive."""
-
-
-class EvaluationStatus(StatusModel):
-    """Scores."""
-
-    results: Annotated[list[ScoreResult], Field(max_length=16)] = Field(default_factory=list)
-    """In the order of the benchmarks."""
-    artifacts: Annotated[str, text(1_024)] | None = None
-    """Folder with every answer, on the volume."""
-    display: Annotated[str, text(64)] = ""
-    """Score of the first benchmark, for the SCORE column."""
 
 
 class Failure(StatusModel):

@@ -130,6 +130,14 @@ SourceUri = Annotated[
         remedy="must start with hf://, pvc://, file:// or gym://, for example hf://simplescaling/s1K",
     ),
 ]
+BenchmarkUri = Annotated[
+    str,
+    text(
+        512,
+        pattern=r"^(hf|pvc|file|configmap|gym)://.+$",
+        remedy="must start with hf://, pvc://, file://, configmap:// or gym://, for example pvc://data/math500.jsonl",
+    ),
+]
 SplitName = Annotated[
     str, text(64, pattern=r"^[A-Za-z0-9_.-]+$", remedy='must be letters, digits, "_", "." and "-", such as train')
 ]

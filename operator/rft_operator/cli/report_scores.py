@@ -1,7 +1,7 @@
 """What a model is worth, as lines of the report.
 
-Invariant: a score never stands without what it is worth: its uncertainty, the answers that are missing, and that it is a
-part where it is one.
+Invariant: a score never stands without what it is worth: its uncertainty, the answers that are missing, and whether it
+is only a part.
 """
 
 from __future__ import annotations

@@ -67,7 +67,17 @@ class OpenGate:
     uid: str
 
 
-Action = Apply | Create | Delete | SetFinalizers | SetDeadline | OpenGate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepBaselines:
+    """Add entries to the cache of a base model's answers; done once, for losing one costs a measurement only."""
+
+    namespace: str
+    name: str
+    model: str
+    entries: Mapping[str, str]
+
+
+Action = Apply | Create | Delete | SetFinalizers | SetDeadline | OpenGate | KeepBaselines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,9 +26,10 @@ from rft_operator.domain.money import usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import is_complete, take_over
+from rft_operator.domain.scores import out_of_time, take_scores, unreadable
 from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, Stop
 from rft_operator.domain.timestamps import epoch
-from rft_trainer.contract import Stage, StageResult
+from rft_trainer.contract import EvaluateSummary, Stage, StageResult
 
 MAX_BACKOFF_SECONDS = 300
 DEADLINE_TOLERANCE_SECONDS = 5
@@ -233,6 +234,10 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     if result is not None and is_complete(result):
         _close(draft, attempt, outcome=AttemptOutcome.SUCCEEDED, reason="Succeeded", message="", counted=False)
         return
+    words = None if result is None else out_of_time(attempt, result, gang.pods)
+    if result is not None and result.evaluate is not None and words is not None:
+        _close_partial(draft, attempt, result.evaluate, words=words)
+        return
     if attempt.stop_reason is not None:
         drained = attempt.stop_reason in DRAINING_STOPS
         counted = attempt.stop_reason in COUNTED_STOPS
@@ -244,6 +249,9 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
             _record_failure(draft, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
         return
     trouble = classify_end(gang.pods, gang.job)
+    unread = unreadable(gang.pods) if gang.stage is Stage.EVALUATE else None
+    if unread is not None:
+        draft.set_condition(ConditionType.EVALUATED, False, *unread)
     drained = trouble.reason in ("Drained", "DrainedWithoutCheckpoint", "DeadlineExceeded") and not trouble.counted
     outcome = AttemptOutcome.DRAINED if drained else AttemptOutcome.FAILED
     _close(
@@ -259,6 +267,16 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     else:
         fatal = trouble.fatal or _is_final_stall(draft, trouble.reason)
         _record_failure(draft, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=fatal)
+
+
+def _close_partial(draft: Draft, attempt: Attempt, summary: EvaluateSummary, *, words: str) -> None:
+    """Post what an evaluation came to within its bound; more money lets it go on from its answers."""
+    reason = attempt.stop_reason or "DeadlineExceeded"
+    _close(draft, attempt, outcome=AttemptOutcome.DRAINED, reason=reason, message=words, counted=False)
+    take_scores(draft, summary)
+    if attempt.stop_reason is None:
+        advice = "Raise budget.limitUSD to let it go on where it was."
+        fail(draft, "EvaluationReserveExhausted", f"{words}: the scores are partial. {advice}")
 
 
 def _is_final_stall(draft: Draft, reason: str) -> bool:

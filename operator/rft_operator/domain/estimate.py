@@ -19,6 +19,7 @@ from rft_operator.domain.estimate_data import DataShape, Sequences, sequences
 from rft_operator.domain.estimate_gpu import GpuShape
 from rft_operator.domain.estimate_memory import Gang, Memory, memory, number_bytes
 from rft_operator.domain.estimate_speed import StepTime, step_time
+from rft_operator.domain.evaluation import evaluation_config
 from rft_operator.domain.money import micro_usd
 from rft_operator.domain.rates import Rate
 from rft_operator.domain.recipes import effective
@@ -108,6 +109,8 @@ def estimate(spec: Spec, *, facts: ModelShape, data: DataShape, rate: Rate | Non
     """Return the estimate of a run; raises InvalidResource where the spec contradicts itself or trains on nothing."""
     effective_training = effective(spec.training, spec.recipe)
     check_parts(spec, effective_training)
+    if spec.evaluation is not None:
+        evaluation_config(spec.evaluation, model_uri=spec.model.uri)
     training = training_config(effective_training)
     gang = Gang(nodes=spec.resources.nodes, gpus_per_node=spec.resources.gpus_per_node)
     seen = sequences(data, limit=training.max_sequence_length, packing=training.packing)

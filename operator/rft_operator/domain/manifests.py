@@ -14,6 +14,7 @@ from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Gang, Spec
 from rft_operator.api.status import Attempt
+from rft_operator.domain.benchmark_volumes import row_config_maps
 from rft_operator.domain.facts import (
     LABEL_ATTEMPT,
     LABEL_FINETUNE,
@@ -165,6 +166,7 @@ def references(spec: Spec) -> tuple[tuple[str, str], ...]:
     if spec.storage.claim_name is not None:
         found.append(("PersistentVolumeClaim", spec.storage.claim_name))
     found += [("PersistentVolumeClaim", claim) for claim in source_claims(spec)]
+    found += [("ConfigMap", name) for name in row_config_maps(spec)]
     found += [("Secret", each.value_from.secret_key_ref.name) for each in overlay.env if each.value_from is not None]
     found += [reference for volume in overlay.volumes for reference in _volume_references(volume)]
     found += [("Secret", each.name) for each in overlay.image_pull_secrets]

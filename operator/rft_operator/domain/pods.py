@@ -13,6 +13,7 @@ from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Gang, Spec
 from rft_operator.api.status import Attempt
+from rft_operator.domain import baselines, benchmark_volumes
 from rft_operator.domain.budget import grace_seconds, stage_gpus
 from rft_operator.domain.facts import (
     FINALIZER,
@@ -168,6 +169,7 @@ def _container(
         {"name": f"rft-claim-{index}", "mountPath": f"{CLAIMS_DIRECTORY}/{claim}", "readOnly": True}
         for index, claim in enumerate(source_claims(resource.spec))
     ]
+    mounts += benchmark_volumes.mounts(resource.spec, stage) + baselines.mounts(resource.spec, stage)
     mounts += [
         {"name": each.name, "mountPath": each.mount_path, "readOnly": _read_only(each)}
         for each in resource.spec.pod_template.volumes
@@ -230,7 +232,7 @@ def _resources(spec: Spec, stage: Stage) -> Manifest:
 def source_claims(spec: Spec) -> list[str]:
     """Return the claims that ``pvc://`` URIs of the model, the dataset and the benchmarks name."""
     benchmarks = spec.evaluation.benchmarks if spec.evaluation is not None else []
-    uris = [spec.model.uri, spec.dataset.uri, *(each.uri for each in benchmarks)]
+    uris = [spec.model.uri, spec.dataset.uri, *(each.uri for each in benchmarks if each.uri is not None)]
     names = [uri.removeprefix("pvc://").split("/", 1)[0] for uri in uris if uri.startswith("pvc://")]
     return list(dict.fromkeys(names))
 
@@ -266,6 +268,7 @@ def _volumes(resource: ReasoningFinetune, settings: Settings, *, stage: Stage, a
         {"name": f"rft-claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
         for index, claim in enumerate(source_claims(spec))
     ]
+    volumes += benchmark_volumes.volumes(spec, stage) + baselines.volumes(spec, stage)
     return volumes + [_extra(each) for each in spec.pod_template.volumes]
 
 

@@ -14,18 +14,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import EndOfTurn, Evaluation, Lora, Method, Offload, Precision, Recipe, Spec, Training
+from rft_operator.api.spec import EndOfTurn, Lora, Method, Offload, Precision, Recipe, Spec, Training
 from rft_operator.domain.architectures import known_model
+from rft_operator.domain.evaluation import evaluation_config
 from rft_operator.domain.facts import Settings
 from rft_operator.domain.recipes import END_OF_TURN, effective
 from rft_operator.errors import InvalidResource
 from rft_trainer.contract import (
     DATA_DIRECTORY,
-    Benchmark,
-    BudgetForcing,
     CheckpointConfig,
     DatasetSource,
-    EvaluationConfig,
     LoraConfig,
     ModelSource,
     RunConfig,
@@ -77,7 +75,9 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
                 keep_last=spec.checkpoint.keep_last,
                 resume=spec.checkpoint.resume.value,
             ),
-            evaluation=_evaluation(spec.evaluation) if spec.evaluation is not None else None,
+            evaluation=(
+                evaluation_config(spec.evaluation, model_uri=spec.model.uri) if spec.evaluation is not None else None
+            ),
             startup_seconds=spec.timeouts.startup_seconds,
             stall_seconds=spec.timeouts.stall_seconds,
         )
@@ -172,30 +172,6 @@ def _lora(it: Training) -> LoraConfig | None:
     lora = it.lora or Lora()
     return LoraConfig(
         rank=lora.rank, alpha=lora.alpha, dropout=float(lora.dropout), target_modules=tuple(lora.target_modules)
-    )
-
-
-def _evaluation(it: Evaluation) -> EvaluationConfig:
-    return EvaluationConfig(
-        benchmarks=tuple(
-            Benchmark(
-                name=each.name,
-                uri=each.uri,
-                limit=each.limit,
-                samples=each.samples,
-                temperature=float(each.temperature),
-                max_tokens=each.max_tokens,
-            )
-            for each in it.benchmarks
-        ),
-        baseline=it.baseline.value,
-        batch_size=it.batch_size,
-        max_seconds=it.max_seconds,
-        budget_forcing=BudgetForcing(
-            waits=tuple(it.budget_forcing.waits), max_thinking_tokens=it.budget_forcing.max_thinking_tokens
-        )
-        if it.budget_forcing is not None
-        else None,
     )
 
 

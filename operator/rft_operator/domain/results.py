@@ -11,21 +11,17 @@ from rft_operator.api.status import (
     Attempt,
     CheckpointStatus,
     ConditionType,
-    EvaluationStatus,
     Progress,
     ProgressMetric,
-    ScoreResult,
-    Verdict,
 )
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import Report
+from rft_operator.domain.scores import take_scores
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import (
-    EvaluateSummary,
     MetricName,
     Outcome,
     PrepareSummary,
-    Score,
     Stage,
     StageResult,
     TrainSummary,
@@ -64,7 +60,7 @@ def take_over(draft: Draft, result: StageResult) -> None:
             draft.set_condition(ConditionType.TRAINED, True, "Succeeded", message)
             draft.emit("Normal", "Trained", message)
     if result.evaluate is not None and done:
-        _take_scores(draft, result.evaluate)
+        take_scores(draft, result.evaluate)
 
 
 def _dropped(it: PrepareSummary) -> str:
@@ -105,50 +101,6 @@ def _mark_checkpoint(draft: Draft) -> None:
     checkpoint = draft.status.checkpoint
     if checkpoint is not None:
         draft.set_condition(ConditionType.CHECKPOINT_VALID, True, "Saved", f"Step {checkpoint.step}.")
-
-
-def _take_scores(draft: Draft, summary: EvaluateSummary) -> None:
-    results = [_score(score) for score in summary.scores]
-    first = summary.scores[0] if summary.scores else None
-    display = ""
-    if first is not None:
-        before = f"{first.baseline:.3f} -> " if first.baseline is not None else ""
-        display = f"{before}{first.value:.3f}"
-    draft.update(evaluation=EvaluationStatus(results=results, artifacts=summary.artifacts, display=display))
-    message = "; ".join(
-        f"{score.benchmark} {score.value:.3f} ± {score.stderr:.3f}"
-        + (f" (base model {score.baseline:.3f}{_judged(score)})" if score.baseline is not None else "")
-        for score in summary.scores
-    )
-    draft.set_condition(ConditionType.EVALUATED, True, "Posted", message)
-    draft.emit("Normal", "Evaluated", message)
-
-
-def _judged(score: Score) -> str:
-    return f": {score.verdict}" if score.verdict is not None else ""
-
-
-def _score(score: Score) -> ScoreResult:
-    def fixed(value: float | None) -> str | None:
-        return None if value is None else f"{value:.4f}"
-
-    return ScoreResult(
-        benchmark=score.benchmark,
-        metric=score.metric,
-        value=f"{score.value:.4f}",
-        stderr=fixed(score.stderr),
-        interval_low=fixed(score.interval[0] if score.interval is not None else None),
-        interval_high=fixed(score.interval[1] if score.interval is not None else None),
-        questions=score.questions,
-        samples=score.samples,
-        no_answer=score.no_answer,
-        baseline=fixed(score.baseline),
-        baseline_stderr=fixed(score.baseline_stderr),
-        wins=score.wins,
-        losses=score.losses,
-        p_value=fixed(score.p_value),
-        verdict=Verdict(score.verdict) if score.verdict is not None else None,
-    )
 
 
 def take_report(draft: Draft, attempt: Attempt) -> None:

@@ -20,6 +20,7 @@ from rft_operator.domain.actions import (
     Apply,
     Create,
     Delete,
+    KeepBaselines,
     OpenGate,
     Plan,
     SetDeadline,
@@ -33,6 +34,7 @@ from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.view import View
 from rft_operator.errors import Conflict, InvalidResource, KubeError, NotFound, Rejected
 from rft_operator.metrics import Metrics
+from rft_operator.runtime.baselines import write_baselines
 from rft_operator.runtime.budget_cache import BudgetCache
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.kube import JsonObject, Kube
@@ -185,6 +187,8 @@ class Reconciler:
                     namespace=action.namespace, name=action.name, uid=action.uid, seconds=action.deadline_seconds
                 )
                 self._cache.put({**changed, "kind": "Pod"})
+        elif isinstance(action, KeepBaselines):
+            await write_baselines(self._kube, action)
         elif isinstance(action, OpenGate):
             with contextlib.suppress(NotFound):
                 changed = await self._kube.open_gate(namespace=action.namespace, name=action.name, uid=action.uid)

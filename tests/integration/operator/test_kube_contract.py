@@ -64,6 +64,19 @@ async def test_apply_removes_its_own_field_when_the_field_is_no_longer_applied(s
     assert not done["metadata"].get("labels")
 
 
+async def test_apply_is_a_conflict_when_the_object_is_no_longer_at_the_version_that_the_manifest_names(
+    side: Side,
+) -> None:
+    made = await side.api.apply(side.config_map("one", key="1"))
+    stale = side.config_map("one", key="2")
+    stale["metadata"]["resourceVersion"] = version(made)
+    await side.api.apply(stale)
+    stale["data"] = {"key": "3"}
+    with pytest.raises(Conflict):
+        await side.api.apply(stale)
+    assert (await side.get("ConfigMap", "one"))["data"] == {"key": "2"}
+
+
 async def test_apply_leaves_the_status_alone_when_the_manifest_has_one(side: Side) -> None:
     made = await side.api.apply({**side.run(), "status": RUNNING})
     assert not made.get("status")

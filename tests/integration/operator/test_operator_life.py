@@ -55,7 +55,7 @@ async def test_run_is_trained_evaluated_and_billed_to_the_second_when_its_pods_d
     assert seconds >= 6
     assert (status.usage.gpu_seconds, status.cost.spent_micro_usd) == (seconds, seconds * MICRO_USD_PER_GPU_SECOND)
     assert status.evaluation is not None
-    assert status.evaluation.display == "0.000 -> 0.900"
+    assert status.evaluation.display == "0.000 -> 0.900 [0.826-0.945] Improved"
     reasons = [event.reason for event in await run.events_until("Complete")]
     assert [each for each in reasons if each != "AttemptStarted"] == [
         "Accepted", "Prepared", "Trained", "Evaluated", "Complete"

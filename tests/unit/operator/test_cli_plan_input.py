@@ -66,7 +66,11 @@ def test_file_without_one_resource_is_refused(text: str, words: str) -> None:
         ({"training": {"precision": "fp8"}}, "spec.training.precision is 'fp8': Input should be 'bf16' or 'fp32'"),
         ({"training": {"globalBatchSize": 17}}, "training.globalBatchSize is 17, which 8 GPUs"),
         ({"evaluation": {"benchmarks": []}}, "spec.evaluation.benchmarks is []"),
-        ({"evaluation": {"benchmarks": [{"name": "x"}]}}, "spec.evaluation.benchmarks[0].uri is missing; add it"),
+        ({"evaluation": {"benchmarks": [{"uri": "gym://x"}]}}, "spec.evaluation.benchmarks[0].name is missing; add it"),
+        (
+            {"evaluation": {"benchmarks": [{"name": "x"}]}},
+            "evaluation.benchmarks: x has no uri; say where its rows are",
+        ),
         ({"model": {"uri": "init://tiny-qwen2?depth=x&hidden=y"}}, "spec.model.uri: init://tiny-qwen2"),
         ({"training": {"maxSequenceLength": 64}}, "spec.training.maxSequenceLength is 64"),
         ({"training": {"deepspeed": {"zeroStage": 1, "offload": "all"}}}, "offload is all with zeroStage 1"),

@@ -27,7 +27,7 @@ async def test_run_completes_with_scores_and_cost_when_every_stage_completes() -
     assert status.stage == "Complete"
     assert world.condition("Complete").status == "True"
     assert world.condition("Failed").status == "False"
-    assert status.evaluation.display == "0.000 -> 0.900"
+    assert status.evaluation.display == "0.000 -> 0.900 [0.826-0.945] Improved"
     # 2 GPUs x 601 s of training + 1 GPU x 100 s of evaluation, at 1,000 micro-dollars a GPU-second.
     assert status.usage.gpu_seconds == 2 * 601 + 100
     assert status.cost.spent_usd == "1.302000"

@@ -1,0 +1,138 @@
+"""What an evaluation says of itself, taken over into status.
+
+Invariant: scores are posted as they are or not at all. A part is marked as a part and never ends a run as Complete;
+what is missing or cannot be read is a reason of the condition Evaluated, never a score of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rft_operator.api.scores import Comparison, EvaluationStatus, ScalingResult, ScoreResult, Verdict
+from rft_operator.api.status import Attempt, ConditionType
+from rft_operator.domain.baselines import keep_baselines
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.facts import PodFacts
+from rft_trainer.contract import EvaluateSummary, Score, Stage, StageResult
+
+PARTIAL = "Partial"
+"""Reason of Evaluated=False for an evaluation that its bound has ended."""
+
+
+def take_scores(draft: Draft, summary: EvaluateSummary) -> None:
+    """Write scores, the condition Evaluated, and what later runs of the same base model need not pay for again."""
+    partial = summary.stopped is not None
+    draft.update(
+        evaluation=EvaluationStatus(
+            results=[_result(score) for score in summary.scores],
+            partial=partial,
+            protocol_hash=f"sha256:{summary.protocol}" if summary.protocol is not None else None,
+            scaling=[
+                ScalingResult(
+                    benchmark=each.benchmark,
+                    control=_fixed(each.control),
+                    slope=f"{each.slope:.2f}",
+                    performance=_fixed(each.performance),
+                )
+                for each in summary.scaling
+            ],
+            artifacts=summary.artifacts,
+            display=_display(summary.scores[0], partial=partial) if summary.scores else "",
+        )
+    )
+    keep_baselines(draft, summary.base_answers)
+    message = "; ".join(_words(score) for score in summary.scores) or "Nothing was measured"
+    if partial:
+        draft.set_condition(ConditionType.EVALUATED, False, PARTIAL, f"Ended by its bound. {message}.")
+        draft.emit("Warning", "EvaluationPartial", message)
+        return
+    draft.set_condition(ConditionType.EVALUATED, True, "Posted", message)
+    draft.emit("Normal", "Evaluated", message)
+
+
+def out_of_time(attempt: Attempt, result: StageResult, pods: Sequence[PodFacts]) -> str | None:
+    """Return why an evaluation's part is all that its bound allows; None where the next attempt goes on.
+
+    A stop for another reason (suspension, preemption, a drain) is no bound: the answers are kept and gone on with.
+    """
+    if result.stage is not Stage.EVALUATE or result.evaluate is None or result.evaluate.stopped is None:
+        return None
+    if attempt.stop_reason == "BudgetExhausted":
+        return "The evaluation's money is used up"
+    overdue = any(pod.pod_reason == "DeadlineExceeded" for pod in pods)
+    if attempt.stop_reason is None and (result.evaluate.stopped == "deadline" or overdue):
+        return "The evaluation's time is used up (evaluation.maxSeconds, or what the budget allows)"
+    return None
+
+
+def unreadable(pods: Sequence[PodFacts]) -> tuple[str, str] | None:
+    """Return reason and message where an evaluation ended well but its result is missing or cannot be read."""
+    ended = [pod for pod in pods if pod.exit_code == 0]
+    if not ended:
+        return None
+    said = (ended[0].termination_message or "").strip()
+    if not said:
+        return "ResultsUnavailable", f"{ended[0].name} ended without a result; its answers are on the volume."
+    if not said.endswith("}"):
+        return "ResultsTruncated", f"The result of {ended[0].name} was cut; its answers are on the volume."
+    return "ResultsInvalid", f"The result of {ended[0].name} does not fit the contract; its answers are on the volume."
+
+
+def _words(score: Score) -> str:
+    words = f"{score.benchmark} {_setting(score)}{score.value:.3f} ± {score.stderr:.3f}"
+    if score.baseline is not None:
+        source = "published" if score.comparison == "published" else "base model"
+        words += f" ({source} {score.baseline:.3f}{_judged(score)})"
+    if score.of_answers is not None:
+        words += f", partial: {score.questions * score.samples} of {score.of_answers} answers"
+    return words
+
+
+def _setting(score: Score) -> str:
+    _, _, setting = score.metric.rpartition("@") if "=" in score.metric else ("", "", "")
+    return f"{setting} " if setting else ""
+
+
+def _judged(score: Score) -> str:
+    return f": {score.verdict}" if score.verdict is not None else ""
+
+
+def _display(score: Score, *, partial: bool) -> str:
+    before = f"{score.baseline:.3f} -> " if score.baseline is not None else ""
+    interval = f" [{score.interval[0]:.3f}-{score.interval[1]:.3f}]" if score.interval is not None else ""
+    verdict = f" {score.verdict}" if score.verdict is not None else ""
+    return f"{before}{score.value:.3f}{interval}{verdict}{' (partial)' if partial else ''}"
+
+
+def _fixed(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _optional(value: float | None) -> str | None:
+    return None if value is None else _fixed(value)
+
+
+def _result(score: Score) -> ScoreResult:
+    compared = score.baseline is not None
+    return ScoreResult(
+        benchmark=score.benchmark,
+        metric=score.metric,
+        value=_fixed(score.value),
+        stderr=_fixed(score.stderr),
+        interval_low=_optional(score.interval[0] if score.interval is not None else None),
+        interval_high=_optional(score.interval[1] if score.interval is not None else None),
+        questions=score.questions,
+        samples=score.samples,
+        partial_of=score.of_answers,
+        no_answer=score.no_answer,
+        capped=score.capped,
+        thinking_tokens=f"{score.thinking_tokens:.1f}" if score.thinking_tokens is not None else None,
+        baseline=_optional(score.baseline),
+        baseline_stderr=_optional(score.baseline_stderr),
+        comparison=Comparison(score.comparison) if score.comparison is not None else None,
+        delta=_fixed(score.value - score.baseline) if compared and score.baseline is not None else None,
+        wins=score.wins,
+        losses=score.losses,
+        p_value=_optional(score.p_value),
+        verdict=Verdict(score.verdict) if score.verdict is not None else None,
+    )
