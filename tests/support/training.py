@@ -38,7 +38,7 @@ def write_deepspeed_json(pod: Pod, **more: Any) -> None:
             "precision": training.precision,
             "deepspeed": {"offload": training.offload, "zeroStage": training.zero_stage},
         },
-        resources={"nodes": 1, "gpusPerNode": 2},
+        resources={"nodes": 1, "gpusPerNode": pod.config.gpus_per_node},
     )["spec"]
     run = ReasoningFinetune.model_validate(stored_run(spec=spec))
     written = resolve(run, Settings(trainer_image="rft-trainer:test")).deepspeed

@@ -16,7 +16,7 @@ from unit.trainer.factory import Pod, free_port, run_config
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of a prepared run."""
     pod = Pod(tmp_path_factory.mktemp("prepared"), run_config())
-    assert pod.run("prepare") == 0, pod.log("prepare")
+    assert pod.run_here("prepare") == 0
     return pod.layout.root / "data"
 
 

@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from rft_trainer.contract import RunConfig, StageResult
+from rft_trainer.contract import RunConfig, Stage, StageResult
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import EncodedRow
+from rft_trainer.results import read_result, write_termination_message
 
 GYM = "gym://chain_sum?min_terms=2&max_terms=2&min_digits=2&max_digits=2&allow_negation=false"
 
@@ -105,6 +107,18 @@ class Pod:
     def run(self, stage: str, *, timeout_seconds: float = 240, **environment: str) -> int:
         """Run a stage to its end and give its exit code."""
         return self.start(stage, **environment).wait(timeout_seconds)
+
+    def run_here(self, stage: str) -> int:
+        """Run what ``rft-launch`` would start for a stage in this process, which has its libraries loaded already."""
+        hook = sys.excepthook
+        try:
+            code = int(import_module(f"rft_trainer.{stage}.main").main(["--root", str(self.layout.root)]))
+        finally:
+            sys.excepthook = hook
+        result = read_result(self.layout.result_file, stage=Stage(stage))
+        assert result is not None, "a stage that ends by itself says how"
+        write_termination_message(self.layout.termination_log, result)
+        return code
 
     def result(self) -> StageResult:
         """The termination message."""

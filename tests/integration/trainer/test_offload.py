@@ -1,0 +1,63 @@
+"""DeepSpeed's own optimizer on the CPU, which a compiler makes when training starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rft_trainer.contract import ExitCode
+from support.training import check_equals_plain_torch, write_deepspeed_json
+from unit.trainer.factory import Pod
+
+pytestmark = pytest.mark.distributed
+
+STEPS = 6
+COMPILER = """#!/bin/bash
+exec c++ "${@/#-O3/-O0}" -g0
+"""
+"""Twice as fast as DeepSpeed's flags, for a few hundred numbers."""
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, str]:
+    """An environment with a quick compiler and a directory for what it makes that outlives this run of the tests."""
+    folder = Path(tempfile.gettempdir()) / f"rft-tests-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    compiler = folder / "c++"
+    if not compiler.is_file() or compiler.read_text() != COMPILER:
+        compiler.write_text(COMPILER)
+        compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    return {"CXX": str(compiler), "TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="DeepSpeed compiles its CPU optimizer: needs c++")
+def test_training_equals_plain_torch_also_after_a_resume_when_deepspeeds_own_optimizer_is_offloaded(
+    make_pod: Callable[..., Pod], compiled: dict[str, str]
+) -> None:
+    settings = {"training__offload": "all", "training__schedule": "constant", "training__warmup_ratio": 0.0}
+    settings |= {"gpus_per_node": 1, "startup_seconds": 600}  # a busy core compiles for minutes
+    hosts = "localhost slots=1\n"
+    first = make_pod(**settings, hosts=hosts, training__max_steps=3)
+    second = make_pod(**settings, hosts=hosts, share=first)
+    for pod in (first, second):
+        write_deepspeed_json(pod, zero_force_ds_cpu_optimizer=True)
+        assert pod.run("train", timeout_seconds=500, **compiled) == ExitCode.DONE, pod.log("train")
+    assert next(line["step"] for line in second.progress_lines() if line["phase"] == "train") == 4
+    check_equals_plain_torch(second, steps=STEPS)
+
+
+def test_training_ends_with_78_and_the_remedy_when_offload_finds_no_compiler(
+    make_pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    pod = make_pod(training__offload="all", gpus_per_node=1, hosts="localhost slots=1\n")
+    write_deepspeed_json(pod, zero_force_ds_cpu_optimizer=True)
+    environment = {"CXX": str(tmp_path / "no-compiler"), "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+    assert pod.start("train", **environment).wait(240) == ExitCode.BAD_INPUT, pod.log("train")
+    assert "training.deepspeed.offload: DeepSpeed could not compile" in str(pod.result().error)

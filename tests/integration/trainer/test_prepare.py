@@ -1,0 +1,113 @@
+"""The Prepare stage: repeatable, killable, and clear about what it drops and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.prepare.dataset import load
+from support.hub_server import serving
+from unit.trainer.factory import Pod, run_config, wait_until
+
+
+def test_prepare_gives_equal_bytes_when_it_is_killed_and_repeated(tmp_path: Path, prepared: Path) -> None:
+    pod = Pod(tmp_path, run_config())
+    pod.start("prepare")
+    wait_until(pod.paths.data.exists, what="the run's directory")
+    pod.power_off()
+    assert pod.run("prepare") == ExitCode.DONE, pod.log("prepare")
+    summary = pod.result().prepare
+    assert summary is not None
+    assert (summary.steps, summary.dropped_rows) == (6, 0)
+    assert 0 < summary.target_tokens < summary.tokens
+    for path in (pod.paths.model, pod.paths.dataset):
+        other = prepared / pod.paths.data.name / path.name
+        assert {each.name: each.read_bytes() for each in path.iterdir()} == {
+            each.name: each.read_bytes() for each in other.iterdir()
+        }
+    marked = pod.paths.prepared.stat().st_mtime_ns
+    assert pod.run("prepare") == ExitCode.DONE
+    assert pod.result().prepare == summary
+    assert pod.paths.prepared.stat().st_mtime_ns == marked, "what is done is not done again"
+
+
+def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(tmp_path: Path) -> None:
+    pod = Pod(
+        tmp_path,
+        run_config(
+            dataset={"uri": "file:///rft/claims/rows/rows.jsonl", "format": "messages"},
+            evaluation__benchmarks=[{"name": "own", "uri": "pvc://rows/test.jsonl", "max_tokens": 8}],
+            training__max_sequence_length=64,
+        ),
+    )
+    claim = pod.layout.claim("rows", "")
+    claim.mkdir(parents=True)
+    turns = [("What is 2?", "two"), ("held OUT?", "yes"), ("long", "very " * 200), ("no answer", " ")]
+    rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in turns]
+    (claim / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (claim / "test.jsonl").write_text(json.dumps({"problem": "Held out?", "answer": "1"}))
+    assert pod.run_here("prepare") == ExitCode.DONE
+    summary = pod.result().prepare
+    assert summary is not None
+    assert (summary.rows, summary.dropped_rows) == (1, 3)
+    assert (summary.too_long_rows, summary.unanswered_rows, summary.held_out_rows) == (1, 1, 1)
+    assert load(pod.paths.dataset).rows == 1
+
+
+def test_prepare_takes_model_and_rows_from_the_hub_when_the_token_allows_it(
+    tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [model] = prepared.glob("*/model")
+    turns = [("What is 2?", "two"), ("What is 3?", "three"), ("Held out?", "yes")]
+    rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in turns]
+    overrides = {
+        "model": {"uri": "hf://org/base", "revision": "v1"},
+        "dataset": {"uri": "hf://org/rows", "format": "messages"},
+        "evaluation__benchmarks": [{"name": "own", "uri": "hf://org/questions", "max_tokens": 8}],
+    }
+    pod, stranger = Pod(tmp_path / "a", run_config(**overrides)), Pod(tmp_path / "b", run_config(**overrides))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    with serving() as hub:
+        base = hub.add("model", "org/base", {"config.json": b"{}"})
+        base.push({path.name: path.read_bytes() for path in model.iterdir()}, branch="v1")
+        base.token = "hf_secret"
+        hub.add("dataset", "org/rows", {"train.jsonl": "\n".join(json.dumps(row) for row in rows).encode()})
+        hub.add("dataset", "org/questions", {"test.jsonl": b'{"problem": "held out?", "answer": "yes"}'})
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        assert pod.run("prepare", HF_TOKEN="hf_secret") == ExitCode.DONE, pod.log("prepare")
+        assert stranger.run("prepare", HF_TOKEN="") == ExitCode.BAD_INPUT, stranger.log("prepare")
+    summary = pod.result().prepare
+    assert summary is not None
+    assert (summary.rows, summary.dropped_rows) == (2, 1)
+    assert (pod.paths.model / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    assert "hf://org/base@v1: no such model, or it is private" in str(stranger.result().error)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"dataset": {"uri": "file:///rft/rows.jsonl", "format": "s1"}}, "rows.jsonl:2: is not JSON"),
+        ({"dataset": {"uri": "pvc://gone/x", "format": "s1"}}, "does not exist"),
+        ({"model": {"uri": "init://huge"}}, "the only preset is init://tiny-qwen2"),
+        ({"model": {"uri": "init://tiny-qwen2?width=3"}}, "unknown option 'width'"),
+        (
+            {"dataset__overlong": "fail", "training__max_sequence_length": 84},
+            "rows exceed training.maxSequenceLength=84, the longest has 93 tokens; raise it, or drop them whole with",
+        ),
+        ({"training__global_batch_size": 12}, "must be a multiple of microBatchSize=4 x 2 GPUs = 8"),
+        ({"training__max_sequence_length": 16}, "training.maxSequenceLength=16: all 298 rows are longer"),
+    ],
+)
+def test_prepare_ends_with_78_and_the_reason_when_the_input_is_bad(
+    tmp_path: Path, overrides: dict[str, object], reason: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "q", "attempt": "1"}\n{broken\n')
+    pod = Pod(tmp_path, run_config(**{"evaluation": None, **overrides}))
+    assert pod.run_here("prepare") == ExitCode.BAD_INPUT
+    result = pod.result()
+    assert (result.stage, result.outcome) == (Stage.PREPARE, Outcome.FAILED)
+    assert reason in str(result.error)
