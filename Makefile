@@ -27,14 +27,20 @@ check: setup ## Lint, format, types, import contracts, generated files
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m rft_operator.api.crd --check
 	@$(BIN)/python -m rft_operator.cli.reference --check
+	@$(BIN)/python -m rft_operator.metrics_reference --check
 	@$(BIN)/python -m rft_monitoring --check
 
 .PHONY: generate
-generate: setup ## Write the generated files: CRD, API and command reference, dashboards, rendered chart
+generate: setup ## Write the generated files: CRD, references of API, commands and metrics, dashboards, rendered chart
 	@$(BIN)/python -m rft_operator.api.crd
 	@$(BIN)/python -m rft_operator.cli.reference
+	@$(BIN)/python -m rft_operator.metrics_reference
 	@$(BIN)/python -m rft_monitoring
 	@hack/render.sh
+
+.PHONY: docs
+docs: setup ## Build the documentation as a site in build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: bench
 bench: setup ## Measure the operator and print a table (BENCH_ARGS="--count 100" for a part)

@@ -36,6 +36,6 @@ echo "setup: making .venv (the first time downloads about 4 GB: torch and its li
 "$uv_home/bin/uv" venv --quiet --clear --python "$python" .venv
 # Compiled once here: the local cluster's pods mount .venv read-only and would compile torch at every start.
 "$uv_home/bin/uv" pip install --quiet --compile-bytecode --python .venv/bin/python --constraints constraints.txt \
-  --editable '.[operator,trainer,local,cli,dev]'
+  --editable '.[operator,trainer,local,cli,docs,dev]'
 echo "$wanted" >"$stamp"
 echo "setup: done, $(.venv/bin/python --version) in .venv"
