@@ -22,7 +22,7 @@ from rft_operator.runtime.kube_client import KubeClient
 from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult, TrainSummary
 from support.builders import NAME, SPEC, node
 from support.polling import eventually
-from support.stage import SUMMARIES
+from support.stage import ANSWERED, SUMMARIES
 
 Pod = Mapping[str, Any]
 Manner = Callable[[Pod], tuple[int, str]]
@@ -184,6 +184,13 @@ class Kubelet:
         words = result.model_dump_json(exclude_none=True)
         pods = await self.pods(stage, attempt, run=run)
         return [await self.end(pod, exit_code=0, message="" if rank_of(pod) else words) for pod in pods]
+
+    async def answer(self, *, run: str = NAME) -> list[Pod]:
+        """The evaluation's pod asks all questions; its answers are programs, which it does not run."""
+        await self.start(Stage.EVALUATE, run=run)
+        words = ANSWERED.model_dump_json(exclude_none=True)
+        pods = await self.pods(Stage.EVALUATE, run=run)
+        return [await self.end(pod, exit_code=0, message=words) for pod in pods]
 
     async def work(self, *stages: Stage, run: str = NAME, seconds: int = 0) -> list[Pod]:
         """Start and complete the first attempt of each stage, which takes so long; return the pods."""

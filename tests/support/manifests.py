@@ -108,6 +108,7 @@ FULL: dict[str, Any] = {
         "batchSize": 64,
         "budgetForcing": {"waits": [0, 1], "maxThinkingTokens": 8_000, "sweepThinkingTokens": [4_000]},
         "maxSeconds": 7_200,
+        "codeExecution": {"cpu": "8", "memory": "16Gi", "maxSeconds": 1_800, "runtimeClassName": "gvisor"},
     },
     "podTemplate": {
         "image": "ghcr.io/team/trainer:1.0",

@@ -1,7 +1,8 @@
-"""Everything the operator can do to the API server, in the lives of three runs of a team.
+"""Everything the operator can do to the API server, in the lives of four runs of a team.
 
 One is suspended twice, has its limit lowered, fails for good and is deleted when its time is over; one loses its
-finalizer to an impatient user, so that the operator finds pods without a run; one loses its nodes.
+finalizer to an impatient user, so that the operator finds pods without a run; one loses its nodes; the
+answers of one are programs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from rft_operator.api import KIND
+from rft_operator.api.status import ConditionType
 from rft_operator.errors import Conflict, NotFound
 from rft_operator.runtime.kube_client import KubeClient
 from rft_trainer.contract import ExitCode, Stage
@@ -40,6 +42,7 @@ async def live_every_kind_of_life(kube: KubeClient, kubelet: Kubelet, team: str)
     await eventually(lambda: robbed(orphaned), what="the run to be deleted by force")
     await gone(kubelet, orphaned, 1)
     await lose_its_nodes(LiveRun(kube, team, "lost"), kubelet)
+    await run_programs(LiveRun(kube, team, "scored"), kubelet)
 
 
 async def lose_its_nodes(run: LiveRun, kubelet: Kubelet) -> None:
@@ -54,6 +57,17 @@ async def lose_its_nodes(run: LiveRun, kubelet: Kubelet) -> None:
     for pod in pods:
         await kubelet.remove_node(pod["spec"]["nodeName"])
     await run.until(lambda status: not status.ledger.open, what="the end of the bill")
+    await run.delete()
+    await eventually(lambda: deleted(run), what="the run to be gone", seconds=GARBAGE_SECONDS)
+
+
+async def run_programs(run: LiveRun, kubelet: Kubelet) -> None:
+    """The answers of a run are programs, which run where all traffic is denied."""
+    await run.apply()
+    await kubelet.work(Stage.PREPARE, Stage.TRAIN, run=run.name)
+    await kubelet.answer(run=run.name)
+    await kubelet.work(Stage.SCORE, run=run.name)
+    await run.until_condition(ConditionType.COMPLETE)
     await run.delete()
     await eventually(lambda: deleted(run), what="the run to be gone", seconds=GARBAGE_SECONDS)
 

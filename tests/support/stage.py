@@ -68,6 +68,10 @@ SUMMARIES: dict[Stage, dict[str, Any]] = {
     },
 }
 
+SUMMARIES[Stage.SCORE] = SUMMARIES[Stage.EVALUATE]
+ANSWERED = StageResult(stage=Stage.EVALUATE, outcome=Outcome.COMPLETED, evaluate=EvaluateSummary(scores=(), pending=60))
+"""An evaluation whose answers are programs."""
+
 
 class World:
     """A run in a fake cluster; ``key`` says which one, where a test has several."""

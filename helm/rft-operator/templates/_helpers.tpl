@@ -28,6 +28,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- toYaml (merge $own .Values.commonLabels) -}}
 {{- end }}
 
+{{/* The operator's priority class: the one it makes, or one that exists. */}}
+{{- define "rft.priorityClass" -}}
+{{- if .Values.priorityClass.create -}}
+{{- if .Values.priorityClassName }}{{ fail "priorityClassName names a class that exists and priorityClass.create makes one: set only one of them" }}{{ end -}}
+{{- .Values.priorityClass.name | default (printf "%s-%s" .Release.Namespace (include "rft.name" .)) -}}
+{{- else -}}
+{{- .Values.priorityClassName -}}
+{{- end -}}
+{{- end }}
+
 {{- define "rft.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
@@ -62,6 +72,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [""]
   resources: [configmaps, persistentvolumeclaims]  # get: does an object that a run refers to exist
   verbs: [get, list, watch, create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]  # deny all traffic of pods that run programs which a model wrote
+  verbs: [create, patch]
 - apiGroups: [""]
   resources: [pods]  # patch: the ledger's finalizer, once the bill of a pod is closed
   verbs: [list, watch, patch]

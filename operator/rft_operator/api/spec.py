@@ -395,6 +395,19 @@ class Retries(ApiModel):
     """Failures that count; preemption and node loss do not."""
 
 
+class CodeExecution(ApiModel):
+    """The pod that runs programs which the models wrote: without GPU, token or network, bounded in all it uses."""
+
+    cpu: Quantity = "2"
+    """CPUs, request and limit; so many programs are tested at once."""
+    memory: Quantity = "4Gi"
+    """Memory, request and limit; a program may take 1 GiB unless its tests say otherwise."""
+    max_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600
+    """After so long the pod is ended; the next attempt goes on where it was."""
+    runtime_class_name: DnsSubdomain | None = None
+    """RuntimeClass of the pod, such as gvisor: another kernel between the programs and the node."""
+
+
 class Evaluation(ApiModel):
     """What is measured after training, with money kept back for it."""
 
@@ -417,6 +430,8 @@ class Evaluation(ApiModel):
     """Bound of the evaluation; the reserve pays for it."""
     budget_forcing: BudgetForcing | None = None
     """Set the length of the thinking from outside; absent means that a model thinks for as long as it likes."""
+    code_execution: CodeExecution = Field(default_factory=CodeExecution)
+    """How programs are run where a benchmark's scorer is code."""
 
 
 class Spec(ApiModel):

@@ -35,6 +35,7 @@ class DisplayStage(StrEnum):
     STOPPING = "Stopping"
     RESTARTING = "Restarting"
     EVALUATING = "Evaluating"
+    SCORING = "Scoring"
     SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -95,8 +96,8 @@ class AttemptOutcome(StrEnum):
 class Attempt(StatusModel):
     """One try of one stage; written before its first pod exists (write-ahead)."""
 
-    stage: Annotated[str, text(16, pattern=r"^(prepare|train|evaluate)$")]
-    """prepare, train or evaluate."""
+    stage: Annotated[str, text(16, pattern=r"^(prepare|train|evaluate|score)$")]
+    """prepare, train, evaluate or score."""
     number: Annotated[int, Field(ge=1, le=100_000)]
     """Counts from 1 within the stage; part of the Job's name."""
     start_time: Timestamp

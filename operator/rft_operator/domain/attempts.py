@@ -16,16 +16,16 @@ from rft_operator.api.status import (
     Failure,
 )
 from rft_operator.domain.actions import Apply, Create, Delete, OpenGate, SetDeadline
-from rft_operator.domain.budget import pod_deadline_seconds, worst_case_micro_usd
+from rft_operator.domain.budget import CPU_STAGES, pod_deadline_seconds, worst_case_micro_usd
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
 from rft_operator.domain.failure import classify_end, parse_result
 from rft_operator.domain.gang import Gang, others_alive
-from rft_operator.domain.manifests import child_name, hostfile_config_map, service, stage_job
+from rft_operator.domain.manifests import child_name, hostfile_config_map, score_network_policy, service, stage_job
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
 from rft_operator.domain.resolve import RunSnapshot
-from rft_operator.domain.results import is_complete, take_over
+from rft_operator.domain.results import answers_wait, is_complete, take_over
 from rft_operator.domain.scores import out_of_time, take_scores, unreadable
 from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, Stop
 from rft_operator.domain.timestamps import epoch
@@ -54,7 +54,7 @@ def begin(draft: Draft, stage: Stage, money: Money) -> None:
     attempt = Attempt(stage=stage.value, number=number, start_time=draft.now_text, start_step=step)
     attempt = committed(draft, attempt, money)
     draft.update(attempts=_kept([*draft.status.attempts, attempt]))
-    if stage is Stage.TRAIN and draft.holds(ConditionType.EVALUATED):
+    if stage is Stage.TRAIN and (draft.holds(ConditionType.EVALUATED) or answers_wait(draft)):
         message = "The scores are those of an earlier checkpoint; the model is trained further."
         draft.set_condition(ConditionType.EVALUATED, ConditionStatus.UNKNOWN, "TrainingGoesOn", message)
     progress = draft.status.progress
@@ -94,7 +94,9 @@ def committed(draft: Draft, attempt: Attempt, money: Money) -> Attempt:
     so that it still holds when the pods are made.
     """
     stage = Stage(attempt.stage)
-    if stage is Stage.PREPARE or money.rate is None:
+    if stage is Stage.SCORE and draft.spec.evaluation is not None:
+        return attempt.model_copy(update={"deadline_seconds": draft.spec.evaluation.code_execution.max_seconds})
+    if stage in CPU_STAGES or money.rate is None:
         return attempt
     terms = terms_of(draft, money, rate=money.rate, stage=stage, attempt=attempt)
     margin = COMMITMENT_MARGIN_SECONDS if money.bill.rate else 0
@@ -124,10 +126,12 @@ def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot
     if others_alive(draft, attempt):
         return
     resource, settings, stage = draft.view.resource, draft.view.settings, gang.stage
-    if stage is not Stage.PREPARE:
+    if stage not in CPU_STAGES:
         if money.rate is None or not _commitment_holds(draft, recorded, money):
             return
         draft.claims_gpus = True
+    if stage is Stage.SCORE:
+        draft.actions.append(Apply(manifest=score_network_policy(resource)))
     if stage is Stage.TRAIN:
         existing = {(each.kind, each.name) for each in draft.view.children.objects}
         name = resource.metadata.name
@@ -194,14 +198,15 @@ def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | N
 def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tuple[Stop | None, int | None]:
     """Return a stop when the stop line is reached, else when it will be reached."""
     state = budget_state(draft, money, stage=gang.stage, attempt=attempt)
-    if state.past_stop_line and gang.stage is not Stage.PREPARE:
+    if state.past_stop_line and gang.stage not in CPU_STAGES:
         limit = draft.spec.budget.limit_usd
         message = f"The budget's stop line is reached: the limit is ${limit}, the rest pays for the stop"
         message += " and the evaluation." if gang.stage is Stage.TRAIN else "."
         return Stop(reason="BudgetExhausted", message=message), None
     if state.stop_at is not None:
         draft.wake(state.stop_at)
-        lower_deadlines(draft, attempt, gang, stop_at=state.stop_at)
+        if gang.stage not in CPU_STAGES:
+            lower_deadlines(draft, attempt, gang, stop_at=state.stop_at)
     return None, state.stop_at
 
 

@@ -79,7 +79,7 @@ def map_manifest(action: KeepBaselines, existing: Mapping[str, Any] | None) -> d
 
 def mounts(spec: Spec, stage: Stage) -> list[dict[str, Any]]:
     """Return where an evaluation finds the cache."""
-    wanted = stage is Stage.EVALUATE and _measures(spec)
+    wanted = stage in (Stage.EVALUATE, Stage.SCORE) and _measures(spec)
     return [{"name": VOLUME, "mountPath": BASELINES_DIRECTORY, "readOnly": True}] if wanted else []
 
 

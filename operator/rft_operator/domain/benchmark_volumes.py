@@ -1,6 +1,6 @@
 """Where pods find benchmark rows that are in ConfigMaps.
 
-Invariant: only stages that read questions have them: Prepare, which keeps them out of the training rows, and Evaluate.
+Invariant: only stages that read questions have them: Evaluate, Score, and Prepare, which keeps them out of training.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from rft_operator.api.spec import Spec
 from rft_trainer.contract import CONFIG_MAPS_DIRECTORY, Stage
 
-_READERS = frozenset({Stage.PREPARE, Stage.EVALUATE})
+_READERS = frozenset({Stage.PREPARE, Stage.EVALUATE, Stage.SCORE})
 _SCHEME = "configmap://"
 
 

@@ -19,6 +19,8 @@ from rft_operator.domain.rates import Rate
 from rft_operator.domain.schedule import Schedule, amount_of
 from rft_trainer.contract import Stage
 
+CPU_STAGES = frozenset({Stage.PREPARE, Stage.SCORE})
+"""They hold no GPU: nothing is charged, and no money is asked for."""
 STOP_SLACK_SECONDS = 30
 """Beyond the grace: noticing, deleting, the kubelet's signal, its phase write (0 to 2 s measured), two truncations."""
 LONGEST_GRACE_SECONDS = 7_200

@@ -15,6 +15,7 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Gang, Spec
 from rft_operator.api.status import Attempt
 from rft_operator.domain.benchmark_volumes import row_config_maps
+from rft_operator.domain.budget import CPU_STAGES
 from rft_operator.domain.facts import (
     LABEL_ATTEMPT,
     LABEL_FINETUNE,
@@ -26,6 +27,7 @@ from rft_operator.domain.facts import (
 )
 from rft_operator.domain.pods import pod_template, source_claims
 from rft_operator.domain.resolve import RunSnapshot, snapshot_data
+from rft_operator.domain.score_pod import score_pod_template
 from rft_trainer.contract import Stage
 
 Manifest = dict[str, Any]
@@ -133,15 +135,16 @@ def stage_job(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Sett
     """
     stage = Stage(attempt.stage)
     labels = {LABEL_STAGE: stage.value, LABEL_ATTEMPT: str(attempt.number)}
-    on_gpus = stage is not Stage.PREPARE
+    on_gpus = stage not in CPU_STAGES
     pods = resource.spec.resources.nodes if stage is Stage.TRAIN else 1
+    template = score_pod_template if stage is Stage.SCORE else pod_template
     spec: Manifest = {
         "parallelism": pods,
         "completions": pods,
         "completionMode": "Indexed" if stage is Stage.TRAIN else "NonIndexed",
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
-        "template": pod_template(resource, snapshot, settings, attempt=attempt),
+        "template": template(resource, snapshot, settings, attempt=attempt),
     }
     scheduling, annotations = resource.spec.scheduling, {}
     if on_gpus and scheduling.queue_name is not None:
@@ -153,6 +156,20 @@ def stage_job(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Sett
     if annotations:
         metadata["annotations"] = annotations
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def score_network_policy(resource: ReasoningFinetune) -> Manifest:
+    """Return ``<name>-score``: pods that run what a model wrote reach nobody, and nobody reaches them."""
+    name = resource.metadata.name
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(resource, child_name(name, "score"), labels={LABEL_STAGE: Stage.SCORE.value}),
+        "spec": {
+            "podSelector": {"matchLabels": {LABEL_FINETUNE: name, LABEL_STAGE: Stage.SCORE.value}},
+            "policyTypes": ["Ingress", "Egress"],
+        },
+    }
 
 
 def _queue_labels(queue: str, *, priority_class: str | None) -> dict[str, str]:

@@ -31,7 +31,7 @@ from rft_operator.domain.ledger import releasable
 from rft_operator.domain.manifests import child_name, claim, run_config_map
 from rft_operator.domain.money_state import Money, meter, terms_of
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
-from rft_operator.domain.results import take_report
+from rft_operator.domain.results import answers_wait, take_report
 from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
 from rft_operator.domain.show_money import announce_money, show_money, show_risk
 from rft_operator.domain.stops import Stop, trouble_stop
@@ -165,6 +165,8 @@ def _next_stage(draft: Draft, money: Money) -> Stage | None:
             return None
     evaluation = draft.spec.evaluation
     wanted = evaluation is not None and not draft.holds(ConditionType.EVALUATED)
+    if wanted and answers_wait(draft):
+        return Stage.SCORE
     if wanted and (trained or draft.status.checkpoint is not None):
         if _admission_ok(draft, money, Stage.EVALUATE):
             if trained:

@@ -6,6 +6,7 @@ Invariant: a pod that requests GPUs carries our finalizer, so that it cannot van
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rft_operator.api import GROUP, PLURAL, VERSION
@@ -87,7 +88,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "serviceAccountName": settings.service_account,
         "terminationGracePeriodSeconds": grace,
-        "securityContext": _pod_security(settings),
+        "securityContext": pod_security(settings),
         "containers": [_container(resource, snapshot, settings, stage=stage, attempt=number, grace=grace)],
         "volumes": _volumes(resource, settings, stage=stage, attempt=number),
     }
@@ -104,7 +105,8 @@ def pod_template(
     return {"metadata": metadata, "spec": pod}
 
 
-def _pod_security(settings: Settings) -> Manifest:
+def pod_security(settings: Settings) -> Manifest:
+    """Return the security context of every pod: no root, and the runtime's own filter of system calls."""
     user = settings.namespace_pod_security_user
     return {
         "runAsNonRoot": True,
@@ -113,6 +115,15 @@ def _pod_security(settings: Settings) -> Manifest:
         "fsGroup": user,
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Manifest:
+    """Return the security context of every container: no privilege, nothing to write to but volumes."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
     }
 
 
@@ -181,11 +192,7 @@ def _container(
         "command": ["rft-launch", stage.value],
         "env": _env(resource, settings, stage=stage, attempt=attempt, grace=grace),
         "resources": _resources(resource.spec, stage),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
@@ -232,7 +239,11 @@ def _resources(spec: Spec, stage: Stage) -> Manifest:
 def source_claims(spec: Spec) -> list[str]:
     """Return the claims that ``pvc://`` URIs of the model, the dataset and the benchmarks name."""
     benchmarks = spec.evaluation.benchmarks if spec.evaluation is not None else []
-    uris = [spec.model.uri, spec.dataset.uri, *(each.uri for each in benchmarks if each.uri is not None)]
+    return uri_claims([spec.model.uri, spec.dataset.uri, *(each.uri for each in benchmarks if each.uri is not None)])
+
+
+def uri_claims(uris: Sequence[str]) -> list[str]:
+    """Return the claims that these URIs name, each once."""
     names = [uri.removeprefix("pvc://").split("/", 1)[0] for uri in uris if uri.startswith("pvc://")]
     return list(dict.fromkeys(names))
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from rft_operator.api.status import (
     Attempt,
     CheckpointStatus,
+    ConditionStatus,
     ConditionType,
     Progress,
     ProgressMetric,
@@ -19,6 +20,7 @@ from rft_operator.domain.facts import Report
 from rft_operator.domain.scores import take_scores
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import (
+    EvaluateSummary,
     MetricName,
     Outcome,
     PrepareSummary,
@@ -28,6 +30,8 @@ from rft_trainer.contract import (
 )
 
 LARGEST = 2_147_483_647
+ANSWERS_WAIT = "ScoringPending"
+"""Reason of Evaluated=False between the stages Evaluate and Score."""
 
 
 def is_complete(result: StageResult) -> bool:
@@ -41,7 +45,9 @@ def is_complete(result: StageResult) -> bool:
         return result.prepare is not None
     if result.stage is Stage.TRAIN:
         return result.train is not None and result.train.step >= result.train.total_steps
-    return result.evaluate is not None and bool(result.evaluate.scores)
+    if result.evaluate is None:
+        return False
+    return bool(result.evaluate.scores) or (result.stage is Stage.EVALUATE and result.evaluate.pending > 0)
 
 
 def take_over(draft: Draft, result: StageResult) -> None:
@@ -60,7 +66,22 @@ def take_over(draft: Draft, result: StageResult) -> None:
             draft.set_condition(ConditionType.TRAINED, True, "Succeeded", message)
             draft.emit("Normal", "Trained", message)
     if result.evaluate is not None and done:
-        take_scores(draft, result.evaluate)
+        if result.stage is Stage.EVALUATE and result.evaluate.pending:
+            _take_answers(draft, result.evaluate)
+        else:
+            take_scores(draft, result.evaluate)
+
+
+def answers_wait(draft: Draft) -> bool:
+    """Return whether everything is answered, and programs among the answers wait to be run: no GPU is needed for it."""
+    found = draft.condition(ConditionType.EVALUATED)
+    return found is not None and (found.status, found.reason) == (ConditionStatus.FALSE, ANSWERS_WAIT)
+
+
+def _take_answers(draft: Draft, summary: EvaluateSummary) -> None:
+    message = f"All questions are answered; {summary.pending} answers are programs, which a pod without GPU runs."
+    draft.set_condition(ConditionType.EVALUATED, False, ANSWERS_WAIT, message)
+    draft.emit("Normal", "Answered", message)
 
 
 def _dropped(it: PrepareSummary) -> str:

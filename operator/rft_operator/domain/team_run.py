@@ -13,11 +13,11 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import ConditionStatus, ConditionType, Status
 from rft_operator.api.team import FinetuneBudget, Selector, SelectorExpression, SelectorOperator
 from rft_operator.domain.bill import Share, bill, bill_at
+from rft_operator.domain.budget import CPU_STAGES
 from rft_operator.domain.draft import condition_of, is_true
 from rft_operator.domain.facts import FINALIZER
 from rft_operator.domain.money import micro_usd
 from rft_operator.domain.timestamps import epoch
-from rft_trainer.contract import Stage
 
 WAITING = "WaitingForTeamBudget"
 """Reason of a condition: the money is there, its reservation is not on record yet."""
@@ -69,7 +69,7 @@ def team_run(resource: ReasoningFinetune) -> TeamRun:
     meta, status = resource.metadata, resource.status
     deleting = meta.deletion_timestamp is not None
     over = is_true(status, ConditionType.COMPLETE) or is_true(status, ConditionType.FAILED)
-    gpu_attempts = [each for each in status.attempts if each.stage != Stage.PREPARE]
+    gpu_attempts = [each for each in status.attempts if each.stage not in CPU_STAGES]
     holds = bool(status.ledger.open)
     return TeamRun(
         uid=meta.uid,

@@ -25,6 +25,7 @@ ENDPOINTS = {
     "Secret": Endpoint("v1", "secrets"),
     "PersistentVolumeClaim": Endpoint("v1", "persistentvolumeclaims"),
     "Job": Endpoint("batch/v1", "jobs"),
+    "NetworkPolicy": Endpoint("networking.k8s.io/v1", "networkpolicies"),
     "Event": Endpoint("events.k8s.io/v1", "events"),
     "Lease": Endpoint("coordination.k8s.io/v1", "leases"),
     "Node": Endpoint("v1", "nodes", namespaced=False),

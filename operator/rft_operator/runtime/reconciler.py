@@ -26,7 +26,7 @@ from rft_operator.domain.actions import (
     SetDeadline,
     SetFinalizers,
 )
-from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, Key, Settings
+from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, ChildKind, Key, Settings
 from rft_operator.domain.manifests import references
 from rft_operator.domain.observe import KIND
 from rft_operator.domain.plan import plan
@@ -41,6 +41,8 @@ from rft_operator.runtime.kube import JsonObject, Kube
 from rft_operator.runtime.node_evidence import node_evidence
 
 log = logging.getLogger(__name__)
+
+REMEMBERED = frozenset(each.value for each in ChildKind)
 
 
 class Reconciler:
@@ -207,6 +209,8 @@ class Reconciler:
             self._cache.put(changed)
 
     def _remember(self, written: JsonObject, manifest: JsonObject) -> None:
+        if manifest["kind"] not in REMEMBERED:  # applied anew beside each Job that needs it, so nobody watches it
+            return
         self._cache.put({**written, "kind": manifest["kind"], "apiVersion": manifest["apiVersion"]})
 
     async def _release_orphans(self, key: Key) -> None:

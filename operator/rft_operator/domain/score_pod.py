@@ -1,0 +1,133 @@
+"""The pod that runs programs which the models wrote (docs/code-execution.md).
+
+Invariant: there is nothing in it to lose. No GPU, no token of the cluster or a hub, no environment or volume of the
+user's, no network (``manifests.score_network_policy``), no way to write but to the evaluation's own folder, and bounds
+on processor, memory, disk and time. What the user puts over other pods is left off, but for labels and pull secrets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rft_operator.api.resource import ReasoningFinetune
+from rft_operator.api.status import Attempt
+from rft_operator.domain import baselines, benchmark_volumes
+from rft_operator.domain.budget import EVALUATION_GRACE_SECONDS
+from rft_operator.domain.facts import (
+    LABEL_ATTEMPT,
+    LABEL_FINETUNE,
+    LABEL_MANAGED_BY,
+    LABEL_STAGE,
+    MANAGED_BY,
+    Settings,
+)
+from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE, TRAINER_CONTAINER
+from rft_operator.domain.pods import ENV_GRACE_SECONDS, container_security, pod_security, uri_claims
+from rft_operator.domain.resolve import RUN_KEY, RunSnapshot
+from rft_trainer.contract import (
+    CLAIMS_DIRECTORY,
+    CONFIG_DIRECTORY,
+    DATA_DIRECTORY,
+    ENV_ATTEMPT,
+    ENV_STAGE,
+    EVALUATION_FOLDER,
+    RUN_DIRECTORY,
+    TERMINATION_MESSAGE_PATH,
+    Stage,
+)
+
+Manifest = dict[str, Any]
+SCRATCH = {"rft-run": "64Mi", "rft-tmp": "256Mi"}
+"""Size limits of what the judge itself may write."""
+
+
+def score_pod_template(
+    resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, attempt: Attempt
+) -> Manifest:
+    """Return the pod template of an attempt of the stage Score."""
+    spec, name = resource.spec, resource.metadata.name
+    assert spec.evaluation is not None
+    overlay, execution = spec.pod_template, spec.evaluation.code_execution
+    pod: Manifest = {
+        "restartPolicy": "Never",
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": False,
+        "serviceAccountName": settings.service_account,
+        "terminationGracePeriodSeconds": EVALUATION_GRACE_SECONDS,
+        "activeDeadlineSeconds": attempt.deadline_seconds or execution.max_seconds,
+        "securityContext": pod_security(settings),
+        "containers": [_container(resource, snapshot, attempt=attempt.number)],
+        "volumes": _volumes(resource),
+    }
+    if overlay.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": each.name} for each in overlay.image_pull_secrets]
+    if execution.runtime_class_name is not None:
+        pod["runtimeClassName"] = execution.runtime_class_name
+    labels = {
+        **overlay.labels,
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_FINETUNE: name,
+        LABEL_STAGE: Stage.SCORE.value,
+        LABEL_ATTEMPT: str(attempt.number),
+    }
+    annotations = {**overlay.annotations, ANNOTATION_GPU_RESOURCE: spec.resources.gpu_resource}
+    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod}
+
+
+def _claims(resource: ReasoningFinetune) -> list[str]:
+    """The claims that questions are read from; those of model and training rows are not needed."""
+    evaluation = resource.spec.evaluation
+    return uri_claims([each.uri or "" for each in evaluation.benchmarks] if evaluation is not None else [])
+
+
+def _container(resource: ReasoningFinetune, snapshot: RunSnapshot, *, attempt: int) -> Manifest:
+    assert resource.spec.evaluation is not None
+    execution = resource.spec.evaluation.code_execution
+    bounds = {"cpu": execution.cpu, "memory": execution.memory, "ephemeral-storage": "1Gi"}
+    answers = f"{snapshot.config.data_directory}/{EVALUATION_FOLDER}"
+    folder = answers.removeprefix(f"{DATA_DIRECTORY}/")
+    return {
+        "name": TRAINER_CONTAINER,
+        "image": snapshot.image,
+        "imagePullPolicy": snapshot.image_pull_policy,
+        "command": ["rft-launch", Stage.SCORE.value],
+        "env": [
+            {"name": ENV_STAGE, "value": Stage.SCORE.value},
+            {"name": ENV_ATTEMPT, "value": str(attempt)},
+            {"name": ENV_GRACE_SECONDS, "value": str(EVALUATION_GRACE_SECONDS)},
+            {"name": "HF_HUB_OFFLINE", "value": "1"},
+        ],
+        "resources": {"requests": bounds, "limits": bounds},
+        "securityContext": container_security(),
+        "terminationMessagePath": TERMINATION_MESSAGE_PATH,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "rft-config", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
+            {"name": "rft-data", "mountPath": DATA_DIRECTORY, "readOnly": True},
+            {"name": "rft-data", "mountPath": answers, "subPath": folder},
+            {"name": "rft-run", "mountPath": RUN_DIRECTORY},
+            {"name": "rft-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+            *(
+                {"name": f"rft-claim-{index}", "mountPath": f"{CLAIMS_DIRECTORY}/{claim}", "readOnly": True}
+                for index, claim in enumerate(_claims(resource))
+            ),
+            *benchmark_volumes.mounts(resource.spec, Stage.SCORE),
+            *baselines.mounts(resource.spec, Stage.SCORE),
+        ],
+    }
+
+
+def _volumes(resource: ReasoningFinetune) -> list[Manifest]:
+    name = resource.metadata.name
+    data = resource.spec.storage.claim_name or f"{name}-data"
+    return [
+        {"name": "rft-config", "configMap": {"name": f"{name}-run", "items": [{"key": RUN_KEY, "path": RUN_KEY}]}},
+        {"name": "rft-data", "persistentVolumeClaim": {"claimName": data}},
+        *({"name": volume, "emptyDir": {"sizeLimit": size}} for volume, size in SCRATCH.items()),
+        *(
+            {"name": f"rft-claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+            for index, claim in enumerate(_claims(resource))
+        ),
+        *benchmark_volumes.volumes(resource.spec, Stage.SCORE),
+        *baselines.volumes(resource.spec, Stage.SCORE),
+    ]

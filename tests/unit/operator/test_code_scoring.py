@@ -1,0 +1,280 @@
+"""Programs among the answers are run by a pod that has no GPU and nothing to lose; it costs nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rft_operator.api.status import Attempt
+from rft_operator.domain.facts import FINALIZER, Settings
+from rft_operator.domain.manifests import score_network_policy, stage_job
+from rft_operator.domain.resolve import resolve
+from rft_operator.errors import Rejected
+from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
+from support.builders import NAME, NAMESPACE, resource
+from support.stage import ANSWERED, World
+
+
+async def to_answers(world: World) -> None:
+    """Bring a run to where all questions are answered by programs."""
+    await world.to_training()
+    world.complete(Stage.TRAIN)
+    await world.after(1)
+    world.run_pods(Stage.EVALUATE)
+    await world.after(100)
+    world.finish_pods(Stage.EVALUATE, result=ANSWERED)
+    await world.settle()
+
+
+async def to_scoring(world: World) -> None:
+    await to_answers(world)
+    world.run_pods(Stage.SCORE)
+    await world.after(10)
+
+
+async def test_run_is_complete_when_its_programs_were_run_without_a_gpu() -> None:
+    world = World()
+    await to_answers(world)
+    assert world.condition("Evaluated").status == "False"
+    assert world.condition("Evaluated").reason == "ScoringPending"
+    assert "60 answers are programs" in world.condition("Evaluated").message
+    assert world.condition("Complete").status != "True"
+    spent = world.status.cost.spent_usd
+    world.run_pods(Stage.SCORE)
+    await world.after(500)
+    assert world.status.stage == "Scoring"
+    world.complete(Stage.SCORE)
+    await world.settle()
+    status = world.status
+    assert status.stage == "Complete"
+    assert status.evaluation.display.startswith("0.000 -> 0.900")
+    assert [(each.stage, each.outcome) for each in status.attempts][2:] == [
+        ("evaluate", "Succeeded"),
+        ("score", "Succeeded"),
+    ]
+    assert status.cost.spent_usd == spent
+    assert {each.stage for each in status.usage.by_stage} == {"train", "evaluate"}
+
+
+async def test_pod_is_not_charged_and_nothing_is_written_when_programs_run_for_long() -> None:
+    world = World()
+    await to_scoring(world)
+    world.now += 1_000
+    assert await world.settle() == 0
+    assert not world.status.ledger.open
+    assert all(FINALIZER not in pod["metadata"].get("finalizers", ()) for pod in world.pods(Stage.SCORE))
+
+
+async def test_scoring_is_tried_again_and_fails_for_good_when_programs_cannot_be_run_safely() -> None:
+    world = World(retries={"maxRestarts": 1})
+    await to_answers(world)
+    words = "sandbox: a process cannot be sealed"
+    failed = StageResult(stage=Stage.SCORE, outcome=Outcome.FAILED, error=words)
+    for attempt in (1, 2):
+        world.run_pods(Stage.SCORE, attempt)
+        await world.after(5)
+        world.finish_pods(Stage.SCORE, attempt, exit_code=1, result=failed)
+        await world.settle()
+        await world.after(400)
+    assert world.condition("Failed").reason == "BackoffLimitExceeded"
+    assert words in world.condition("Failed").message
+    assert world.condition("Evaluated").status == "False"
+    assert world.status.evaluation is None, "no score is posted that nobody earned"
+
+
+async def test_scoring_goes_on_when_the_run_is_suspended_and_taken_up_again() -> None:
+    world = World()
+    await to_scoring(world)
+    world.edit(suspend=True)
+    await world.settle()
+    world.finish_pods(Stage.SCORE, exit_code=143)
+    await world.after(60)
+    assert world.job_gone(Stage.SCORE)
+    assert world.condition("Suspended").status == "True"
+    world.edit(suspend=False)
+    await world.settle()
+    world.run_pods(Stage.SCORE, 2)
+    await world.after(5)
+    world.complete(Stage.SCORE, 2)
+    await world.settle()
+    assert world.status.stage == "Complete"
+    assert world.status.restarts.toward_limit == 0
+
+
+async def test_scoring_counts_as_failed_when_it_reaches_its_deadline() -> None:
+    world = World(retries={"maxRestarts": 0})
+    await to_scoring(world)
+    world.finish_pods(Stage.SCORE, exit_code=137, reason="Error")
+    for pod in world.pods(Stage.SCORE):
+        world.kube.patch(
+            "Pod", NAMESPACE, pod["metadata"]["name"], lambda obj: obj["status"].update(reason="DeadlineExceeded")
+        )
+    await world.settle()
+    assert world.condition("Failed").status == "True"
+    assert world.status.last_failure.reason == "DeadlineExceeded"
+
+
+async def test_scoring_starts_without_money_left() -> None:
+    """The limit lets the evaluation start and no more."""
+    world = World(budget={"limitUSD": "3", "evaluationReserveUSD": "0.2"})
+    await to_answers(world)
+    world.edit(budget={"limitUSD": world.status.cost.spent_usd})
+    await world.settle()
+    world.run_pods(Stage.SCORE)
+    await world.after(5)
+    world.complete(Stage.SCORE)
+    await world.settle()
+    assert world.status.stage == "Complete"
+
+
+async def test_answers_are_given_anew_when_the_model_is_trained_further() -> None:
+    world = World(budget={"limitUSD": "3", "evaluationReserveUSD": "0.2"})
+    await world.to_training()
+    world.report(step=20, checkpoint=20)
+    await world.after(10)
+    world.edit(budget={"limitUSD": "0.3"})
+    await world.settle()
+    world.drain(Stage.TRAIN)
+    await world.after(5)
+    world.run_pods(Stage.EVALUATE)
+    await world.after(5)
+    world.edit(budget={"limitUSD": "9"})
+    world.finish_pods(Stage.EVALUATE, result=ANSWERED)
+    await world.settle()
+    assert world.condition("Evaluated").reason == "TrainingGoesOn"
+    world.run_pods(Stage.TRAIN, 2)
+    await world.after(5)
+    world.complete(Stage.TRAIN, 2)
+    await world.after(1)
+    assert world.status.attempts[-1].stage == "evaluate"
+
+
+async def test_nothing_is_left_when_a_run_is_deleted_while_programs_run() -> None:
+    world = World()
+    await to_scoring(world)
+    world.kube.patch("ReasoningFinetune", NAMESPACE, NAME, lambda obj: None)
+    await world.kube.delete(kind="ReasoningFinetune", namespace=NAMESPACE, name=NAME)
+    await world.settle_deleted()
+    assert world.job_gone(Stage.SCORE)
+
+
+async def test_no_job_is_made_when_the_network_cannot_be_denied() -> None:
+    world = World()
+    await world.to_training()
+    world.complete(Stage.TRAIN)
+    await world.after(1)
+    world.run_pods(Stage.EVALUATE)
+    await world.after(1)
+    world.finish_pods(Stage.EVALUATE, result=ANSWERED)
+    apply = world.kube.apply
+
+    async def refuse(manifest: Any) -> Any:
+        if manifest["kind"] == "NetworkPolicy":
+            raise Rejected("networkpolicies is forbidden", status=403)
+        return await apply(manifest)
+
+    world.kube.apply = refuse  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="does not come to rest"):
+        await world.settle()
+    assert world.job_gone(Stage.SCORE)
+    world.kube.apply = apply  # type: ignore[method-assign]
+    await world.settle()
+    assert not world.job_gone(Stage.SCORE)
+    assert ("NetworkPolicy", NAMESPACE, f"{NAME}-score") in world.kube.objects
+
+
+def score_job(**change: Any) -> dict[str, Any]:
+    finetune = World(**change).run
+    settings = Settings(trainer_image="trainer:1", progress_url="https://rft:8443", progress_ca="PEM")
+    attempt = Attempt(stage="score", number=1, start_time="2026-01-01T00:00:00Z", deadline_seconds=3_600)
+    return stage_job(finetune, resolve(finetune, settings), settings, attempt=attempt)
+
+
+def test_the_pod_has_nothing_to_lose() -> None:
+    job = score_job(
+        model={"uri": "hf://org/private", "secretRef": {"name": "hub"}},
+        podTemplate={
+            "env": [{"name": "WANDB_API_KEY", "value": "secret-1"}],
+            "volumes": [{"name": "keys", "mountPath": "/keys", "secret": {"secretName": "secret-2"}}],
+            "labels": {"team": "a"},
+        },
+    )
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    text = json.dumps(job)
+    assert not any(word in text for word in ("secret", "HF_TOKEN", "serviceAccountToken", 'nvidia.com/gpu":'))
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["activeDeadlineSeconds"] == 3_600
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    bounds = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "1Gi"}
+    assert container["resources"] == {"requests": bounds, "limits": bounds}
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["template"]["metadata"]["labels"]["team"] == "a"
+
+
+def test_the_pod_can_write_to_its_own_folders_and_that_of_the_answers_alone() -> None:
+    pod = score_job()["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    writable = {
+        each["mountPath"]: each.get("subPath") for each in container["volumeMounts"] if not each.get("readOnly")
+    }
+    answers = writable.pop(next(path for path in writable if path.endswith("/evaluation")))
+    assert writable == {"/rft/run": None, "/tmp": None}
+    assert answers is not None
+    assert answers.startswith(f"{NAME}-")
+    assert answers.endswith("/evaluation")
+    assert all("sizeLimit" in each["emptyDir"] for each in pod["volumes"] if "emptyDir" in each)
+
+
+def test_the_pod_reads_questions_where_they_are_and_nothing_else_of_the_users() -> None:
+    rows = [{"name": "a", "uri": "pvc://questions/a.jsonl"}, {"name": "b", "uri": "configmap://own/b.jsonl"}]
+    dataset = {"uri": "pvc://training/rows.jsonl", "format": "s1", "maxSamples": None}
+    evaluation = {**resource()["spec"]["evaluation"], "benchmarks": [*rows, {"name": "humaneval"}]}
+    pod = score_job(dataset=dataset, evaluation=evaluation)["spec"]["template"]["spec"]
+    mounts = {each["mountPath"]: each for each in pod["containers"][0]["volumeMounts"]}
+    assert mounts["/rft/claims/questions"]["readOnly"] is True
+    assert mounts["/rft/configmaps/own"]["readOnly"] is True
+    assert mounts["/rft/baselines"]["readOnly"] is True
+    assert "/rft/claims/training" not in mounts
+    assert {each["name"] for each in mounts.values()} == {each["name"] for each in pod["volumes"]}
+
+
+def test_the_pod_runs_on_another_kernel_when_the_spec_says_so() -> None:
+    evaluation = {**resource()["spec"]["evaluation"], "codeExecution": {"runtimeClassName": "gvisor", "cpu": "8"}}
+    pod = score_job(evaluation=evaluation)["spec"]["template"]["spec"]
+    assert pod["runtimeClassName"] == "gvisor"
+    assert pod["containers"][0]["resources"]["limits"]["cpu"] == "8"
+
+
+def test_the_pod_never_waits_in_a_queue_for_gpus() -> None:
+    job = score_job(scheduling={"queueName": "team-queue"})
+    assert "suspend" not in job["spec"]
+    assert "schedulingGates" not in job["spec"]["template"]["spec"]
+
+
+def test_the_policy_denies_all_traffic_of_exactly_these_pods() -> None:
+    finetune = World().run
+    policy = score_network_policy(finetune)
+    selector = policy["spec"]["podSelector"]["matchLabels"]
+    assert selector.items() <= score_job()["spec"]["template"]["metadata"]["labels"].items()
+    assert selector["rft.dev/stage"] == "score"
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert not {"ingress", "egress"} & policy["spec"].keys()
+    assert policy["metadata"]["ownerReferences"][0]["uid"] == finetune.metadata.uid
+
+
+async def test_bad_input_of_the_scoring_ends_the_run_at_once() -> None:
+    world = World()
+    await to_scoring(world)
+    result = StageResult(stage=Stage.SCORE, outcome=Outcome.FAILED, error="benchmark humaneval: tests are absent")
+    world.finish_pods(Stage.SCORE, exit_code=ExitCode.BAD_INPUT, result=result)
+    await world.settle()
+    assert world.condition("Failed").reason == "BadInput"
