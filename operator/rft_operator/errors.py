@@ -45,6 +45,10 @@ class ScoreError(RftError):
     """A file of answers cannot be scored."""
 
 
+class EvaluateError(RftError):
+    """A model cannot be evaluated as it was asked for."""
+
+
 class ReportError(RftError):
     """A report cannot be made of what there is."""
 

@@ -91,6 +91,8 @@ FOUND = list(commands())
 def wanted(command: Command) -> tuple[str, ...]:
     """Return which marks a block with this command may have; none: it needs none."""
     program, rest = command.program, command.words[1:]
+    if program == "rft" and rest[0] == "evaluate":
+        return ("network",)
     if program == "rft":
         return () if rest[0] in OFFLINE else ("root",) if rest[0] == "local" else ("cluster", "gpu-cluster")
     if program == "make":

@@ -18,6 +18,7 @@ COMMANDS = {
     "audit": "commands_money:audit_command",
     "completion": "commands_about:completion_command",
     "cost": "commands_money:cost_command",
+    "evaluate": "commands_evaluate:evaluate_command",
     "get": "commands_runs:get_command",
     "logs": "commands_follow:logs_command",
     "plan": "commands_money:plan_command",

@@ -1,0 +1,77 @@
+"""What ``rft evaluate`` was asked for, in the form that the evaluation of a cluster has.
+
+Invariant: the words of the command line become a ``spec.evaluation``, so presets, defaults and refusals are those of a
+run; nothing of the trainer is imported before the order is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rft_operator.api.spec import Evaluation
+from rft_operator.domain.evaluation import evaluation_config
+from rft_operator.errors import EvaluateError
+from rft_trainer.contract import EvaluationConfig
+
+LONGEST_SECONDS = 604_800
+_OF_BENCHMARK = ("limit", "samples", "temperature", "top_p", "max_tokens", "scorer")
+
+
+def evaluation_of(
+    benchmarks: Sequence[str], options: Mapping[str, Any], *, model: str, compared: bool
+) -> EvaluationConfig:
+    """Return the effective values; raises :class:`EvaluateError` naming the option, the value and the remedy."""
+    given = {name: value for name, value in options.items() if value is not None}
+    of_each = {name: given.pop(name) for name in _OF_BENCHMARK if name in given}
+    rows = [{**_benchmark(each), **of_each} for each in benchmarks]
+    names = [row["name"] for row in rows]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise EvaluateError(f"--benchmark {twice}: is asked for twice; give each a name of its own")
+    document = {"benchmarks": rows, "baseline": "measure" if compared else "none", **_forcing(given), **given}
+    try:
+        spec = Evaluation.model_validate(document)
+    except ValidationError as error:
+        raise EvaluateError("\n".join(_words(each) for each in error.errors())) from error
+    return evaluation_config(spec, model_uri=model)
+
+
+def numbers(text: str, *, option: str) -> list[int]:
+    """Return ``1,2,3`` as numbers."""
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError as error:
+        raise EvaluateError(
+            f"{option} {text!r}: must be whole numbers with commas between them, such as 0,1,2"
+        ) from error
+
+
+def _benchmark(text: str) -> dict[str, Any]:
+    name, separator, place = text.partition("=")
+    if not separator:
+        return {"name": name}
+    return {"name": name, "uri": place if "://" in place else f"file://{Path(place).expanduser().absolute()}"}
+
+
+def _forcing(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the budget of thinking out of the options: the largest is the budget, the others are swept."""
+    waits, tokens = given.pop("waits", None), given.pop("thinking_tokens", None)
+    if tokens is None:
+        if waits is not None:
+            raise EvaluateError("--waits: needs --thinking-tokens, the budget that all Waits share")
+        return {}
+    budgets = sorted(set(numbers(tokens, option="--thinking-tokens")))
+    forcing: dict[str, Any] = {"max_thinking_tokens": budgets[-1], "sweep_thinking_tokens": budgets[:-1]}
+    if waits is not None:
+        forcing["waits"] = numbers(waits, option="--waits")
+    return {"budget_forcing": forcing}
+
+
+def _words(error: Any) -> str:
+    *_, field = [str(part) for part in error["loc"]]
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"--{field.replace('_', '-')} {error['input']!r}: {reason[:1].lower()}{reason[1:]}"

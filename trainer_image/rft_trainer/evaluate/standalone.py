@@ -1,0 +1,171 @@
+"""The evaluation outside of a cluster: a model folder, a hub model, or an endpoint that speaks OpenAI's completions.
+
+Invariant: it is the same session that runs in a pod, so the same protocol has the same hash everywhere. Everything is
+kept in one folder: the same command again goes on where it was, and another model's answers are never taken for this
+one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rft_trainer.benchmarks import Question, file_hashes, load_questions, source_files
+from rft_trainer.contract import EvaluateSummary, EvaluationConfig, ModelSource
+from rft_trainer.errors import BadInputError
+from rft_trainer.evaluate.base_answers import fingerprint
+from rft_trainer.evaluate.http_sampler import HttpSampler
+from rft_trainer.evaluate.protocol import Exam
+from rft_trainer.evaluate.runner import Model
+from rft_trainer.evaluate.session import BASE, Candidate, Session
+from rft_trainer.evaluate.stopping import Stop
+from rft_trainer.paths import Layout
+from rft_trainer.prepare.chat import ChatRenderer
+from rft_trainer.prepare.formats import Format
+from rft_trainer.report import Work
+
+_HASH_LETTERS = 8
+_INIT_TOKENS = 1_024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """An engine at the other end of a connection."""
+
+    url: str
+    """Ends before ``/completions``, as ``http://host:8000/v1``."""
+    tokenizer: str
+    """Folder or ``hf://`` address: prompts are rendered here, and tokens counted."""
+    api_key: str | None = None
+    context_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be evaluated, with what, and where it is kept."""
+
+    model: str
+    """A folder, ``hf://``, ``init://``; with an endpoint the name that it serves."""
+    base: str | None = None
+    """The same for the model to compare with."""
+    evaluation: EvaluationConfig
+    format: Format
+    """How the model was trained: what its questions look like and how it marks its thinking."""
+    output: Path
+    endpoint: Endpoint | None = None
+
+
+class TerminalWork(Work):
+    """Says on stderr how long it will take."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, every_seconds: float = 10.0) -> None:
+        super().__init__(None)
+        self._clock, self._every_seconds = clock, every_seconds
+        self._said_at = self._began = clock()
+        self._first: int | None = None
+
+    def tell(self, *, done: int, total: int, phase: str) -> None:
+        """Say it, but not all the time; what was there before this command says nothing about its speed."""
+        now = self._clock()
+        self._first = done if self._first is None else self._first
+        if now - self._said_at < self._every_seconds or done <= self._first:
+            return
+        left = (now - self._began) * (total - done) / (done - self._first)
+        self._said_at = now
+        sys.stderr.write(f"{phase}: {100 * done // max(1, total)} % of all answers, about {_span(left)} left\n")
+
+
+def evaluate(order: Order, *, work: Work | None = None) -> EvaluateSummary:
+    """Measure, and leave answers, ``results.json`` and ``protocol.json``; raises ``StageError`` in the user's words."""
+    folder = order.output
+    folder.mkdir(parents=True, exist_ok=True)
+    exam = _exam(order)
+    texts = [question.text for questions in exam.questions.values() for question in questions]
+    session = Session(
+        exam=exam,
+        directory=folder,
+        artifacts=str(folder),
+        stop=Stop(deadline=time.monotonic() + order.evaluation.max_seconds),
+        work=work or TerminalWork(),
+        baselines=folder / "none",
+    )
+    base = _candidate(order, order.base, texts, is_base=True) if order.base is not None else None
+    return session.run(_candidate(order, order.model, texts, is_base=False), base)
+
+
+def _exam(order: Order) -> Exam:
+    questions: dict[str, list[Question]] = {}
+    files: dict[str, Mapping[str, str]] = {}
+    layout, folder = Layout(), order.output / "benchmarks"
+    for each in order.evaluation.benchmarks:
+        questions[each.name] = load_questions(each, layout, download_to=folder, seed=order.evaluation.seed)
+        files[each.name] = file_hashes(source_files(each, layout, download_to=folder))
+    return Exam(evaluation=order.evaluation, format=order.format, questions=questions, files=files)
+
+
+def _candidate(order: Order, model: str, texts: Sequence[str], *, is_base: bool) -> Candidate:
+    if order.endpoint is not None:
+        mark = f"endpoint:{order.endpoint.url} {model}"
+        load: Callable[[], Model] = lambda: _remote(order, model, mark, texts, is_base=is_base)  # noqa: E731
+        return Candidate(name=_name(mark, is_base=is_base), fingerprint=mark, load=load)
+    from rft_trainer.evaluate.engines import free_memory, loader
+
+    path = _folder(order, model, texts)
+    mark = fingerprint(path)
+    name = _name(mark, is_base=is_base)
+    return Candidate(name=name, fingerprint=mark, load=loader(name, path, order.evaluation), unload=free_memory)
+
+
+def _remote(order: Order, model: str, mark: str, texts: Sequence[str], *, is_base: bool) -> Model:
+    from rft_trainer.prepare.model import load_tokenizer
+
+    endpoint = order.endpoint
+    assert endpoint is not None
+    tokenizer: Any = load_tokenizer(_folder(order, endpoint.tokenizer, texts))
+    sampler = HttpSampler(
+        endpoint.url,
+        model=model,
+        count=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        context_tokens=endpoint.context_tokens,
+        api_key=endpoint.api_key,
+        connections=order.evaluation.batch_size,
+    )
+    return Model(_name(mark, is_base=is_base), sampler=sampler, render=ChatRenderer(tokenizer).prompt)
+
+
+def _folder(order: Order, model: str, texts: Sequence[str]) -> Path:
+    """Where the model's files are; what is at the hub is fetched once."""
+    from rft_trainer.prepare.model import fetch_model
+
+    if "://" not in model:
+        path = Path(model).expanduser()
+        if not (path / "config.json").is_file():
+            raise BadInputError(
+                f"model {model!r}: is no folder with config.json; give a Hugging Face model folder, hf://organisation/"
+                "name, or --endpoint with the name that it serves"
+            )
+        return path
+    address, _, revision = model.partition("@") if model.startswith("hf://") else (model, "", "")
+    destination = order.output / "models" / hashlib.sha256(model.encode()).hexdigest()[:_HASH_LETTERS]
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    source = ModelSource(uri=address, revision=revision or None)
+    longest = max([_INIT_TOKENS, *(each.max_tokens for each in order.evaluation.benchmarks)])
+    fetch_model(source, Layout(), destination, texts=texts, seed=order.evaluation.seed, max_sequence_length=longest)
+    return destination
+
+
+def _name(mark: str, *, is_base: bool) -> str:
+    """Names the weights in the names of files."""
+    return f"{BASE if is_base else 'model'}-{hashlib.sha256(mark.encode()).hexdigest()[:_HASH_LETTERS]}"
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "a minute"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
