@@ -207,13 +207,14 @@ class Finetune:
         await eventually(gone, what="everything of the run to be gone", seconds=90, every_seconds=0.5)
 
     async def leftovers(self) -> list[str]:
-        """Return what is left in the namespace of a run."""
+        """Return what is left in the namespace of a run, but for what the next run of its base model may take over."""
         found = [
             f"{kind} {each['metadata']['name']}"
             for kind in (KIND, *OWNED)
             for each in await self.kube.list(kind=kind, namespace=self.namespace)
         ]
-        return [each for each in found if each != "ConfigMap kube-root-ca.crt"]
+        kept = ("ConfigMap kube-root-ca.crt", "ConfigMap rft-baseline-")
+        return [each for each in found if not each.startswith(kept)]
 
 
 def condition(status: Status, type_: str) -> Condition | None:
