@@ -174,6 +174,17 @@ def test_base_model_is_paid_for_once(bench: Bench) -> None:
     assert later.results("second")["scores"][0]["of_base"]["measured_by"] == "first"
 
 
+def test_base_answers_that_were_used_once_stay_used_when_the_cache_forgets_them(bench: Bench) -> None:
+    bench.keep(bench.run())
+    later = Bench(bench.root)
+    second = later.run(folder="second")
+    for path in (bench.root / "baselines").iterdir():
+        path.unlink()
+    resumed = Bench(bench.root)
+    assert resumed.run(folder="second").scores == second.scores
+    assert resumed.base.requests == resumed.trained.requests == []
+
+
 def test_base_model_is_measured_where_what_is_kept_does_not_cover_it(bench: Bench) -> None:
     first = bench.run()
     bench.keep(first.model_copy(update={"base_answers": first.base_answers[1:]}))

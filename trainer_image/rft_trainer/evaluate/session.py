@@ -21,11 +21,13 @@ from rft_trainer.evaluate.settings import Setting, settings_of
 from rft_trainer.evaluate.stopping import Stop, StoppedError
 from rft_trainer.evaluate.summary import Findings, Place, line, summarise
 from rft_trainer.evaluate.waiting import Answered, Waiting
-from rft_trainer.files import write_json
+from rft_trainer.files import write_atomic, write_json
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge
 
 BASE = "base"
+USED = "taken-over"
+"""Folder beside the answers with what was taken over from earlier runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +134,23 @@ class Session:
             for setting in self._settings:
                 key = self._key(base, benchmark, setting)
                 asked = len(self.exam.questions[benchmark.name])
-                known = taken_over(self.baselines, key, questions=asked, samples=benchmark.samples)
+                known = self._taken_over(key, questions=asked, samples=benchmark.samples)
                 if known is not None:
                     found[benchmark.name, setting.name] = known
                     words = f"{benchmark.name} {setting.name}".strip()
                     sys.stdout.write(f"base {words}: taken over from {known.measured_by}, nothing is asked\n")
         return found
+
+    def _taken_over(self, key: str, *, questions: int, samples: int) -> Measured | None:
+        """An entry of an earlier run; what was used once stays used, also when the cache forgets it."""
+        used = self.directory / USED
+        for folder in (used, self.baselines):
+            known = taken_over(folder, key, questions=questions, samples=samples)
+            if known is not None:
+                if folder is not used:
+                    write_atomic(used / key, (folder / key).read_bytes())
+                return known
+        return None
 
     def _hand_on(self, base: Candidate, benchmark: Benchmark, setting: Setting, measured: Measured) -> None:
         entry = to_hand_on(self._key(base, benchmark, setting), measured)
