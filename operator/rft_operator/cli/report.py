@@ -12,6 +12,7 @@ from rft_operator.api.status import Attempt, ConditionStatus
 from rft_operator.cli.output import short_number, span, table
 from rft_operator.cli.report_scores import score_lines
 from rft_operator.domain.timestamps import epoch
+from rft_operator.report.story import Story
 
 
 def report(run: ReasoningFinetune) -> str:
@@ -33,7 +34,7 @@ def _lines(run: ReasoningFinetune) -> Iterator[str]:
         yield from table([("STAGE", "ATTEMPT", "TOOK", "STEPS", "RESULT"), *(_attempt_row(a) for a in status.attempts)])
     yield ""
     yield from _money(run)
-    yield from score_lines(run)
+    yield from score_lines(run.status.evaluation)
 
 
 def _worth_saying(type_: str, status: ConditionStatus, message: str) -> bool:
@@ -65,3 +66,26 @@ def _took(start: str | None, end: str | None) -> str:
 
 def _duration(start: str, end: str | None) -> str:
     return "" if end is None else span(epoch(end) - epoch(start))
+
+
+def folder_report(story: Story) -> str:
+    """Return what a run's folder tells, as text."""
+    return "\n".join(_folder_lines(story)) + "\n"
+
+
+def _folder_lines(story: Story) -> Iterator[str]:
+    yield f"{story.title}: {story.state}"
+    if story.facts:
+        yield ""
+        yield from table([*story.facts])
+    yield ""
+    if story.losses:
+        first, last = story.losses[0], story.losses[-1]
+        total = f" of {story.total_steps}" if story.total_steps else ""
+        yield f"Loss   {first.loss:.4g} at step {first.step}, {last.loss:.4g} at step {last.step}{total}"
+    else:
+        yield f"Loss   {story.losses_note}"
+    yield f"Cost   {story.money_note}"
+    yield from score_lines(story.evaluation)
+    if story.evaluation is None:
+        yield f"Score  {story.scores_note}"

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.scores import Comparison, ScoreResult
+from rft_operator.api.scores import Comparison, EvaluationStatus, ScoreResult
+from rft_operator.cli.output import short_number
 
 SHOWN_HASH = len("sha256:") + 12
 
 
-def score_lines(run: ReasoningFinetune) -> Iterator[str]:
+def score_lines(evaluation: EvaluationStatus | None) -> Iterator[str]:
     """Yield the lines; none where nothing was evaluated."""
-    evaluation = run.status.evaluation
     if evaluation is None:
         return
     for result in evaluation.results:
         yield from _score(result)
     for curve in evaluation.scaling:
         yield (
-            f"Curve  {curve.benchmark}: {_short(curve.slope)} points per 1,000 thinking tokens, best "
-            f"{_short(curve.performance)}, {_short(curve.control)} of the settings within their budget"
+            f"Curve  {curve.benchmark}: {short_number(curve.slope)} points per 1,000 thinking tokens, best "
+            f"{short_number(curve.performance)}, {short_number(curve.control)} of the settings within their budget"
         )
     if evaluation.protocol_hash is not None:
         part = "; ended by its bound before all was measured" if evaluation.partial else ""
@@ -33,10 +32,10 @@ def score_lines(run: ReasoningFinetune) -> Iterator[str]:
 
 def _score(result: ScoreResult) -> Iterator[str]:
     source = "published" if result.comparison is Comparison.PUBLISHED else "before"
-    before = f"{_short(result.baseline)} {source}, " if result.baseline is not None else ""
-    error = f" ± {_short(result.stderr)}" if result.stderr is not None else ""
+    before = f"{short_number(result.baseline)} {source}, " if result.baseline is not None else ""
+    error = f" ± {short_number(result.stderr)}" if result.stderr is not None else ""
     yield (
-        f"Score  {result.benchmark} {result.metric}: {before}{_short(result.value)}{error} after training "
+        f"Score  {result.benchmark} {result.metric}: {before}{short_number(result.value)}{error} after training "
         f"({result.questions} questions)"
     )
     certainty = "; ".join(_certainty(result))
@@ -53,9 +52,9 @@ def _certainty(result: ScoreResult) -> Iterator[str]:
     if result.wins is not None and result.losses is not None:
         yield f"{result.wins} better, {result.losses} worse"
     if result.p_value is not None:
-        yield "p < 0.0001" if result.p_value == "0.0000" else f"p {_short(result.p_value)}"
+        yield "p < 0.0001" if result.p_value == "0.0000" else f"p {short_number(result.p_value)}"
     if result.interval_low is not None:
-        yield f"95 % interval {_short(result.interval_low)} to {_short(result.interval_high)}"
+        yield f"95 % interval {short_number(result.interval_low)} to {short_number(result.interval_high)}"
 
 
 def _answers(result: ScoreResult) -> Iterator[str]:
@@ -68,9 +67,3 @@ def _answers(result: ScoreResult) -> Iterator[str]:
         yield f"{result.capped} capped"
     if result.thinking_tokens is not None:
         yield f"{result.thinking_tokens} thinking tokens"
-
-
-def _short(number: str | None) -> str:
-    """Drop trailing zeros but keep two decimals: 2.950000 becomes 2.95."""
-    whole, _, fraction = (number or "0").partition(".")
-    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"

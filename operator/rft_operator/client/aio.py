@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,8 +27,9 @@ from rft_operator.client.manifests import Source, manifests, one_manifest, parse
 from rft_operator.client.watching import Change, Happened, Watch
 from rft_operator.domain.cost import By, CostTable, cost_table
 from rft_operator.domain.top_up import TopUp, limit_value, parse_amount, top_up
-from rft_operator.errors import Conflict, KubeError, NotFound, RunFailed, RunNotFound, WaitTimeout
+from rft_operator.errors import Conflict, KubeError, NotFound, Refused, RunFailed, RunNotFound, WaitTimeout
 
+_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 TRIES = 10
 """An edit is repeated so often when somebody else, the operator above all, wrote in between."""
 
@@ -86,6 +88,8 @@ class AsyncClient:
     async def read(self, name: str, *, namespace: str | None = None) -> dict[str, Any]:
         """Return a run as the API server has it; raises RunNotFound."""
         where = namespace or self.namespace
+        _check_name(name, "a run")
+        _check_name(where, "a namespace")
         async with explaining(self.api, namespace=where, name=name):
             return dict(await self.api.get(kind=KIND, namespace=where, name=name))
 
@@ -271,6 +275,12 @@ class AsyncClient:
                 if not left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+
+def _check_name(name: str, what: str) -> None:
+    """Refuse what would be another path: nothing in the cluster has such a name."""
+    if not _NAME.fullmatch(name):
+        raise Refused(f"{name!r} is no name of {what}: names have letters, digits, - and . only")
 
 
 def _result(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Result:

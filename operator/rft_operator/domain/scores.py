@@ -24,7 +24,7 @@ def take_scores(draft: Draft, summary: EvaluateSummary) -> None:
     partial = summary.stopped is not None
     draft.update(
         evaluation=EvaluationStatus(
-            results=[_result(score) for score in summary.scores],
+            results=[result_of(score) for score in summary.scores],
             partial=partial,
             protocol_hash=f"sha256:{summary.protocol}" if summary.protocol is not None else None,
             scaling=[
@@ -112,7 +112,8 @@ def _optional(value: float | None) -> str | None:
     return None if value is None else _fixed(value)
 
 
-def _result(score: Score) -> ScoreResult:
+def result_of(score: Score) -> ScoreResult:
+    """Return a score as it is posted."""
     compared = score.baseline is not None
     return ScoreResult(
         benchmark=score.benchmark,
