@@ -17,7 +17,7 @@ from rft_operator.domain.bill import SECONDS_PER_HOUR
 from rft_operator.domain.budget import evaluation_reserve, grace_seconds, stop_bound_seconds
 from rft_operator.domain.estimate_data import DataShape, Sequences, sequences
 from rft_operator.domain.estimate_gpu import GpuShape
-from rft_operator.domain.estimate_memory import Gang, Memory, memory, number_bytes
+from rft_operator.domain.estimate_memory import Gang, Memory, memory, number_bytes, trained_parameters
 from rft_operator.domain.estimate_speed import StepTime, step_time
 from rft_operator.domain.evaluation import evaluation_config
 from rft_operator.domain.money import micro_usd
@@ -36,7 +36,7 @@ START_SECONDS = 60
 STORAGE_BYTES_PER_SECOND = 2_000_000_000
 """What a node reads from and writes to the volume. Assumed."""
 SAVED_BYTES_PER_TEN_PARAMETERS = 123
-"""A DeepSpeed checkpoint: 12.3 bytes a parameter, measured on a small model under ZeRO-3."""
+"""A DeepSpeed checkpoint: 12.3 bytes a trained parameter, measured on a small model under ZeRO-3; no frozen ones."""
 _QUANTITY = re.compile(r"([0-9.]+)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
 _UNITS = {"m": 1e-3, "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15} | {
     f"{prefix}i": 2 ** (10 * power) for power, prefix in enumerate("KMGTP", start=1)
@@ -118,7 +118,8 @@ def estimate(spec: Spec, *, facts: ModelShape, data: DataShape, rate: Rate | Non
     step = step_time(facts, training, gang, data=seen, gpu=gpu)
     weight_bytes = number_bytes(training) * facts.parameters
     start = START_SECONDS + math.ceil(weight_bytes / STORAGE_BYTES_PER_SECOND)
-    save = math.ceil(facts.parameters * SAVED_BYTES_PER_TEN_PARAMETERS / (10 * gang.nodes * STORAGE_BYTES_PER_SECOND))
+    saved = trained_parameters(facts, training) * SAVED_BYTES_PER_TEN_PARAMETERS
+    save = math.ceil(saved / (10 * gang.nodes * STORAGE_BYTES_PER_SECOND))
     export = math.ceil(weight_bytes / STORAGE_BYTES_PER_SECOND)
 
     def whole(step_seconds: float) -> int:

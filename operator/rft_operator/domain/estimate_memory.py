@@ -130,6 +130,11 @@ def memory(
     )
 
 
+def trained_parameters(model: ModelShape, training: TrainingConfig) -> int:
+    """Return the parameters that have gradients, optimizer states and a place in a checkpoint."""
+    return _adapters(model, training) or model.parameters
+
+
 def _adapters(model: ModelShape, training: TrainingConfig) -> int:
     lora = training.lora
     return 0 if lora is None else model.adapter_parameters(rank=lora.rank, layers=lora.target_modules)

@@ -8,6 +8,9 @@ from, which ones are fitted, and how far the model is from runs whose times are 
 Ranks move in lockstep under ZeRO, so each micro-step takes as long as its longest micro-batch. ``waiting`` is that of
 micro-batches in random order, as the published runs had them; ``ordered_waiting`` that of micro-batches ordered by
 length within a step, as this trainer does. The latter has not been measured on GPUs: it counts for the low end alone.
+
+Weights that are frozen beside adapters are multiplied with, but get no gradient: that product is not made, and its
+collectives, its copies and its update are those of the adapters alone.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from rft_operator.domain.architectures import ModelShape
 from rft_operator.domain.estimate_data import Sequences
 from rft_operator.domain.estimate_gpu import GpuShape
-from rft_operator.domain.estimate_memory import Gang, number_bytes
+from rft_operator.domain.estimate_memory import Gang, number_bytes, trained_parameters
 from rft_trainer.contract import TrainingConfig
 
 MATMUL_EFFICIENCY = 0.50
@@ -68,11 +71,10 @@ def step_time(model: ModelShape, training: TrainingConfig, gang: Gang, *, data: 
     """Return the usual step's time."""
     micro, at_once = training.micro_batch_size, gang.ranks * training.micro_batch_size
     accumulation = max(1, training.global_batch_size // at_once)
-    passes = 4 if training.gradient_checkpointing else 3
-    floor = LAYER_SECONDS * model.layers * passes
+    floor = LAYER_SECONDS * model.layers * _passes(training)
 
     def micro_batch(length: float) -> float:
-        row = _row_seconds(model, training, length=length, packed=data.packed, passes=passes, gpu=gpu)
+        row = _row_seconds(model, training, length=length, packed=data.packed, gpu=gpu)
         return max(floor, micro * row)
 
     mean = accumulation * data.mean_of(micro_batch)
@@ -86,20 +88,31 @@ def step_time(model: ModelShape, training: TrainingConfig, gang: Gang, *, data: 
         ordered_waiting=min(max(0.0, random - mean), max(0.0, ordered - mean)),
         communication=_communication(model, training, gang, accumulation=accumulation, gpu=gpu),
         host_copies=_host_copies(model, training, gang, accumulation=accumulation, gpu=gpu),
-        optimizer=0.0 if training.offload == "none" else model.parameters / gang.nodes / CPU_ADAM_PARAMETERS_PER_SECOND,
+        optimizer=_optimizer(model, training, gang),
     )
 
 
-def _row_seconds(
-    model: ModelShape, training: TrainingConfig, *, length: float, packed: bool, passes: int, gpu: GpuShape
-) -> float:
-    """Return the time of forward, backward (twice a forward) and recomputation of one row."""
+def _passes(training: TrainingConfig) -> int:
+    """Return how often a layer's work is done: forward, twice that backward, and once more to recompute."""
+    return 4 if training.gradient_checkpointing else 3
+
+
+def _optimizer(model: ModelShape, training: TrainingConfig, gang: Gang) -> float:
+    if training.offload == "none":
+        return 0.0
+    return trained_parameters(model, training) / gang.nodes / CPU_ADAM_PARAMETERS_PER_SECOND
+
+
+def _row_seconds(model: ModelShape, training: TrainingConfig, *, length: float, packed: bool, gpu: GpuShape) -> float:
+    """Return the time of forward, backward and recomputation of one row."""
     peak = gpu.bf16_flops if training.precision == "bf16" else gpu.fp32_flops
     products = 2 * model.multiplied_parameters * length / MATMUL_EFFICIENCY
     # Causal attention skips half of the pairs; the mask of a packed sequence lets it skip nothing.
     pairs = 4 if packed else 2
     attention = pairs * length * length * model.hidden * model.layers / ATTENTION_EFFICIENCY
-    return passes * (products + attention) / peak
+    passes = _passes(training)
+    without_gradients = 0 if training.lora is None else 1  # half of the backward pass
+    return ((passes - without_gradients) * products + passes * attention) / peak
 
 
 def _communication(
@@ -112,12 +125,13 @@ def _communication(
     """
     if gang.ranks == 1:
         return 0.0
-    whole = number_bytes(training) * model.parameters * (gang.ranks - 1) / gang.ranks
-    times = {3: 3 * accumulation, 2: accumulation + 1, 1: 2}[training.zero_stage]
+    others = number_bytes(training) * (gang.ranks - 1) / gang.ranks
+    gathered = {3: 2 * accumulation * model.parameters}.get(training.zero_stage, trained_parameters(model, training))
+    spread = (1 if training.zero_stage == 1 else accumulation) * trained_parameters(model, training)
     bandwidth = float(gpu.peer_bandwidth) if gang.gpus_per_node > 1 else float("inf")
     if gang.nodes > 1:
         bandwidth = min(bandwidth, gang.gpus_per_node * gpu.network_bandwidth * NETWORK_EFFICIENCY)
-    return times * whole / bandwidth
+    return others * (gathered + spread) / bandwidth
 
 
 def _host_copies(model: ModelShape, training: TrainingConfig, gang: Gang, *, accumulation: int, gpu: GpuShape) -> float:
@@ -130,7 +144,7 @@ def _host_copies(model: ModelShape, training: TrainingConfig, gang: Gang, *, acc
     if training.offload == "none":
         return 0.0
     number = number_bytes(training)
-    each_micro_step = 2 * number + (2 * number if training.offload == "all" else 0)
-    each_step = 4 + (0 if training.offload == "all" else number)
-    share = model.parameters / gang.ranks
-    return share * (each_micro_step * accumulation + each_step) / gpu.host_bandwidth
+    trained = trained_parameters(model, training)
+    gradients = trained * (2 * number * accumulation + 4)
+    weights = 2 * number * accumulation * model.parameters if training.offload == "all" else number * trained
+    return (gradients + weights) / gang.ranks / gpu.host_bandwidth

@@ -166,6 +166,44 @@ def test_recomputation_costs_a_third_more_computation() -> None:
     assert with_it == pytest.approx(without * 4 / 3)
 
 
+def adapted(change: dict[str, Any] | None = None) -> tuple[Estimate, Estimate]:
+    """All weights, and adapters of 7B: the parameters of the former, of the latter."""
+    full = asked(change or {})
+    return full, asked(merged(change or {}, {"training": {"method": "lora", "lora": {"rank": 16}}}))
+
+
+FULL, ADAPTERS = 7_615_616_512, 40_370_176
+"""Parameters of Qwen2.5-7B, and of adapters of rank 16 on all of its linear layers."""
+
+
+def test_checkpoint_is_that_of_the_adapters_when_weights_are_frozen() -> None:
+    full, adapters = adapted()
+    assert full.save_seconds == -(-FULL * 123 // (10 * 2_000_000_000)) == 47
+    assert adapters.save_seconds == 1
+    assert adapters.export_seconds == full.export_seconds, "the export is the merged model"
+
+
+def test_frozen_weights_cost_a_quarter_less_computation_with_recomputation() -> None:
+    full, adapters = adapted()
+    assert 0.75 * full.step.compute < adapters.step.compute < 0.8 * full.step.compute, "attention is done in full"
+
+
+@pytest.mark.parametrize(
+    ("stage", "gathered", "spread"),
+    [(1, ADAPTERS, ADAPTERS), (2, ADAPTERS, 32 * ADAPTERS), (3, 64 * FULL, 32 * ADAPTERS)],
+)
+def test_gradients_of_the_adapters_alone_are_collected(stage: int, gathered: int, spread: int) -> None:
+    full, adapters = adapted({"training": {"deepspeed": {"zeroStage": stage}}})
+    whole = {1: 2 * FULL, 2: 33 * FULL, 3: 96 * FULL}[stage]
+    assert adapters.step.communication / full.step.communication == pytest.approx((gathered + spread) / whole)
+
+
+def test_gradients_and_updates_of_the_adapters_alone_go_to_the_host() -> None:
+    full, adapters = adapted({"training": {"deepspeed": {"zeroStage": 3, "offload": "optimizer"}}})
+    for part in ("host_copies", "optimizer"):
+        assert getattr(adapters.step, part) / getattr(full.step, part) == pytest.approx(ADAPTERS / FULL)
+
+
 def test_one_gpu_has_no_collectives() -> None:
     assert asked({"resources": {"gpusPerNode": 1}}).step.communication == 0
 
