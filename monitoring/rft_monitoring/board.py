@@ -33,6 +33,8 @@ class Query:
     legend: str = ""
     dashed: bool = False
     """Drawn as a thin dashed line: a bound, not a measurement."""
+    filled: bool = True
+    """Whether the area below the line is filled."""
     colour: str | None = None
 
 
@@ -65,6 +67,11 @@ def ref(index: int) -> str:
 
 def _target(index: int, query: Query) -> prometheus.Dataquery:
     return prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(ref(index)).datasource(SOURCE)
+
+
+def _target_now(index: int, query: Query) -> prometheus.Dataquery:
+    """Return a query of the newest values alone: what a run was before must not stand beside what it is."""
+    return _target(index, query).instant()
 
 
 def _thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
@@ -107,7 +114,7 @@ def tile(
     if decimals is not None:
         panel.decimals(decimals)
     for index, query in enumerate(queries):
-        panel.with_target(_target(index, query))
+        panel.with_target(_target_now(index, query))
     return panel
 
 
@@ -119,8 +126,12 @@ def lines(
     size: Size = HALF,
     stacked: bool = False,
     least: float | None = 0,
+    most: float | None = None,
 ) -> Panel:
-    """Return a panel of lines over time; ``least`` is the lower end of the axis (None: where the values begin)."""
+    """Return a panel of lines over time.
+
+    The axis begins at ``least`` (None: where the values begin) and reaches at least to ``most``.
+    """
     panel = (
         timeseries.Panel()
         .title(title)
@@ -151,6 +162,8 @@ def lines(
         panel.stacking(common.StackingConfig().mode(common_model.StackingMode.NORMAL).group("A"))
     if least is not None:
         panel.min(least)
+    if most is not None:
+        panel.axis_soft_max(most)
     for index, query in enumerate(queries):
         panel.with_target(_target(index, query))
         properties = _line_properties(query)
@@ -163,8 +176,9 @@ def _line_properties(query: Query) -> list[model.DynamicConfigValue]:
     made = []
     if query.dashed:
         made.append(model.DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": [8, 6]}))
-        made.append(model.DynamicConfigValue(id_val="custom.fillOpacity", value=0))
         made.append(model.DynamicConfigValue(id_val="custom.lineWidth", value=1))
+    if query.dashed or not query.filled:
+        made.append(model.DynamicConfigValue(id_val="custom.fillOpacity", value=0))
     if query.colour is not None:
         made.append(
             model.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": query.colour}),
@@ -197,6 +211,7 @@ def bars(
         .display_mode(common_model.BarGaugeDisplayMode.BASIC)
         .value_mode(common_model.BarGaugeValueMode.TEXT)
         .show_unfilled(True)
+        .text(common.VizTextDisplayOptions().title_size(14).value_size(18))
         .reduce_options(_last())
         .span(size.width)
         .height(size.height)
@@ -206,7 +221,7 @@ def bars(
     if decimals is not None:
         panel.decimals(decimals)
     for index, query in enumerate(queries):
-        panel.with_target(_target(index, query))
+        panel.with_target(_target_now(index, query))
     return panel
 
 
@@ -226,9 +241,12 @@ def run_table(title: str, description: str, columns: Sequence[Column], *, keys: 
     )
     renamed = {key: key.capitalize() for key in keys}
     for index, column in enumerate(columns):
-        query = _target(index, Query(expr=column.expr)).instant().format(PromQueryFormat.TABLE)
+        query = _target_now(index, Query(expr=column.expr)).format(PromQueryFormat.TABLE)
         panel.with_target(query)
-        panel.override_by_name(column.name, [model.DynamicConfigValue(id_val="unit", value=column.unit)])
+        properties = [model.DynamicConfigValue(id_val="unit", value=column.unit)]
+        if column.unit == "currencyUSD":
+            properties.append(model.DynamicConfigValue(id_val="decimals", value=2))
+        panel.override_by_name(column.name, properties)
         renamed[f"Value #{ref(index)}" if len(columns) > 1 else "Value"] = column.name
     panel.with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
     order = {name: place for place, name in enumerate(renamed)}

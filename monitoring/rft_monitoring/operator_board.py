@@ -28,6 +28,7 @@ def quantiles(name: str, by: str = "") -> tuple[Query, ...]:
     )
 
 
+CALLS = quantiles("rft_api_request_duration_seconds", "verb")[1].expr
 HOLDING = f"sum by (namespace, finetune) (reasoning_finetune_gpus_allocated{{{JOB}}}) > 0"
 LEDGER_AGE = (
     "max(time() - (max by (namespace, finetune) "
@@ -102,6 +103,7 @@ WORK = (
         "Reconciles per second that ended with an error.",
         Query(expr=FAILED, legend="failed"),
         unit="ops",
+        most=1,
         size=THIRD,
     ),
     lines(
@@ -116,6 +118,7 @@ WORK = (
         "Runs that wait for a look.",
         Query(expr=f"sum(rft_queue_depth{{{REPLICA}}})", legend="runs"),
         unit="short",
+        most=10,
         size=THIRD,
     ),
     lines(
@@ -137,7 +140,7 @@ SERVER = (
     lines(
         "Time of a call",
         "How long calls to the API server take, 99 %.",
-        *quantiles("rft_api_request_duration_seconds", "verb")[1:],
+        Query(expr=CALLS, legend="{{verb}}"),
         unit="s",
         size=THIRD,
     ),

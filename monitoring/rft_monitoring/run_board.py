@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from rft_monitoring.board import THIRD, Board, Choice, Query, Section, Size, bars, lines, tile
+from rft_monitoring.board import HALF, THIRD, Board, Choice, Query, Section, Size, bars, lines, tile
 
 JOB = 'job=~"$job"'
 RUN = f'{JOB}, namespace="$namespace", finetune="$finetune"'
 WIDE = Size(width=16, height=9)
 NARROW = Size(width=8, height=9)
+QUARTER = Size(width=6, height=8)
 DAY_SECONDS = 86_400
 
 
@@ -25,6 +26,8 @@ ASOF = f"max by (source) (reasoning_finetune_price_asof_timestamp_seconds{{{JOB}
 SOFT = ', kind="soft"'
 TRAINING = series("stage", ', stage="Training"')
 PACE = f"max(({series('budget_usd')} and on (namespace, finetune) {TRAINING}) * {series('progress_ratio')})"
+BETWEEN_SAVES = series("stage", ', stage=~"Starting|Training|Stopping|Restarting"')
+AT_RISK = f"max(time() - {series('checkpoint_timestamp_seconds')} and on (namespace, finetune) {BETWEEN_SAVES})"
 DOLLARS_PER_THOUSAND_TOKENS = f"1000 * {RATE} / 3600 / (max({series('tokens_per_second')}) > 0)"
 
 MONEY = (
@@ -71,7 +74,7 @@ MONEY = (
         "Until the operator stops training with a checkpoint if nothing changes.",
         Query(expr=f"min({series('stop_timestamp_seconds', SOFT)}) - time()"),
         unit="s",
-        decimals=0,
+        decimals=1,
         steps=((None, "red"), (600, "orange"), (1_800, "text")),
         otherwise="not running",
     ),
@@ -133,8 +136,8 @@ PLAN = (
         "pace means that the money ends before the training does. Training is stopped, with a checkpoint, where the "
         "spend would cross the stop line: the limit less the reserve.",
         Query(expr=SPENT, legend="spent", colour="blue"),
-        Query(expr=PACE, legend="pace of the plan", colour="green"),
-        Query(expr=f"max({series('forecast_usd')})", legend="forecast at the end", colour="purple"),
+        Query(expr=PACE, legend="pace of the plan", filled=False, colour="green"),
+        Query(expr=f"max({series('forecast_usd')})", legend="forecast at the end", filled=False, colour="purple"),
         Query(expr=f"{LIMIT} - {RESERVED}", legend="stop line", dashed=True, colour="orange"),
         Query(expr=LIMIT, legend="limit", dashed=True, colour="red"),
         unit="currencyUSD",
@@ -205,21 +208,22 @@ MODEL = (
         "Optimizer steps per minute; 0 while training has stopped or hangs.",
         Query(expr=f"60 * max(rate({series('train_steps_total')}[$__rate_interval]))", legend="steps"),
         unit="short",
-        size=THIRD,
+        size=QUARTER,
     ),
     lines(
         "Work at risk",
         "Age of the newest complete checkpoint: what a lost node would cost while training runs.",
-        Query(expr=f"time() - max({series('checkpoint_timestamp_seconds')})", legend="age of the checkpoint"),
+        Query(expr=AT_RISK, legend="age of the checkpoint"),
         unit="s",
-        size=THIRD,
+        size=QUARTER,
     ),
     bars(
         "Score",
         "Score of each benchmark, 0 to 100 %, of the trained model and of the base model under the same protocol.",
-        Query(expr=f"max by (benchmark, metric) ({series('score')})", legend="{{benchmark}} {{metric}}, trained"),
-        Query(expr=f"max by (benchmark, metric) ({series('baseline_score')})", legend="{{benchmark}} {{metric}}, base"),
+        Query(expr=f"max by (benchmark, metric) ({series('score')})", legend="{{benchmark}} {{metric}} trained"),
+        Query(expr=f"max by (benchmark, metric) ({series('baseline_score')})", legend="{{benchmark}} {{metric}} base"),
         unit="percentunit",
+        size=HALF,
         most=1,
         decimals=1,
         otherwise="not evaluated",

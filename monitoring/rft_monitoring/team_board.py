@@ -127,6 +127,18 @@ SPEND = (
     ),
 )
 BUDGETS = (
+    run_table(
+        "Reservations",
+        "The limit of each team budget in its window: what is spent, what is promised to runs, and what is free.",
+        (
+            Column(name="Spent", expr=team("spent_usd"), unit="currencyUSD"),
+            Column(name="Promised", expr=team("reserved_usd"), unit="currencyUSD"),
+            Column(name="Free", expr=f"clamp_min({LEFT} - {team('reserved_usd')}, 0)", unit="currencyUSD"),
+            Column(name="Limit", expr=team("budget_usd"), unit="currencyUSD"),
+        ),
+        keys=("namespace", "budget"),
+        size=Size(width=24, height=5),
+    ),
     lines(
         "Burn-down of the window",
         "What is left of each team budget, against an even pace to the end of its window. "
@@ -137,17 +149,6 @@ BUDGETS = (
         size=HALF,
     ),
     bars(
-        "Reservations",
-        "The limit of each team budget: spent in this window, promised to runs, and free.",
-        Query(expr=team("spent_usd"), legend="{{namespace}}/{{budget}} spent"),
-        Query(expr=team("reserved_usd"), legend="{{namespace}}/{{budget}} promised"),
-        Query(expr=f"clamp_min({LEFT} - {team('reserved_usd')}, 0)", legend="{{namespace}}/{{budget}} free"),
-        unit="currencyUSD",
-        size=Size(width=6, height=8),
-        decimals=2,
-        otherwise="no budget",
-    ),
-    bars(
         "Promised to runs",
         "What each run may still spend of its team's budget in this window.",
         Query(
@@ -155,7 +156,7 @@ BUDGETS = (
             legend="{{namespace}}/{{finetune}}",
         ),
         unit="currencyUSD",
-        size=Size(width=6, height=8),
+        size=HALF,
         decimals=2,
         otherwise="nothing",
     ),

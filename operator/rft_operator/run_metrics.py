@@ -249,7 +249,10 @@ class _Run:
             self._show("score_verdict", 1, *place, score.verdict.value)
 
     def _reported(self, progress: Progress) -> None:
-        """Show what the trainer says of itself; its words are not trusted, so what is no number is left out."""
+        """Show what the trainer that runs says of itself; its words are not trusted: what is no number is left out."""
+        attempt = _open_attempt(self.run)
+        if attempt is None or (attempt.stage, attempt.number) != (Stage.TRAIN, progress.attempt):
+            return
         if progress.stage != Stage.TRAIN:
             return
         values = {each.name: each.value for each in progress.metrics}

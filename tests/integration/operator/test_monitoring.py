@@ -240,9 +240,10 @@ async def panels_of_the_team_are_the_sum(observed: Observed, bills: dict[str, in
     assert {each.labels["finetune"]: each.value for each in table[0]} == {
         name: dollars(bill) for name, bill in bills.items()
     }
-    spent, promised, free = await observed.panel("rft-team", "Reservations")
+    spent, promised, free, limit = await observed.panel("rft-team", "Reservations")
     assert (spent[0].value, promised[0].value) == (total, 0)
     assert free[0].value == dollars(50 * MICRO - sum(bills.values()))
+    assert limit[0].value == 50
 
 
 async def both_are_settled(observed: Observed) -> dict[str, Status]:

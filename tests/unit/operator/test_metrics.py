@@ -203,15 +203,35 @@ def reported(stage: str = "train", **metrics: str) -> dict[str, Any]:
     }
 
 
+def training(number: int = 1, **change: Any) -> dict[str, Any]:
+    return {"stage": "train", "number": number, "startTime": "2026-01-01T00:00:00Z", **change}
+
+
 def test_speed_and_loss_are_what_the_trainer_reported() -> None:
-    it = Scraped(run(progress=reported(loss="0.71", tokens_per_second="12345.6", epoch="1.5")))
+    progress = reported(loss="0.71", tokens_per_second="12345.6", epoch="1.5")
+    it = Scraped(run(progress=progress, attempts=[training()]))
     assert it.value("reasoning_finetune_loss") == 0.71
     assert it.value("reasoning_finetune_tokens_per_second") == 12_345.6
 
 
-@pytest.mark.parametrize("progress", [reported("evaluate", loss="0.71"), reported(loss="much"), reported()])
-def test_loss_is_absent_when_none_was_reported_of_the_training(progress: dict[str, Any]) -> None:
-    it = Scraped(run(progress=progress))
+ENDED = {"endTime": "2026-01-01T00:30:00Z", "outcome": "Succeeded"}
+
+
+@pytest.mark.parametrize(
+    ("progress", "attempt"),
+    [
+        (reported("evaluate", loss="0.71"), training()),
+        (reported(loss="much"), training()),
+        (reported(), training()),
+        (reported(loss="0.71"), training(2)),
+        (reported(loss="0.71"), training(**ENDED)),
+    ],
+    ids=["of another stage", "no number", "nothing", "of the former attempt", "training is done"],
+)
+def test_loss_is_absent_when_none_was_reported_of_the_training_that_runs(
+    progress: dict[str, Any], attempt: dict[str, Any]
+) -> None:
+    it = Scraped(run(progress=progress, attempts=[attempt]))
     assert it.value("reasoning_finetune_loss") is None
     assert it.value("reasoning_finetune_progress_ratio") == pytest.approx(0.4)
 
