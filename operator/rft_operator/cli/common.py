@@ -110,6 +110,8 @@ def carry_out(work: Coroutine[Any, Any, Value]) -> Value:
 
 def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Return the names of runs that begin so; none if the cluster does not answer at once."""
+    from rft_operator.client import aio  # noqa: F401 - its libraries take longer to load than the cluster to answer
+
     chosen = {key: ctx.params.get(key) for key in ("kubeconfig", "context", "namespace")}
 
     async def names() -> list[str]:

@@ -91,7 +91,9 @@ async def _elsewhere(api: UserApi, name: str, *, kind: str, namespace: str, is_e
         items, _ = await api.listing(kind=kind, namespace=None, selectors={"fieldSelector": f"metadata.name={name}"})
     except KubeError:
         return nothing
-    found = [each["metadata"]["namespace"] for each in items if each["metadata"]["namespace"] != namespace]
+    found = [str(each["metadata"]["namespace"]) for each in items if each["metadata"]["namespace"] != namespace]
+    if len(found) > 1:
+        return f"; there are runs of that name in {', '.join(found[:NAMES_SHOWN])}: choose one with -n"
     return f"; there is one in namespace {found[0]}: add -n {found[0]}" if found else nothing
 
 
