@@ -29,6 +29,7 @@ check: setup ## Lint, format, types, import contracts, generated files
 	@$(BIN)/python -m rft_operator.cli.reference --check
 	@$(BIN)/python -m rft_operator.metrics_reference --check
 	@$(BIN)/python -m rft_monitoring --check
+	@$(BIN)/python hack/values_reference.py --check
 
 .PHONY: generate
 generate: setup ## Write the generated files: CRD, references of API, commands and metrics, dashboards, rendered chart
@@ -36,7 +37,12 @@ generate: setup ## Write the generated files: CRD, references of API, commands a
 	@$(BIN)/python -m rft_operator.cli.reference
 	@$(BIN)/python -m rft_operator.metrics_reference
 	@$(BIN)/python -m rft_monitoring
+	@$(BIN)/python hack/values_reference.py
 	@hack/render.sh
+
+.PHONY: pictures
+pictures: setup ## Draw the dashboards in docs/img (needs npm and Chromium)
+	@PYTHONPATH=tests $(BIN)/python -m pictures
 
 .PHONY: docs
 docs: setup ## Build the documentation as a site in build/site; a broken link is an error

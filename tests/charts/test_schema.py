@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from rft_operator.api.team import TeamSpec, Window
 from rft_operator.domain.prices import Entry, Match
 from support.helm import CHART, Helm
 
 PRICE = {"name": "a", "match": {"zone": "z"}, "usdPerHour": "1.50"}
+BUDGET = {"name": "a", "namespace": "b", "limitUSD": 10}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown value": ({"replicas": 2}, "replicas"),
     "unknown nested value": ({"image": {"tags": "1"}}, "tags"),
@@ -35,6 +37,20 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown resource list": ({"resources": {"request": {"cpu": 1}}}, "request"),
     "unknown toleration effect": ({"tolerations": [{"effect": "Never"}]}, "/tolerations/0/effect"),
     "no interval": ({"podMonitor": {"interval": "often"}}, "/podMonitor/interval"),
+    "no timeout": ({"podMonitor": {"scrapeTimeout": "soon"}}, "/podMonitor/scrapeTimeout"),
+    "unknown rule value": ({"prometheusRule": {"disable": []}}, "disable"),
+    "no name of an alert": ({"prometheusRule": {"disabled": ["nothing"]}}, "/prometheusRule/disabled/0"),
+    "number as a label's value": ({"dashboards": {"labelValue": 1}}, "/dashboards/labelValue"),
+    "budget without a limit": ({"teamBudgets": [{"name": "a", "namespace": "b"}]}, "limitUSD"),
+    "budget of a float": ({"teamBudgets": [{**BUDGET, "limitUSD": 1.5}]}, "/teamBudgets/0/limitUSD"),
+    "budget of no window": ({"teamBudgets": [{**BUDGET, "window": "year"}]}, "/teamBudgets/0/window"),
+    "unknown budget key": ({"teamBudgets": [{**BUDGET, "limit": 1}]}, "limit"),
+    "too high a priority": ({"priorityClass": {"value": 2_000_000_000}}, "/priorityClass/value"),
+    "mount at a relative path": (
+        {"extraVolumeMounts": [{"name": "a", "mountPath": "etc"}]},
+        "/extraVolumeMounts/0/mountPath",
+    ),
+    "disruption in words": ({"podDisruptionBudget": {"maxUnavailable": "one"}}, "/podDisruptionBudget/maxUnavailable"),
     "unknown price key": ({"prices": [{**PRICE, "usd": 1}]}, "usd"),
     "unknown match key": ({"prices": [{**PRICE, "match": {"instance": "p5"}}]}, "instance"),
     "price that fits every node": ({"prices": [{**PRICE, "match": {}}]}, "/prices/0/match"),
@@ -69,6 +85,13 @@ def test_schema_knows_every_key_of_a_price_that_the_operator_knows() -> None:
     row = _schema()["properties"]["prices"]["items"]
     assert set(row["properties"]) == {field.alias for field in Entry.model_fields.values()}
     assert set(row["properties"]["match"]["properties"]) == {field.alias for field in Match.model_fields.values()}
+
+
+def test_schema_knows_every_key_of_a_team_budget_that_the_operator_knows() -> None:
+    row = _schema()["properties"]["teamBudgets"]["items"]
+    fields = {field.alias for field in TeamSpec.model_fields.values()}
+    assert set(row["properties"]) == fields | {"name", "namespace"}
+    assert set(row["properties"]["window"]["enum"]) == set(Window)
 
 
 def _schema() -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import shutil
 import subprocess
@@ -18,9 +20,17 @@ VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 """A values file for each feature."""
 RELEASE = "rft-operator"
 NAMESPACE = "rft-system"
-POD_MONITOR_API = "monitoring.coreos.com/v1/PodMonitor"
+APIS = (
+    "monitoring.coreos.com/v1/PodMonitor",
+    "monitoring.coreos.com/v1/PrometheusRule",
+    "rft.dev/v1alpha1/FinetuneBudget",
+)
+"""What a cluster must know for some features."""
+HOOK = "helm.sh/hook"
 
 Manifest = dict[str, Any]
+_RENDERED: dict[str, list[Manifest]] = {}
+"""The chart does not change while tests run: what was rendered once is not rendered again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +68,26 @@ class Helm:
             arguments += ["--api-versions", api]
         return self.run(*arguments, check=check)
 
+    def everything(self, *values: Path, more: Manifest | None = None) -> list[Manifest]:
+        """Return the rendered objects, in a cluster that knows the Prometheus operator; hooks among them."""
+        key = json.dumps([[str(file) for file in values], more])
+        if key not in _RENDERED:
+            text = self.template(*values, more=more, apis=APIS).stdout
+            _RENDERED[key] = [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
+        return copy.deepcopy(_RENDERED[key])
+
     def objects(self, *values: Path, more: Manifest | None = None) -> list[Manifest]:
-        """Return the rendered objects, in a cluster that knows the Prometheus operator."""
-        done = self.template(*values, more=more, apis=[POD_MONITOR_API])
-        return [each for each in yaml.safe_load_all(done.stdout) if each]
+        """Return what is installed and stays."""
+        return [each for each in self.everything(*values, more=more) if not is_hook(each)]
+
+    def hooks(self, *values: Path, more: Manifest | None = None) -> list[Manifest]:
+        """Return what is made for a moment: before an uninstall, for a test."""
+        return [each for each in self.everything(*values, more=more) if is_hook(each)]
+
+
+def is_hook(manifest: Manifest) -> bool:
+    """Tell whether Helm makes an object at a certain moment only."""
+    return HOOK in manifest["metadata"].get("annotations", {})
 
 
 def the(objects: Sequence[Manifest], kind: str, name: str | None = None) -> Manifest:
