@@ -147,8 +147,9 @@ def get_command(
 
 
 def _rows(raws: list[dict[str, Any]], *, now: int, wide: bool, spaces: bool) -> list[tuple[str, ...]]:
-    from rft_operator.cli.figures import HEAD, WIDE_HEAD, cells, figures
+    from rft_operator.cli.figures import HEAD, WIDE_HEAD, cells
     from rft_operator.client.manifests import parsed
+    from rft_operator.domain.figures import figures
 
     names = ("NAMESPACE", "NAME") if spaces else ("NAME",)
     rows: list[tuple[str, ...]] = [(*names, *HEAD, *(WIDE_HEAD if wide else ()))]

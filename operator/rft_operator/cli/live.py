@@ -1,6 +1,6 @@
 """The live table of ``rft watch``: a bar for the work, a bar for the money, and the time to the stop line.
 
-Invariant: it is only drawn on a terminal; what it shows is in :mod:`rft_operator.cli.figures`, which has no colours.
+Invariant: it is only drawn on a terminal; what it shows is in :mod:`rft_operator.domain.figures`, which has no colours.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from rich.text import Text
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.cli.board import Key
-from rft_operator.cli.figures import Figures, figures
 from rft_operator.cli.output import age
+from rft_operator.domain.figures import Figures, figures
 from rft_operator.domain.money import usd_display
 
 BAR_WIDTH = 16

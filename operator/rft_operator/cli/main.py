@@ -10,8 +10,11 @@ import importlib
 import importlib.util
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import click
+
+from rft_operator.cli.common import Problem
 
 COMMANDS = {
     "apply": "commands_runs:apply_command",
@@ -22,6 +25,7 @@ COMMANDS = {
     "get": "commands_runs:get_command",
     "logs": "commands_follow:logs_command",
     "plan": "commands_money:plan_command",
+    "publish": "commands_publish:publish_command",
     "report": "commands_report:report_command",
     "resume": "commands_runs:resume_command",
     "score": "commands_report:score_command",
@@ -33,6 +37,9 @@ COMMANDS = {
 """Command -> module of this package and function in it."""
 OTHERS = {"local": "rft_local.cli:local"}
 """Commands of packages that need not be installed."""
+EXTRA = "cli"
+LIBRARIES = frozenset({"aiohttp", "kubernetes", "matplotlib", "prometheus_client", "rich"})
+"""What the extra has, and the commands that need none of it do without."""
 COMPLETES_FILES = {"file", "dir"}
 NO_FILES, FILES = ":4", ":0"
 """Last line of an answer to kubectl's completion: whether the shell may offer files too."""
@@ -53,6 +60,17 @@ class LazyGroup(click.Group):
         module, _, name = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry the command out; what is not installed is named with the extra that has it."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if library not in LIBRARIES:
+                raise
+            words = f"{library} is not installed; rft {ctx.invoked_subcommand} needs it"
+            raise Problem(f"{words}: pip install 'reasoning-finetune-operator[{EXTRA}]'") from error
 
 
 def _is_installed(place: str) -> bool:

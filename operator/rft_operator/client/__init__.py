@@ -11,6 +11,7 @@ from rft_operator.client.log_lines import LogLine, LogQuery
 from rft_operator.client.sync import Client
 from rft_operator.client.watching import Change, Happened
 from rft_operator.domain.cost import By, CostTable
+from rft_operator.domain.figures import Figures
 from rft_operator.domain.top_up import TopUp
 from rft_operator.errors import (
     Conflict,
@@ -34,6 +35,7 @@ __all__ = [
     "Condition",
     "Conflict",
     "CostTable",
+    "Figures",
     "Forbidden",
     "Happened",
     "LogLine",

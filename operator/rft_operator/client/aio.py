@@ -26,6 +26,7 @@ from rft_operator.client.logs import LogReader
 from rft_operator.client.manifests import Source, manifests, one_manifest, parsed
 from rft_operator.client.watching import Change, Happened, Watch
 from rft_operator.domain.cost import By, CostTable, cost_table
+from rft_operator.domain.figures import Figures, figures
 from rft_operator.domain.top_up import TopUp, limit_value, parse_amount, top_up
 from rft_operator.errors import Conflict, KubeError, NotFound, Refused, RunFailed, RunNotFound, WaitTimeout
 
@@ -120,6 +121,10 @@ class AsyncClient:
         """Return the bill of runs (all of the namespace if None), split; it is the ledger's to the micro-dollar."""
         chosen = await self.list() if runs is None else runs
         return cost_table(chosen, by=By(by), label=label, now=self.api.clock.now())
+
+    def figures(self, run: ReasoningFinetune) -> Figures:
+        """Return where a run is now: time left, money to the second, time to the stop line."""
+        return figures(run, now=self.api.clock.now())
 
     # -- following --------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from rft_operator.client.log_lines import LogLine, LogQuery
 from rft_operator.client.manifests import Source, parsed
 from rft_operator.client.watching import Happened
 from rft_operator.domain.cost import By, CostTable
+from rft_operator.domain.figures import Figures
 from rft_operator.domain.top_up import TopUp
 
 T = TypeVar("T")
@@ -109,6 +110,10 @@ class Client:
     ) -> CostTable:
         """Return the bill of runs (all of the namespace if None), split; it is the ledger's to the micro-dollar."""
         return self._run(self._client.cost(runs, by=by, label=label))
+
+    def figures(self, run: ReasoningFinetune) -> Figures:
+        """Return where a run is now: time left, money to the second, time to the stop line."""
+        return self._client.figures(run)
 
     def wait(
         self,

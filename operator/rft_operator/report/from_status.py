@@ -11,12 +11,12 @@ from typing import Any
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.scores import ScoreResult
 from rft_operator.api.spec import Spec
-from rft_operator.cli.figures import why
 from rft_operator.cli.plan_input import find_data, find_model
 from rft_operator.domain.bill import bill
 from rft_operator.domain.cost import waste_of
 from rft_operator.domain.estimate import estimate
 from rft_operator.domain.estimate_gpu import ASSUMED, GPU_PRODUCT_LABEL, GPUS
+from rft_operator.domain.figures import why
 from rft_operator.domain.money import micro_of_text
 from rft_operator.domain.rates import Rate
 from rft_operator.domain.spend import lines_of, spend_points

@@ -9,10 +9,11 @@ from rich.console import Console
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.cli import board
-from rft_operator.cli.figures import figures, summary_line
+from rft_operator.cli.figures import summary_line
 from rft_operator.cli.live import LiveTable
 from rft_operator.cli.output import age, span, table
 from rft_operator.cli.report import report
+from rft_operator.domain.figures import figures
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 from support.builders import NAME, NAMESPACE

@@ -82,6 +82,24 @@ def test_help_imports_no_heavy_library() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("library", "command"),
+    [("kubernetes", ["get"]), ("matplotlib", ["report", ".", "-o", "x.html"])],
+)
+def test_library_that_is_not_installed_is_named_with_its_extra(
+    library: str, command: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "steps.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    program = (
+        f"import sys; sys.modules[{library!r}] = None; from rft_operator.cli.main import main; "
+        f"main({command!r}, prog_name='rft')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"{library} is not installed" in done.stderr
+    assert "pip install 'reasoning-finetune-operator[cli]'" in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script_for_each_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("click.shell_completion.BashComplete._check_version", lambda *_: None)
