@@ -14,9 +14,20 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.aio.client import CoreV1Api
 
 from rft_operator.api import KIND, PLURAL
-from rft_operator.client import AsyncClient, By, Conflict, Forbidden, NotInstalled, Rejected, Result, RunNotFound
+from rft_operator.client import (
+    AsyncClient,
+    By,
+    Conflict,
+    Forbidden,
+    LogQuery,
+    NotInstalled,
+    Rejected,
+    Result,
+    RunNotFound,
+)
 from rft_operator.client import api as client_api
 from rft_operator.runtime.kinds import ENDPOINTS, Endpoint
 from rft_operator.runtime.kube_client import KubeClient
@@ -25,6 +36,7 @@ from support.api_server import ApiServer
 from support.builders import NAME, resource
 from support.kubelet import Kubelet
 from support.live_run import LiveRun
+from support.log_kubelet import serving
 from support.operator_thread import OperatorThread
 from support.polling import eventually
 
@@ -257,6 +269,49 @@ async def test_run_is_applied_waited_for_suspended_and_told_with_its_exact_bill(
     code, _, err = await shell.rft("report", NAME, "-o", tmp_path / "report.html")
     assert code == 0, err
     assert "train 2" in (tmp_path / "report.html").read_text()
+
+
+async def test_logs_of_all_ranks_go_through_the_api_server_and_outlive_a_broken_stream(
+    operator: OperatorThread, kubelet: Kubelet, run: LiveRun, client: AsyncClient, core: CoreV1Api
+) -> None:
+    async with serving(core, kubelet.nodes) as logs:
+        await run.apply()
+        await kubelet.work(Stage.PREPARE)
+        first, second = (str(pod["metadata"]["name"]) for pod in await kubelet.start(Stage.TRAIN))
+        logs.logs[first] = [("2026-01-01T00:00:01.5Z", "zero"), ("2026-01-01T00:00:03Z", "two")]
+        logs.logs[second] = [("2026-01-01T02:00:02.000000001+02:00", "one")]
+        query = LogQuery(stage="train")
+        written = [line async for line in client.logs(NAME, query)]
+        assert [(line.origin.rank, line.text) for line in written] == [(0, "zero"), (1, "one"), (0, "two")]
+        tail = [line.text async for line in client.logs(NAME, LogQuery(stage="train", rank=0, tail=1))]
+        assert tail == ["two"]
+        told: list[str] = []
+
+        async def follow() -> None:
+            async for line in client.logs(NAME, query, follow=True):
+                told.append(line.text)  # noqa: PERF401 - it is looked at while it grows
+
+        async def until(text: str) -> None:
+            async def look() -> bool:
+                if following.done():
+                    following.result()
+                return text in told
+
+            await eventually(look, what=f"the line {text!r}")
+
+        following = asyncio.create_task(follow())
+        await until("two")
+        logs.logs[second].append(("2026-01-01T00:00:04Z", "three"))
+        await until("three")
+        logs.cut()
+        logs.logs[second].append(("2026-01-01T00:00:04Z", "four, in the same instant"))
+        await until("four, in the same instant")
+        assert any(each.get("sinceTime") == "2026-01-01T00:00:04Z" for each in logs.queries)
+        logs.ended |= {first, second}
+        await kubelet.complete(Stage.TRAIN)
+        await kubelet.work(Stage.EVALUATE)
+        await asyncio.wait_for(following, 60)
+        assert told == ["zero", "one", "two", "three", "four, in the same instant"]
 
 
 # -- kubectl -------------------------------------------------------------------------------------------------------
