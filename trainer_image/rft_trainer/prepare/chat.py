@@ -64,6 +64,11 @@ class ChatRenderer:
                 "then the mark of the model's own chat template is used"
             )
 
+    @property
+    def end_of_row(self) -> str:
+        """What the last turn of a row ends with."""
+        return self._end_of_row
+
     def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from rft_trainer.contract import RunConfig, TrainingConfig
+from rft_trainer.contract import EndOfTurn, RunConfig, TrainingConfig
 from rft_trainer.errors import StageError
 from rft_trainer.files import fresh_directory, publish_directory, read_json, write_json
 from rft_trainer.paths import CARD_FILE, RunPaths
 from rft_trainer.train.adapter import FOLDER as ADAPTER_FOLDER
 from rft_trainer.train.adapter import is_adapter, merge, save_adapter
 from rft_trainer.train.checkpoint import Checkpoint
+from rft_trainer.train.generation import write_generation_files
 from rft_trainer.train.weights import TensorFiles, gathered_state
 
 MARKER = "rft-export.json"
@@ -42,11 +43,19 @@ class Export:
     destination: Path
     training: TrainingConfig
     base_uri: str
+    eos: EndOfTurn
+    """What the rows ended with."""
 
     @classmethod
     def of(cls, config: RunConfig, paths: RunPaths) -> Export:
         """The export of a run."""
-        return cls(base=paths.model, destination=paths.export, training=config.training, base_uri=config.model.uri)
+        return cls(
+            base=paths.model,
+            destination=paths.export,
+            training=config.training,
+            base_uri=config.model.uri,
+            eos=config.dataset.eos,
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -80,13 +89,14 @@ def export_checkpoint(export: Export, checkpoint: Checkpoint) -> None:
 
 
 def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: Mapping[str, Any], step: int) -> None:
-    """The base model's other files, the weights (merged, if adapters were trained), the card, the marker."""
+    """The base model's other files, where turns end, the weights (adapters merged), the card, the marker."""
     lora, destination = export.training.lora, export.destination
     temporary = fresh_directory(destination.with_name(f".{destination.name}.part"))
     for file in export.base.iterdir():
         notes = file.name.startswith(".") or file.suffix == ".safetensors" or file.name.endswith(".index.json")
         if file.is_file() and not notes:
             shutil.copyfile(file, temporary / file.name)
+    write_generation_files(export.base, temporary, eos=export.eos)
     if lora is not None:
         adapters = dict(state)
         save_adapter(adapters, temporary / ADAPTER_FOLDER, lora=lora, base_model=export.base_uri)
