@@ -65,6 +65,8 @@ STYLE: Any = {
 WIDTH, HEIGHT = 7.6, 3.3
 MOST_POINTS = 600
 """More steps than that are drawn as the mean of neighbours: nobody sees more, and the page stays small."""
+FEW_POINTS = 20
+"""Fewer have no trend."""
 HOUR = 3_600
 ABOVE = "outside upper left"
 
@@ -75,8 +77,10 @@ def loss_chart(points: Sequence[LossPoint], *, resumed_at: Sequence[int] = ()) -
     steps, losses = [x for x, _ in shown], [y for _, y in shown]
 
     def draw(axes: Axes) -> None:
-        axes.plot(steps, losses, color=SKY, linewidth=1, label="loss")
-        if len(shown) > 8:
+        if len(shown) < FEW_POINTS:
+            axes.plot(steps, losses, "o-", color=BLUE, linewidth=2, label="loss")
+        else:
+            axes.plot(steps, losses, color=SKY, linewidth=1, label="loss")
             axes.plot(steps, _smooth(losses), color=BLUE, linewidth=2, label="trend")
         for index, step in enumerate(resumed_at):
             axes.axvline(step, color=ORANGE, linestyle=":", label="resumed from a checkpoint" if index == 0 else None)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rft_operator.api.scores import EvaluationStatus
+from rft_operator.api.scores import EvaluationStatus, ScalingResult
 from rft_operator.domain.scores import result_of
 from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import ReportError
@@ -120,15 +120,27 @@ def _evaluation(results: Mapping[str, Any]) -> EvaluationStatus | None:
     rows = results.get("scores") or ()
     try:
         scores = [Score.model_validate({key: row[key] for key in Score.model_fields if key in row}) for row in rows]
-    except (AttributeError, TypeError, ValueError) as error:
+        return _posted(scores, results) if scores else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ReportError(f"{RESULTS} has a score that cannot be read: {error}") from error
-    if not scores:
-        return None
+
+
+def _posted(scores: Sequence[Score], results: Mapping[str, Any]) -> EvaluationStatus:
     protocol = results.get("protocol")
     return EvaluationStatus(
         results=[result_of(score) for score in scores],
         partial=results.get("stopped") is not None,
         protocol_hash=f"sha256:{protocol}" if isinstance(protocol, str) else None,
+        scaling=[
+            ScalingResult(
+                benchmark=str(row["benchmark"]),
+                control=f"{row['control']:.4f}",
+                slope=f"{row['slope_points_per_1000_tokens']:.2f}",
+                performance=f"{row['performance']:.4f}",
+            )
+            for row in results.get("scaling") or ()
+            if row.get("of") == "trained"
+        ],
     )
 
 

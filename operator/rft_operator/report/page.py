@@ -87,7 +87,8 @@ def _cards(story: Story) -> Iterator[str]:
         last = story.losses[-1]
         total = f" of {story.total_steps}" if story.total_steps else ""
         cards.append(("Loss", f"{last.loss:.4g}", f"step {last.step}{total}"))
-    cards.append(("Restarts", str(story.restarts), "of training"))
+    if story.attempts:
+        cards.append(("Restarts", str(story.restarts), "of training"))
     yield "<ul class='cards'>"
     for name, value, words in cards:
         yield f"<li><span>{escape(name)}</span><strong>{escape(value)}</strong><small>{escape(words)}</small></li>"

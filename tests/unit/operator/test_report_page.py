@@ -246,9 +246,11 @@ def folder(path: Path) -> Path:
         "comparison": "paired", "setting": {"name": ""}, "protocol": "ab",
     }  # fmt: skip
     point = {"setting": "wait=0", "thinking_tokens": 10.5, "allowed_tokens": 12, "value": 0.5, "stderr": 0.05}
-    curve = {"benchmark": "sums", "of": "base", "points": [point, {**point, "setting": "wait=1", "value": 0.6}]}
+    points = [point, {**point, "setting": "wait=1", "thinking_tokens": 20.5, "value": 0.6}]
+    measures = {"control": 1.0, "slope_points_per_1000_tokens": 10_000.0, "performance": 0.6, "points": points}
+    curves = [{"benchmark": "sums", "of": of, **measures} for of in ("trained", "base")]
     (path / "evaluation").mkdir(parents=True)
-    results = {"version": 1, "scores": [score], "scaling": [curve], "protocol": "cd" * 32, "stopped": None}
+    results = {"version": 1, "scores": [score], "scaling": curves, "protocol": "cd" * 32, "stopped": None}
     (path / "evaluation" / "results.json").write_text(json.dumps(results))
     (path / "steps.jsonl").write_text("\n".join(step(number, 2 / number) for number in range(1, 30)))
     (path / "prepared.json").write_text(json.dumps({"fingerprint": "x", "summary": {"steps": 40}}))
@@ -344,6 +346,7 @@ def test_report_of_a_folder_needs_no_cluster(cli: CommandLine, tmp_path: Path) -
     assert lines[0] == "team/demo: Evaluated"
     assert "Loss   2 at step 1, 0.06897 at step 29 of 40" in lines
     assert "Score  sums accuracy: 0.10 before, 0.90 ± 0.01 after training (100 questions)" in lines
+    assert any(line.startswith("Curve  sums: 10000.00 points per 1,000 thinking tokens") for line in lines)
     assert not cli.api.requests
 
 
