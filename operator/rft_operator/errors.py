@@ -117,3 +117,7 @@ class Forbidden(Rejected):
 
 class Unavailable(KubeError):  # noqa: N818 - named for the state
     """The API server cannot answer now."""
+
+
+class PublishError(RftError):
+    """A model cannot be published."""

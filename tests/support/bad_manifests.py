@@ -92,6 +92,13 @@ BAD: list[Bad] = [
     ({"dataset": {"overlong": "cut"}}, "spec.dataset.overlong", '"cut": supported values: "drop", "fail"'),
     ({"dataset": {"maxSamples": None}}, "spec.dataset.maxSamples", "a generator (gym://) is endless; say how many"),
     ({"dataset": {"maxSamples": 0}}, "spec.dataset.maxSamples", "greater than or equal to 1"),
+    # publishing
+    ({"publish": {"uri": "s3://a/b"}}, "spec.publish.uri", "must start with hf:// or pvc://"),
+    ({"publish": {"uri": "hf://team/s1"}}, "spec.publish.secretRef", "takes a model from nobody without a token"),
+    ({"publish": {"uri": "hf://team/s1/a", "secretRef": {"name": "hub"}}}, "spec.publish.uri", "a whole repository"),
+    ({"publish": {"uri": "hf://team", "secretRef": {"name": "hub"}}}, "spec.publish.uri", "hf://organisation/name"),
+    ({"publish": {"uri": "pvc://claim"}}, "spec.publish.uri", "a claim's address is pvc://claim/path"),
+    ({"publish": {"uri": "pvc://a/b", "secretRef": {"name": "hub"}}}, "spec.publish.secretRef", "only the hub"),
     ({"dataset": {"secretRef": {"name": "hub"}}}, "spec.dataset.secretRef", "only a hub dataset (hf://) needs"),
     (
         {
@@ -463,5 +470,7 @@ FREE: list[dict[str, Any]] = [
     {"timeouts": {"pendingSeconds": 60, "onStall": "restart"}},
     {"retries": {"maxRestarts": 0}},
     {"ttlSecondsAfterFinished": None},
+    {"publish": {"uri": "hf://team/another"}},
+    {"publish": None},
 ]
 """Edits of ``manifests.FULL`` that are accepted at any time, with $60.25 spent."""

@@ -110,6 +110,7 @@ FULL: dict[str, Any] = {
         "maxSeconds": 7_200,
         "codeExecution": {"cpu": "8", "memory": "16Gi", "maxSeconds": 1_800, "runtimeClassName": "gvisor"},
     },
+    "publish": {"uri": "hf://team/model", "private": False, "secretRef": {"name": "hub-write", "key": "token"}},
     "podTemplate": {
         "image": "ghcr.io/team/trainer:1.0",
         "labels": {"team": "reasoning"},

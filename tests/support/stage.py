@@ -19,6 +19,7 @@ from rft_trainer.contract import (
     EvaluateSummary,
     Outcome,
     PrepareSummary,
+    PublishSummary,
     Score,
     Stage,
     StageResult,
@@ -69,6 +70,9 @@ SUMMARIES: dict[Stage, dict[str, Any]] = {
 }
 
 SUMMARIES[Stage.SCORE] = SUMMARIES[Stage.EVALUATE]
+SUMMARIES[Stage.PUBLISH] = {
+    "publish": PublishSummary(uri="hf://team/s1", revision="c0ffee", files=14, bytes=15_231_000_000)
+}
 ANSWERED = StageResult(stage=Stage.EVALUATE, outcome=Outcome.COMPLETED, evaluate=EvaluateSummary(scores=(), pending=60))
 """An evaluation whose answers are programs."""
 

@@ -40,6 +40,13 @@ ENV_PROGRESS_URL = "KUBEFLOW_TRAINER_SERVER_URL"
 ENV_PROGRESS_CA_CERT = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 ENV_PROGRESS_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105 - the name of a variable
 
+PUBLISH_DIRECTORY = "/rft/publish"
+"""The claim of ``publish.uri: pvc://claim/path`` is mounted here, to be written to."""
+ENV_PUBLISH_URI = "RFT_PUBLISH_URI"
+ENV_PUBLISH_PRIVATE = "RFT_PUBLISH_PRIVATE"
+ENV_RUN_COST = "RFT_RUN_COST"
+"""JSON of ``spentUSD``, ``gpuHours`` and ``byStage``, as in the resource's status: only the operator knows the bill."""
+
 
 class Stage(StrEnum):
     """A part of a run's life that has pods of its own; also the value of the label ``rft.dev/stage``."""
@@ -49,6 +56,8 @@ class Stage(StrEnum):
     EVALUATE = "evaluate"
     SCORE = "score"
     """Runs what the model wrote, where there is no GPU, no token and no network; then the scores are known."""
+    PUBLISH = "publish"
+    """Gives the model away with its card: no GPU, but a token."""
 
 
 class ExitCode(IntEnum):
@@ -243,6 +252,7 @@ class StageResult(_Contract):
     prepare: PrepareSummary | None = None
     train: TrainSummary | None = None
     evaluate: EvaluateSummary | None = None
+    publish: PublishSummary | None = None
 
 
 class PrepareSummary(_Contract):
@@ -382,6 +392,16 @@ class EvaluateSummary(_Short):
     base_answers: Annotated[tuple[BaseAnswers, ...], Field(max_length=16)] = Field(default=(), alias="ba")
     pending: Whole = Field(default=0, alias="pe")
     """Answers that are programs and wait for the stage Score; there are no scores before it."""
+
+
+class PublishSummary(_Contract):
+    """Where the model is now."""
+
+    uri: ShortText
+    revision: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """The hub's commit; a volume has none."""
+    files: Whole
+    bytes: Annotated[int, Field(ge=0)]
 
 
 StageResult.model_rebuild()

@@ -117,6 +117,22 @@ RULES: dict[Path, list[Rule]] = {
         _only_hub("secretRef", "only a hub dataset (hf://) needs a token; remove it"),
     ],
     ("spec", "dataset", "uri"): uris("hf", "pvc", "file", "gym"),
+    ("spec", "publish"): [
+        Rule(
+            expression=f"!({_HUB}) || has(self.secretRef)",
+            message="the hub takes a model from nobody without a token; name a Secret that holds one",
+            field=".secretRef",
+            reason=REQUIRED,
+        ),
+        _only_hub("secretRef", "only the hub (hf://) needs a token; remove it"),
+    ],
+    ("spec", "publish", "uri"): [
+        *uris("hf", "pvc"),
+        Rule(
+            expression="!self.startsWith('hf://') || self.matches('^hf://[^/]+/[^/]+$')",
+            message="a model is published as a whole repository; write hf://organisation/name",
+        ),
+    ],
     ("spec", "training"): [
         Rule(
             expression="!has(self.lora) || (has(self.method) && self.method == 'lora')",

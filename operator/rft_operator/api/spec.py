@@ -32,6 +32,7 @@ from rft_operator.api.texts import (
     ModelUri,
     Money,
     PositiveMoney,
+    PublishUri,
     Quantity,
     SecretKey,
     SourceUri,
@@ -434,6 +435,17 @@ class Evaluation(ApiModel):
     """How programs are run where a benchmark's scorer is code."""
 
 
+class Publish(ApiModel):
+    """Where the trained model is given away, with a card of its scores and costs."""
+
+    uri: PublishUri
+    """hf://organisation/name, or pvc://claim/path."""
+    private: bool = True
+    """Whether a repository that is made for it is private; one that exists stays as it is."""
+    secret_ref: SecretReference | None = None
+    """Secret with a hub token that may write to the organisation; needed for hf://."""
+
+
 class Spec(ApiModel):
     """A reasoning model to train and evaluate within a budget."""
 
@@ -461,6 +473,8 @@ class Spec(ApiModel):
     """Repeats."""
     evaluation: Evaluation | None = None
     """Evaluation; absent means that the run is complete after training."""
+    publish: Publish | None = None
+    """Publishing, once the run is trained and evaluated; that it fails loses nothing. It may be changed until then."""
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
     """Overlay on the pods."""
     suspend: bool = False

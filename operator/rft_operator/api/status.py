@@ -36,6 +36,7 @@ class DisplayStage(StrEnum):
     RESTARTING = "Restarting"
     EVALUATING = "Evaluating"
     SCORING = "Scoring"
+    PUBLISHING = "Publishing"
     SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -56,6 +57,7 @@ class ConditionType(StrEnum):
     BUDGET_AT_RISK = "BudgetAtRisk"
     SUSPENDED = "Suspended"
     EVALUATED = "Evaluated"
+    PUBLISHED = "Published"
     COMPLETE = "Complete"
     FAILED = "Failed"
 
@@ -96,8 +98,8 @@ class AttemptOutcome(StrEnum):
 class Attempt(StatusModel):
     """One try of one stage; written before its first pod exists (write-ahead)."""
 
-    stage: Annotated[str, text(16, pattern=r"^(prepare|train|evaluate|score)$")]
-    """prepare, train, evaluate or score."""
+    stage: Annotated[str, text(16, pattern=r"^(prepare|train|evaluate|score|publish)$")]
+    """prepare, train, evaluate, score or publish."""
     number: Annotated[int, Field(ge=1, le=100_000)]
     """Counts from 1 within the stage; part of the Job's name."""
     start_time: Timestamp

@@ -122,6 +122,14 @@ ModelUri = Annotated[
         remedy="must start with hf://, pvc://, file:// or init://, for example hf://Qwen/Qwen2.5-32B-Instruct",
     ),
 ]
+PublishUri = Annotated[
+    str,
+    text(
+        512,
+        pattern=r"^(hf|pvc)://.+$",
+        remedy="must start with hf:// or pvc://, for example hf://organisation/name or pvc://models/name",
+    ),
+]
 SourceUri = Annotated[
     str,
     text(

@@ -54,7 +54,10 @@ FORMATS = ("messages", "s1", "sky-t1", "prompt-completion")
 @click.option(
     "--max-tokens", type=int, help="Tokens of an answer, thinking included. Default: the preset's, else 8192."
 )
-@click.option("--scorer", help="Of rows that name none: math, integer, letter or gsm8k.")
+@click.option("--scorer", help="Of rows that name none: math, integer, letter, gsm8k or code.")
+@click.option(
+    "--run-code", is_flag=True, help="Run programs among the answers on this machine, sealed off from it (Linux)."
+)
 @click.option("--thinking-tokens", metavar="N[,N...]", help="Budget of thinking; several are measured in one go.")
 @click.option("--waits", metavar="N[,N...]", help='How often an end of thinking is replaced by "Wait". Default: 0.')
 @click.option("--engine", type=click.Choice(["transformers", "vllm"]), help="Default: transformers.")
@@ -91,7 +94,7 @@ def _evaluate(model: str, benchmarks: tuple[str, ...], output: Path, options: di
     from rft_operator.cli.evaluate import LONGEST_SECONDS, evaluation_of
     from rft_operator.errors import EvaluateError
 
-    base, format_ = options.pop("base"), options.pop("format_")
+    base, format_, run_code = options.pop("base"), options.pop("format_"), options.pop("run_code")
     url, tokenizer, context = options.pop("endpoint"), options.pop("tokenizer"), options.pop("context_tokens")
     if url is not None and tokenizer is None:
         raise EvaluateError("--endpoint: needs --tokenizer, for prompts are rendered and tokens counted here")
@@ -108,8 +111,22 @@ def _evaluate(model: str, benchmarks: tuple[str, ...], output: Path, options: di
     if url is not None:
         key = os.environ.get(KEY)
         endpoint = Endpoint(url=url, tokenizer=tokenizer, api_key=key, context_tokens=context)
-    order = Order(model=model, base=base, evaluation=evaluation, format=format_, output=output, endpoint=endpoint)
+    order = Order(
+        model=model,
+        base=base,
+        evaluation=evaluation,
+        format=format_,
+        output=output,
+        endpoint=endpoint,
+        run_code=run_code,
+    )
     try:
-        return evaluate(order).stopped is not None
+        summary = evaluate(order)
     except StageError as error:
         raise EvaluateError(str(error)) from error
+    if summary.pending:
+        raise EvaluateError(
+            f"{summary.pending} answers are programs, and nothing is scored before they are run: the same command with "
+            "--run-code runs them, sealed off from this machine (docs/code-execution.md)"
+        )
+    return summary.stopped is not None

@@ -24,6 +24,7 @@ from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, score_network_policy, service, stage_job
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
+from rft_operator.domain.publishing import PUBLISH_SECONDS, tell_not_published
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import answers_wait, is_complete, take_over
 from rft_operator.domain.scores import out_of_time, take_scores, unreadable
@@ -96,6 +97,8 @@ def committed(draft: Draft, attempt: Attempt, money: Money) -> Attempt:
     stage = Stage(attempt.stage)
     if stage is Stage.SCORE and draft.spec.evaluation is not None:
         return attempt.model_copy(update={"deadline_seconds": draft.spec.evaluation.code_execution.max_seconds})
+    if stage is Stage.PUBLISH:
+        return attempt.model_copy(update={"deadline_seconds": PUBLISH_SECONDS})
     if stage in CPU_STAGES or money.rate is None:
         return attempt
     terms = terms_of(draft, money, rate=money.rate, stage=stage, attempt=attempt)
@@ -239,6 +242,9 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     if result is not None and is_complete(result):
         _close(draft, attempt, outcome=AttemptOutcome.SUCCEEDED, reason="Succeeded", message="", counted=False)
         return
+    if gang.stage is Stage.PUBLISH:
+        _conclude_publishing(draft, attempt, gang)
+        return
     words = None if result is None else out_of_time(attempt, result, gang.pods)
     if result is not None and result.evaluate is not None and words is not None:
         _close_partial(draft, attempt, result.evaluate, words=words)
@@ -272,6 +278,19 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     else:
         fatal = trouble.fatal or _is_final_stall(draft, trouble.reason)
         _record_failure(draft, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=fatal)
+
+
+def _conclude_publishing(draft: Draft, attempt: Attempt, gang: Gang) -> None:
+    """Close a try that published nothing; it never counts against the run, whose model is there."""
+    if attempt.stop_reason is not None:
+        reason, message, counted = attempt.stop_reason, attempt.message or "", attempt.stop_reason in COUNTED_STOPS
+    else:
+        trouble = classify_end(gang.pods, gang.job)
+        reason, message, counted = trouble.reason, trouble.message, trouble.counted
+    outcome = AttemptOutcome.FAILED if counted else AttemptOutcome.DRAINED
+    _close(draft, attempt, outcome=outcome, reason=reason, message=message, counted=False)
+    if counted:
+        tell_not_published(draft, reason, message)
 
 
 def _close_partial(draft: Draft, attempt: Attempt, summary: EvaluateSummary, *, words: str) -> None:
@@ -365,7 +384,9 @@ def complete(draft: Draft) -> None:
 
 
 def _done_words(draft: Draft) -> str:
-    return "Trained as asked." if draft.spec.evaluation is None else "Trained and evaluated as asked."
+    done = "Trained as asked." if draft.spec.evaluation is None else "Trained and evaluated as asked."
+    unpublished = draft.spec.publish is not None and not draft.holds(ConditionType.PUBLISHED)
+    return done + (" It is not published: see the condition Published." if unpublished else "")
 
 
 def _finish(draft: Draft) -> None:

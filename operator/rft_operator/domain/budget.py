@@ -19,7 +19,7 @@ from rft_operator.domain.rates import Rate
 from rft_operator.domain.schedule import Schedule, amount_of
 from rft_trainer.contract import Stage
 
-CPU_STAGES = frozenset({Stage.PREPARE, Stage.SCORE})
+CPU_STAGES = frozenset({Stage.PREPARE, Stage.SCORE, Stage.PUBLISH})
 """They hold no GPU: nothing is charged, and no money is asked for."""
 STOP_SLACK_SECONDS = 30
 """Beyond the grace: noticing, deleting, the kubelet's signal, its phase write (0 to 2 s measured), two truncations."""

@@ -83,7 +83,7 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
     if overdue is not None:
         message = f"{overdue.name} reached the deadline that the budget or the evaluation's bound allows."
         # An evaluation that takes longer than evaluation.maxSeconds would do so again, for the same money.
-        counted = overdue.stage in (Stage.EVALUATE, Stage.SCORE)
+        counted = overdue.stage in (Stage.EVALUATE, Stage.SCORE, Stage.PUBLISH)
         return Trouble(reason="DeadlineExceeded", message=message, counted=counted, pod=overdue)
     if not causes:
         return _drained(drained)

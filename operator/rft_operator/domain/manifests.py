@@ -26,6 +26,7 @@ from rft_operator.domain.facts import (
     Settings,
 )
 from rft_operator.domain.pods import pod_template, source_claims
+from rft_operator.domain.publishing import publish_claims
 from rft_operator.domain.resolve import RunSnapshot, snapshot_data
 from rft_operator.domain.score_pod import score_pod_template
 from rft_trainer.contract import Stage
@@ -180,6 +181,9 @@ def references(spec: Spec) -> tuple[tuple[str, str], ...]:
     """Return (kind, name) of every object in the resource's namespace that the spec refers to."""
     overlay = spec.pod_template
     found = [("Secret", ref.name) for ref in (spec.model.secret_ref, spec.dataset.secret_ref) if ref is not None]
+    if spec.publish is not None and spec.publish.secret_ref is not None:
+        found.append(("Secret", spec.publish.secret_ref.name))
+    found += [("PersistentVolumeClaim", claim) for claim in publish_claims(spec)]
     if spec.storage.claim_name is not None:
         found.append(("PersistentVolumeClaim", spec.storage.claim_name))
     found += [("PersistentVolumeClaim", claim) for claim in source_claims(spec)]

@@ -30,6 +30,7 @@ from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, stray_j
 from rft_operator.domain.ledger import releasable
 from rft_operator.domain.manifests import child_name, claim, run_config_map
 from rft_operator.domain.money_state import Money, meter, terms_of
+from rft_operator.domain.publishing import PublishStep, publish_step
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import answers_wait, take_report
 from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
@@ -177,11 +178,17 @@ def _next_stage(draft: Draft, money: Money) -> Stage | None:
         if trained:
             fail(draft, "EvaluationReserveExhausted", _admission(draft, money, Stage.EVALUATE).message)
             return None
-    if trained:
-        complete(draft)
-    else:
+    if not trained:
         fail(draft, "BudgetExhausted", _admission(draft, money, Stage.TRAIN).message)
-    return None
+    return _publish_or_complete(draft) if trained else None
+
+
+def _publish_or_complete(draft: Draft) -> Stage | None:
+    """Everything is trained and measured: give it away if that is asked for, and end."""
+    step = publish_step(draft)
+    if step is PublishStep.NONE:
+        complete(draft)
+    return Stage.PUBLISH if step is PublishStep.START else None
 
 
 def _within_budget(draft: Draft) -> None:

@@ -27,6 +27,7 @@ from rft_operator.domain.facts import (
     Settings,
 )
 from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE, TRAINER_CONTAINER
+from rft_operator.domain.publishing import publish_environment, publish_mounts, publish_volumes
 from rft_operator.domain.resolve import DEEPSPEED_KEY, RUN_KEY, RunSnapshot
 from rft_trainer.contract import (
     CLAIMS_DIRECTORY,
@@ -169,7 +170,7 @@ def _container(
 ) -> Manifest:
     mounts = [
         {"name": "rft-config", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
-        {"name": "rft-data", "mountPath": DATA_DIRECTORY},
+        {"name": "rft-data", "mountPath": DATA_DIRECTORY, **({"readOnly": True} if stage is Stage.PUBLISH else {})},
         {"name": "rft-run", "mountPath": RUN_DIRECTORY},
         {"name": "rft-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
         {"name": "rft-shm", "mountPath": "/dev/shm"},  # noqa: S108 - in the container
@@ -181,6 +182,7 @@ def _container(
         for index, claim in enumerate(source_claims(resource.spec))
     ]
     mounts += benchmark_volumes.mounts(resource.spec, stage) + baselines.mounts(resource.spec, stage)
+    mounts += publish_mounts(resource.spec, stage)
     mounts += [
         {"name": each.name, "mountPath": each.mount_path, "readOnly": _read_only(each)}
         for each in resource.spec.pod_template.volumes
@@ -214,10 +216,15 @@ def _env(resource: ReasoningFinetune, settings: Settings, *, stage: Stage, attem
             {"name": ENV_PROGRESS_TOKEN, "value": f"{TOKEN_DIRECTORY}/token"},
         ]
     secret = spec.model.secret_ref or spec.dataset.secret_ref
+    own = spec.pod_template.env
+    if stage is Stage.PUBLISH and spec.publish is not None:
+        env += publish_environment(resource)
+        secret = spec.publish.secret_ref
+        own = [each for each in own if secret is None or each.name != "HF_TOKEN"]
     if secret is not None:
         reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
         env.append({"name": "HF_TOKEN", "valueFrom": reference})
-    return env + [each.to_wire() for each in spec.pod_template.env]
+    return env + [each.to_wire() for each in own]
 
 
 def _resources(spec: Spec, stage: Stage) -> Manifest:
@@ -279,7 +286,7 @@ def _volumes(resource: ReasoningFinetune, settings: Settings, *, stage: Stage, a
         {"name": f"rft-claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
         for index, claim in enumerate(source_claims(spec))
     ]
-    volumes += benchmark_volumes.volumes(spec, stage) + baselines.volumes(spec, stage)
+    volumes += benchmark_volumes.volumes(spec, stage) + baselines.volumes(spec, stage) + publish_volumes(spec, stage)
     return volumes + [_extra(each) for each in spec.pod_template.volumes]
 
 

@@ -17,6 +17,7 @@ from rft_operator.api.status import (
 )
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import Report
+from rft_operator.domain.publishing import tell_published
 from rft_operator.domain.scores import take_scores
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import (
@@ -45,6 +46,8 @@ def is_complete(result: StageResult) -> bool:
         return result.prepare is not None
     if result.stage is Stage.TRAIN:
         return result.train is not None and result.train.step >= result.train.total_steps
+    if result.stage is Stage.PUBLISH:
+        return result.publish is not None
     if result.evaluate is None:
         return False
     return bool(result.evaluate.scores) or (result.stage is Stage.EVALUATE and result.evaluate.pending > 0)
@@ -70,6 +73,8 @@ def take_over(draft: Draft, result: StageResult) -> None:
             _take_answers(draft, result.evaluate)
         else:
             take_scores(draft, result.evaluate)
+    if result.publish is not None and done:
+        tell_published(draft, result.publish)
 
 
 def answers_wait(draft: Draft) -> bool:

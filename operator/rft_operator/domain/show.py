@@ -65,6 +65,8 @@ def _attempt_word(draft: Draft, attempt: Attempt, gang: Gang | None) -> DisplayS
         return DisplayStage.EVALUATING
     if attempt.stage == Stage.SCORE:
         return DisplayStage.SCORING
+    if attempt.stage == Stage.PUBLISH:
+        return DisplayStage.PUBLISHING
     progress = draft.status.progress
     reported = progress is not None and (progress.stage, progress.attempt) == (attempt.stage, attempt.number)
     return DisplayStage.TRAINING if reported and gang is not None else DisplayStage.STARTING

@@ -115,7 +115,7 @@ def forecast_of(draft: Draft, money: Money) -> int | None:
         return last
     elapsed = draft.now - epoch(progress.last_report_time)
     eta_seconds = min(progress.eta_seconds, LONGEST_ETA_SECONDS)
-    reserve = 0 if attempt.stage in (Stage.EVALUATE, Stage.SCORE) else money.reserve_micro_usd
+    reserve = 0 if attempt.stage in (Stage.EVALUATE, Stage.SCORE, Stage.PUBLISH) else money.reserve_micro_usd
     return forecast_micro_usd(money.bill, eta_seconds=max(0, eta_seconds - max(0, elapsed)), reserve_micro_usd=reserve)
 
 

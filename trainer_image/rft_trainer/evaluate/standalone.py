@@ -58,6 +58,8 @@ class Order:
     """How the model was trained: what its questions look like and how it marks its thinking."""
     output: Path
     endpoint: Endpoint | None = None
+    run_code: bool = False
+    """Whether programs among the answers may be run on this machine."""
 
 
 class TerminalWork(Work):
@@ -67,15 +69,13 @@ class TerminalWork(Work):
         super().__init__(None)
         self._clock, self._every_seconds = clock, every_seconds
         self._said_at = self._began = clock()
-        self._first: int | None = None
 
-    def tell(self, *, done: int, total: int, phase: str) -> None:
-        """Say it, but not all the time; what was there before this command says nothing about its speed."""
+    def tell(self, *, done: int, total: int, phase: str, known: int = 0) -> None:
+        """Say it, but not all the time."""
         now = self._clock()
-        self._first = done if self._first is None else self._first
-        if now - self._said_at < self._every_seconds or done <= self._first:
+        if now - self._said_at < self._every_seconds or done <= known:
             return
-        left = (now - self._began) * (total - done) / (done - self._first)
+        left = (now - self._began) * (total - done) / (done - known)
         self._said_at = now
         sys.stderr.write(f"{phase}: {100 * done // max(1, total)} % of all answers, about {_span(left)} left\n")
 
@@ -93,6 +93,7 @@ def evaluate(order: Order, *, work: Work | None = None) -> EvaluateSummary:
         stop=Stop(deadline=time.monotonic() + order.evaluation.max_seconds),
         work=work or TerminalWork(),
         baselines=folder / "none",
+        programs=order.run_code,
     )
     base = _candidate(order, order.base, texts, is_base=True) if order.base is not None else None
     return session.run(_candidate(order, order.model, texts, is_base=False), base)

@@ -19,6 +19,7 @@ _MODULES = {
     Stage.PREPARE: "rft_trainer.prepare.main",
     Stage.EVALUATE: "rft_trainer.evaluate.main",
     Stage.SCORE: "rft_trainer.evaluate.score_main",
+    Stage.PUBLISH: "rft_trainer.publish.main",
 }
 
 
@@ -49,6 +50,7 @@ def stage_environment(environment: dict[str, str], *, stage: Stage) -> dict[str,
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
         "TORCH_FR_BUFFER_SIZE": "2000",

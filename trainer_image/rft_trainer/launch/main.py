@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("/rft"), help="directory that stands for /rft")
     parsed = parser.parse_args(arguments)
     if parsed.stage not in list(Stage):
-        parser.error(f"stage is {parsed.stage!r}: give prepare, train, evaluate or score, or set {ENV_STAGE}")
+        parser.error(f"stage is {parsed.stage!r}: give one of {', '.join(Stage)}, or set {ENV_STAGE}")
     stage, layout = Stage(parsed.stage), Layout(parsed.root.absolute())
     layout.run.mkdir(parents=True, exist_ok=True)
     for stale in (layout.stop_file, layout.result_file, layout.progress_file, layout.dump_request):

@@ -1,0 +1,91 @@
+"""The Publish stage's process.
+
+Invariant: the run's volume is only read; whatever goes wrong here, the model stays where it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rft_trainer.contract import (
+    ENV_PUBLISH_PRIVATE,
+    ENV_PUBLISH_URI,
+    ENV_RUN_COST,
+    PUBLISH_DIRECTORY,
+    Outcome,
+    PublishSummary,
+    Stage,
+    StageResult,
+)
+from rft_trainer.errors import BadInputError
+from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.publish.bundle import make_bundle
+from rft_trainer.publish.published import Published
+from rft_trainer.publish.story import read_story
+from rft_trainer.publish.to_folder import publish_to_folder
+from rft_trainer.publish.to_hub import publish_to_hub
+from rft_trainer.stage_main import parse_layout, run_stage
+from rft_trainer.uris import parse_uri
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m rft_trainer.publish.main``."""
+    layout = parse_layout(arguments, description="Publish the trained model with its card.")
+    return run_stage(Stage.PUBLISH, layout, publish_run)
+
+
+def publish_run(layout: Layout) -> StageResult:
+    """Publish as the environment says."""
+    paths = RunPaths.of(layout, layout.load_config())
+    uri = os.environ.get(ENV_PUBLISH_URI, "")
+    folder = layout.real(PUBLISH_DIRECTORY) / parse_uri(uri).target.partition("/")[2] if uri else None
+    it = publish(
+        paths,
+        uri,
+        folder=folder,
+        private=os.environ.get(ENV_PUBLISH_PRIVATE, "true") != "false",
+        token=os.environ.get("HF_TOKEN") or None,
+        cost=_cost(os.environ.get(ENV_RUN_COST)),
+    )
+    sys.stdout.write(f"{it.uri}: {it.files} files, {it.written} of them new, {it.size} bytes\n")
+    summary = PublishSummary(uri=it.uri, revision=it.revision, files=it.files, bytes=it.size)
+    return StageResult(stage=Stage.PUBLISH, outcome=Outcome.COMPLETED, publish=summary)
+
+
+def publish(
+    paths: RunPaths,
+    uri: str,
+    *,
+    folder: Path | None = None,
+    private: bool = True,
+    token: str | None = None,
+    cost: Mapping[str, Any] | None = None,
+) -> Published:
+    """Publish a run's folder to ``hf://organisation/name``, or to ``pvc://`` or ``file://``, which is at ``folder``."""
+    target = parse_uri(uri)
+    story = read_story(paths, cost=cost)
+    if target.scheme == "hf":
+        if target.target.count("/") != 1:
+            raise BadInputError(f"publish.uri {uri!r}: a model is published as hf://organisation/name")
+        bundle = make_bundle(story, paths, repository=target.target)
+        return publish_to_hub(bundle, target.target, token=token, private=private)
+    if target.scheme not in ("pvc", "file") or folder is None:
+        raise BadInputError(f"publish.uri {uri!r}: write hf://organisation/name, pvc://claim/path or file:///path")
+    return publish_to_folder(make_bundle(story, paths, repository=None), folder, name=uri)
+
+
+def _cost(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
