@@ -131,13 +131,16 @@ class Work:
         self._reporter = reporter
         self._started = time.monotonic()
 
-    def tell(self, *, done: int, total: int, phase: str) -> None:
-        """Report that ``done`` of ``total`` pieces are done; the rest is estimated to go on at the same speed."""
+    def tell(self, *, done: int, total: int, phase: str, known: int = 0) -> None:
+        """Report that ``done`` of ``total`` pieces are done; the rest is estimated to go on at the same speed.
+
+        ``known`` of them were done by an earlier attempt and say nothing about the speed of this one.
+        """
         if self._reporter is None:
             return
         remaining = None
-        if done > 0:
-            remaining = int((time.monotonic() - self._started) * (total - done) / done)
+        if done > known:
+            remaining = int((time.monotonic() - self._started) * (total - done) / (done - known))
         self._reporter.update(
             TrainerStatus(
                 last_updated_time=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -52,8 +52,8 @@ class BenchmarkSpec(ApiModel):
     """One benchmark."""
 
     name: BenchmarkName
-    """Name shown in status and metrics. math500, aime24, aime25, gpqa-diamond and gsm8k are built in: their questions
-    come from the hub unless uri says otherwise."""
+    """Name shown in status and metrics. math500, aime24, aime25, gpqa-diamond, gsm8k, humaneval and livecodebench are
+    built in: their questions come from the hub unless uri says otherwise."""
     uri: BenchmarkUri | None = None
     """JSONL rows {id, problem, answer, scorer, choices}: hf://, pvc://, file:// or configmap://name/key; or
     gym://task?option=value."""

@@ -50,7 +50,7 @@ def test_sweep_scores_each_setting_draws_the_curve_and_spares_a_later_run_the_ba
     assert pod.run("evaluate") == ExitCode.DONE, pod.log("evaluate")
     summary = summary_of(pod)
     assert [score.metric for score in summary.scores] == [
-        f"accuracy@wait={waits},think={tokens}" for tokens in (4, 12) for waits in (0, 1)
+        f"accuracy@wait={waits},think={tokens}" for tokens in (12, 4) for waits in (0, 1)
     ]
     for waits, tokens in ((0, 4), (1, 4), (0, 12), (1, 12)):
         [path] = pod.paths.evaluation.glob(f"sums-step-6-wait-{waits}-think-{tokens}-*.jsonl")

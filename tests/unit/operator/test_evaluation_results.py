@@ -112,6 +112,20 @@ async def test_part_is_posted_as_a_part_and_the_run_is_not_complete_when_the_bou
     assert "PARTIAL: 4 of 100 answers" in report(world.run)
 
 
+async def test_part_is_posted_when_the_money_is_used_up() -> None:
+    world = await evaluating(
+        budget={"limitUSD": "1.50", "evaluationReserveUSD": "0.20"}, evaluation={"maxSeconds": 6_000}
+    )
+    await world.after(1_500)
+    assert world.job_gone(Stage.EVALUATE), "the stop line is reached"
+    status = await ended(world, partial("asked"))
+    assert status.attempts[-1].reason == "BudgetExhausted"
+    assert status.evaluation is not None
+    assert status.evaluation.partial
+    assert world.condition("Evaluated").reason == "Partial"
+    assert world.condition("Failed").reason == "EvaluationReserveExhausted"
+
+
 async def test_evaluation_goes_on_when_the_limit_is_raised_after_its_bound() -> None:
     world = await evaluating()
     await ended(world, partial("deadline"))

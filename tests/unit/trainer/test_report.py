@@ -6,11 +6,13 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from rft_trainer.contract import Metric, MetricName, ProgressReport, TrainerStatus
-from rft_trainer.report import Reporter
+from rft_trainer.report import Reporter, Work
 from unit.trainer.factory import free_port, wait_until
 
 
@@ -112,6 +114,29 @@ def test_training_is_not_disturbed_when_no_server_answers(tmp_path: Path) -> Non
     reporter.update(status(1))
     reporter.close()
     assert reporter.active
+
+
+class Kept:
+    """Stands for a reporter, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[TrainerStatus] = []
+
+    def update(self, status: TrainerStatus) -> None:
+        self.said.append(status)
+
+
+def test_time_to_go_is_that_of_this_attempt_when_an_earlier_one_did_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, kept = [100.0], Kept()
+    monkeypatch.setattr("rft_trainer.report.time", SimpleNamespace(monotonic=lambda: now[0]))
+    work = Work(cast(Reporter, kept))
+    work.tell(done=80, total=100, phase="sums", known=80)
+    now[0] = 150.0
+    work.tell(done=85, total=100, phase="sums", known=80)
+    assert [(each.progress_percentage, each.estimated_remaining_seconds) for each in kept.said] == [
+        (80, None),
+        (85, 150),
+    ]
 
 
 def test_reporter_is_absent_when_the_environment_names_no_server() -> None:

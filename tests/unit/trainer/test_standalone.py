@@ -96,8 +96,8 @@ def test_endpoint_is_evaluated_with_a_sweep_that_shares_its_thinking(
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert [(s["metric"], s["value"]) for s in results(tmp_path / "out")["scores"]] == [
-        ("accuracy@think=40", 0.5),
         ("accuracy@think=80", 0.5),
+        ("accuracy@think=40", 0.5),
     ]
     assert {body["model"] for body in server.bodies} == {"served"}
     assert set(server.authorizations) == {"Bearer secret"}
@@ -130,7 +130,7 @@ def test_evaluation_goes_on_where_the_engine_was_lost(
     done = rft(*words)
     assert done.exit_code == 0, done.output
     assert results(tmp_path / "out")["scores"][0]["value"] == 0.5
-    assert len(server.bodies) - before == 2, "four of six answers were there"
+    assert len({body["prompt"] for body in server.bodies[before:]}) == 2, "four of six answers were there"
 
 
 def test_answers_of_another_model_are_not_taken_for_this_ones(
@@ -203,8 +203,8 @@ def test_time_left_is_told_by_what_this_command_did(capsys: pytest.CaptureFixtur
     work = TerminalWork(clock=lambda: now[0])
     for at, done in ((0, 80), (5, 82), (60, 90)):
         now[0] = at
-        work.tell(done=done, total=100, phase="model own")
+        work.tell(done=done, total=100, phase="model own", known=80)
     assert capsys.readouterr().err == "model own: 90 % of all answers, about 1 min left\n"
     now[0] = 60 + 3 * 3_600
-    work.tell(done=91, total=100, phase="model own")
+    work.tell(done=91, total=100, phase="model own", known=80)
     assert "about 2 h 28 min left" in capsys.readouterr().err

@@ -37,11 +37,11 @@ def evaluation(**forcing: Any) -> EvaluationConfig:
         ({"waits": [0], "max_thinking_tokens": 60}, ["wait=0"]),
         (
             {"waits": [0], "max_thinking_tokens": 60, "sweep_thinking_tokens": [24, 12]},
-            ["think=12", "think=24", "think=60"],
+            ["think=60", "think=24", "think=12"],
         ),
         (
             {"waits": [1, 0], "max_thinking_tokens": 60, "sweep_thinking_tokens": [12]},
-            ["wait=1,think=12", "wait=0,think=12", "wait=1,think=60", "wait=0,think=60"],
+            ["wait=1,think=60", "wait=0,think=60", "wait=1,think=12", "wait=0,think=12"],
         ),
     ],
     ids=str,
@@ -54,9 +54,9 @@ def test_every_budget_keeps_as_many_tokens_for_the_answer() -> None:
     config = evaluation(waits=[0], max_thinking_tokens=60, sweep_thinking_tokens=[12, 24])
     budgets = [setting.budget(config.benchmarks[0], config) for setting in settings_of(config)]
     assert [(budget.thinking_tokens, budget.answer_tokens) for budget in budgets if budget] == [
-        (12, 10),
-        (24, 10),
         (60, 10),
+        (24, 10),
+        (12, 10),
     ]
 
 
@@ -88,10 +88,10 @@ def test_thinking_is_generated_once_when_several_budgets_are_measured() -> None:
     engine = ScriptedSampler(thinking_aloud(40))
     config = evaluation(waits=[0], max_thinking_tokens=60, sweep_thinking_tokens=[12, 24, 32])
     answers = run(RememberingSampler(engine), config)
-    assert [answer.text.rpartition(" ")[2] for answer in answers.values()] == ["wrong", "wrong", "right", "right"]
-    assert [answer.tokens for answer in answers.values()] == [12 + 1, 24 + 1, 32 + 1, 40 + 1]
+    assert [answer.text.rpartition(" ")[2] for answer in answers.values()] == ["right", "right", "wrong", "wrong"]
+    assert [answer.tokens for answer in answers.values()] == [40 + 1, 32 + 1, 24 + 1, 12 + 1]
     thought = [request.max_tokens for request in engine.requests if request.stops]
-    assert thought == [12, 12, 8, 28], "each budget goes on where the smaller one was cut"
+    assert thought == [12, 12, 8, 28], "the largest budget stops where the smaller ones are cut"
     assert sum(not request.stops for request in engine.requests) == 4
 
 

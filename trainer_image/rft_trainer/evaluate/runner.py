@@ -49,12 +49,13 @@ class Runner:
 
     def __init__(self, exam: Exam, *, directory: Path, judge: Judge, stop: Stop, work: Work, total: int) -> None:
         self._exam, self._directory, self._judge, self._stop = exam, directory, judge, stop
-        self._work, self._total, self._done = work, total, 0
+        self._work, self._total, self._done, self._known = work, total, 0, 0
         self._settings = settings_of(exam.evaluation)
 
     def skip(self, answers: int) -> None:
         """Count answers that need not be asked for as done."""
         self._done += answers
+        self._known += answers
 
     def answer(self, model: Model, benchmark: Benchmark, *, settings: Sequence[Setting]) -> None:
         """Answer what is not answered yet; raises ``StoppedError`` when there is no more time for it."""
@@ -71,9 +72,10 @@ class Runner:
             shared = RememberingSampler(StoppableSampler(model.sampler, self._stop))
             any_missing = False
             for setting, answers in files.items():
-                self._work.tell(done=self._done, total=self._total, phase=phase)
+                self._tell(phase)
                 self._done += len(batch)
                 missing_ = [each for each in batch if (each[0].id, each[1]) not in answers.records]
+                self._known += len(batch) - len(missing_)
                 if not missing_:
                     continue
                 any_missing = True
@@ -84,7 +86,7 @@ class Runner:
             if any_missing:
                 sys.stdout.write(f"{phase}: {start + len(batch)} of {len(wanted)} answers\n")
             sys.stdout.flush()
-        self._work.tell(done=self._done, total=self._total, phase=phase)
+        self._tell(phase)
 
     def measured(self, model: Model, benchmark: Benchmark, setting: Setting) -> Measured:
         """Count the answers that are there."""
@@ -96,6 +98,9 @@ class Runner:
         protocol = self._exam.protocol(benchmark, setting, engine=model.sampler.identity)
         name = "".join(f"-{part.replace('=', '-')}" for part in setting.name.split(",") if part)
         return AnswerFile(self._directory / f"{benchmark.name}-{model.name}{name}-{protocol_hash(protocol)[:12]}.jsonl")
+
+    def _tell(self, phase: str) -> None:
+        self._work.tell(done=self._done, total=self._total, phase=phase, known=self._known)
 
     def _asked(self, model: Model, question: Question, sample: int) -> Asked:
         prompt = model.render(self._exam.turns(question))

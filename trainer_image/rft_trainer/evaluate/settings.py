@@ -36,16 +36,16 @@ class Setting:
 
 
 def settings_of(evaluation: EvaluationConfig) -> tuple[Setting, ...]:
-    """The settings to measure, in order: from less thinking to more."""
+    """The settings to measure: from more thinking to less, for the score to show first is that of the whole budget."""
     forcing = evaluation.budget_forcing
     if forcing is None:
         return (Setting(),)
-    budgets = sorted({*forcing.sweep_thinking_tokens, forcing.max_thinking_tokens})
+    budgets = sorted({*forcing.sweep_thinking_tokens, forcing.max_thinking_tokens}, reverse=True)
     found = []
     for tokens in budgets:
         for waits in forcing.waits:
             parts = [f"wait={waits}"] if len(forcing.waits) > 1 or len(budgets) == 1 else []
             parts += [f"think={tokens}"] if len(budgets) > 1 else []
-            stages = tuple(each for each in budgets if each < tokens)
+            stages = tuple(sorted(each for each in budgets if each < tokens))
             found.append(Setting(name=",".join(parts), waits=waits, thinking_tokens=tokens, stages=stages))
     return tuple(found)

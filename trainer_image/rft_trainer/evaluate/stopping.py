@@ -68,7 +68,10 @@ class Stop:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Look out for a reason until the block ends."""
+        """Look out for a reason until the block ends; outside of the main thread only between two requests."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         done, main = threading.Event(), threading.get_ident()
 
         def watch() -> None:
