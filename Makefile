@@ -40,6 +40,10 @@ generate: setup ## Write the generated files: CRD, references of API, commands a
 	@$(BIN)/python hack/values_reference.py
 	@hack/render.sh
 
+.PHONY: package
+package: setup ## Make dist/: chart (signed with SIGN_KEY of SIGN_KEYRING), bills of materials, checksums
+	@hack/package.sh
+
 .PHONY: pictures
 pictures: setup ## Draw the dashboards in docs/img (needs npm and Chromium)
 	@PYTHONPATH=tests $(BIN)/python -m pictures
