@@ -20,6 +20,8 @@ from rft_operator.domain.figures import Figures, figures
 from rft_operator.domain.money import usd_display
 
 BAR_WIDTH = 16
+WIDE, MEDIUM = 130, 100
+"""Terminals of fewer columns get no step and loss, and of fewer still no bars."""
 STAGE_STYLES = {"Complete": "bold green", "Failed": "bold red", "Suspended": "yellow", "Restarting": "yellow"}
 SOON_SECONDS = 900
 """A stop line that is so near is shown in red."""
@@ -47,15 +49,15 @@ class LiveTable:
     def show(self, runs: dict[Key, ReasoningFinetune], *, now: int) -> None:
         """Draw the runs."""
         found = [figures(run, now=now) for _, run in sorted(runs.items())]
-        self._live.update(drawn(found, trouble=self._trouble), refresh=True)
+        self._live.update(drawn(found, width=self._console.width, trouble=self._trouble), refresh=True)
 
     def trouble(self, words: str) -> None:
         """Show it under the table."""
         self._trouble = words
 
 
-def drawn(found: list[Figures], *, trouble: str = "") -> RenderableType:
-    """Return the table."""
+def drawn(found: list[Figures], *, width: int, trouble: str = "") -> RenderableType:
+    """Return the table for a terminal of so many columns."""
     spaces = len({it.namespace for it in found}) > 1
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("RUN", "STAGE", "PROGRESS", "ETA", "PODS", "$/H", "SPENT OF LIMIT", "STOP LINE", "SCORE"):
@@ -65,11 +67,11 @@ def drawn(found: list[Figures], *, trouble: str = "") -> RenderableType:
         table.add_row(
             name,
             Text(it.stage, style=STAGE_STYLES.get(it.stage, "cyan")),
-            _work(it),
+            _work(it, width=width),
             age(it.eta_seconds) if it.eta_seconds is not None else "-",
             it.pods or "-",
             usd_display(it.rate_micro_usd) if it.rate_micro_usd else "-",
-            _money(it),
+            _money(it, width=width),
             _stop(it),
             it.score or "-",
         )
@@ -78,23 +80,31 @@ def drawn(found: list[Figures], *, trouble: str = "") -> RenderableType:
     return Group(table, *notes, *troubles)
 
 
-def _work(it: Figures) -> RenderableType:
+def _work(it: Figures, *, width: int) -> RenderableType:
     if it.percent is None:
         return Text("-")
-    grid = Table.grid(padding=(0, 1))
-    steps = f"step {it.steps}" if it.steps is not None else ""
-    loss = f"loss {it.loss}" if it.loss is not None else ""
-    bar = ProgressBar(total=100, completed=it.percent, width=BAR_WIDTH)
-    grid.add_row(bar, f"{it.percent:3d}%", steps, loss)
-    return grid
+    cells: list[RenderableType] = [f"{it.percent:3d}%"]
+    if width >= MEDIUM:
+        cells.insert(0, ProgressBar(total=100, completed=it.percent, width=BAR_WIDTH, complete_style="cyan"))
+    if width >= WIDE:
+        cells.append(f"step {it.steps}" if it.steps is not None else "")
+        cells.append(f"loss {it.loss}" if it.loss is not None else "")
+    return _beside(*cells)
 
 
-def _money(it: Figures) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
+def _money(it: Figures, *, width: int) -> RenderableType:
+    words = f"{usd_display(it.spent_micro_usd)} of {usd_display(it.limit_micro_usd)}"
+    if width < MEDIUM:
+        return Text(words)
     share = it.spent_micro_usd / max(1, it.limit_micro_usd)
     style = "green" if share < 0.5 else "yellow" if share < 0.8 else "red"
     bar = ProgressBar(total=1.0, completed=min(1.0, share), width=BAR_WIDTH, complete_style=style, finished_style=style)
-    grid.add_row(bar, f"{usd_display(it.spent_micro_usd)} of {usd_display(it.limit_micro_usd)}")
+    return _beside(bar, words)
+
+
+def _beside(*cells: RenderableType) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(*cells)
     return grid
 
 

@@ -168,6 +168,29 @@ async def test_live_table_draws_work_money_and_the_stop_line() -> None:
         assert part in shown, part
 
 
+@pytest.mark.parametrize(
+    ("width", "there", "absent"),
+    [
+        (150, ["step 20/50", "loss 1.5"], []),
+        (110, [" 40%", "━"], ["step 20/50"]),
+        (80, [" 40%", "$0.13 of $10.00"], ["━"]),
+    ],
+)
+async def test_live_table_shows_less_on_a_narrow_terminal_and_cuts_nothing(
+    width: int, there: list[str], absent: list[str]
+) -> None:
+    world = World()
+    await world.to_training()
+    world.report(step=20, eta_seconds=300)
+    await world.after(60)
+    screen = io.StringIO()
+    with LiveTable(Console(file=screen, force_terminal=True, width=width, color_system=None)) as view:
+        view.show({world.run.key: world.run}, now=world.now)
+    shown = screen.getvalue()
+    assert all(part in shown for part in there)
+    assert not any(part in shown for part in [*absent, "…"])
+
+
 async def test_live_table_says_why_a_run_does_not_go_on() -> None:
     world = World(budget={"usdPerGpuHour": None})
     await world.settle()
