@@ -60,6 +60,7 @@ BAD: list[Bad] = [
     ({"model": {"uri": "init://huge"}}, "spec.model.uri", "the only preset of random weights is init://tiny-qwen2"),
     ({"model": {"uri": "hf://a/" + "b" * 512}}, "spec.model.uri", "may not be more than 512 bytes"),
     ({"model": {"revision": "main"}}, "spec.model.revision", "only a hub model (hf://) has revisions; remove it"),
+    ({"dataset": {"revision": "main"}}, "spec.dataset.revision", "only a hub dataset (hf://) has revisions; remove it"),
     ({"model": {"secretRef": {"name": "hub"}}}, "spec.model.secretRef", "only a hub model (hf://) needs a token"),
     (
         {"model": {"uri": "hf://a/b", "secretRef": {"name": "My_Secret"}}},

@@ -100,6 +100,7 @@ class DatasetSource(_Contract):
     """Where the training rows come from: ``hf://``, ``pvc://``, ``file://`` or ``gym://<task>?key=value``."""
 
     uri: str
+    revision: str | None = None
     split: str = "train"
     format: Literal["sky-t1", "s1", "messages", "prompt-completion"]
     max_samples: int | None = None

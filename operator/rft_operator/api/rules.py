@@ -114,6 +114,7 @@ RULES: dict[Path, list[Rule]] = {
             field=".maxSamples",
             reason=REQUIRED,
         ),
+        _only_hub("revision", "only a hub dataset (hf://) has revisions; remove it"),
         _only_hub("secretRef", "only a hub dataset (hf://) needs a token; remove it"),
     ],
     ("spec", "dataset", "uri"): uris("hf", "pvc", "file", "gym"),

@@ -177,6 +177,8 @@ class Dataset(ApiModel):
 
     uri: SourceUri
     """hf://org/name, pvc://claim/path, file:///path, or gym://task?option=value (seeded generator)."""
+    revision: Annotated[str, text(128, minimum=1)] | None = None
+    """Branch, tag or commit of a hub dataset."""
     split: SplitName = "train"
     """Split of a hub dataset."""
     format: DatasetFormat

@@ -62,6 +62,7 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
             model=ModelSource(uri=spec.model.uri, revision=spec.model.revision),
             dataset=DatasetSource(
                 uri=spec.dataset.uri,
+                revision=spec.dataset.revision,
                 split=spec.dataset.split,
                 format=spec.dataset.format.value,
                 max_samples=spec.dataset.max_samples,

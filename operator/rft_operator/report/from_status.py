@@ -144,6 +144,7 @@ def facts_of_spec(spec: Spec) -> tuple[tuple[str, str], ...]:
         ("Model", spec.model.uri),
         ("Revision", spec.model.revision),
         ("Dataset", spec.dataset.uri),
+        ("Revision of the dataset", spec.dataset.revision),
         ("Format", spec.dataset.format.value),
         ("Rows at most", spec.dataset.max_samples),
         ("Method", training.method.value if training.method is not None else None),

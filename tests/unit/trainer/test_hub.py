@@ -98,6 +98,17 @@ def test_rows_are_those_of_the_split_when_a_dataset_has_several(
         list(conversations(source, Layout(tmp_path), download_to=tmp_path / "source"))
 
 
+def test_rows_are_those_of_the_revision_when_the_branch_has_moved_on(hub: Hub, tmp_path: Path) -> None:
+    dataset = hub.add("dataset", "org/rows", {"train.jsonl": lines(chat("new"))})
+    dataset.push({"train.jsonl": lines(chat("old"))}, branch="v1")
+    source = DatasetSource(uri="hf://org/rows", revision="v1", format="messages")
+    rows = list(conversations(source, Layout(tmp_path), download_to=tmp_path / "source"))
+    assert [row.question for row in rows if row is not None] == ["old"]
+    gone = source.model_copy(update={"revision": "v2"})
+    with pytest.raises(BadInputError, match="hf://org/rows@v2: the dataset has no such revision"):
+        list(conversations(gone, Layout(tmp_path), download_to=tmp_path / "source"))
+
+
 @pytest.mark.parametrize("inside", ["main", "main/train.jsonl"])
 def test_rows_are_those_of_one_place_when_the_address_of_a_dataset_goes_on(
     hub: Hub, tmp_path: Path, inside: str

@@ -37,7 +37,7 @@ def conversations(source: DatasetSource, layout: Layout, *, download_to: Path) -
             yield s1_conversation(question=item.question, thinking=item.thinking, answer=item.answer)
         return
     if uri.scheme == "hf":
-        path = download(uri.target, download_to, kind="dataset", patterns=DATA_FILES)
+        path = download(uri.target, download_to, kind="dataset", patterns=DATA_FILES, revision=source.revision)
     else:
         found = local_path(uri, layout)
         if found is None:

@@ -51,6 +51,7 @@ def run_card(
         },
         "data": {
             "uri": config.dataset.uri,
+            "revision": config.dataset.revision,
             "commit": _commit(paths.source),
             "source_files": _files(paths.source),
             "files": _files(paths.dataset),
