@@ -17,6 +17,8 @@ import torch.distributed as dist
 SLOW_RATIO = 1.3
 SMOOTHING = 0.05
 """Weight of the newest step: a rank is called slow for what it did over about twenty steps."""
+FEWEST_STEPS = 20
+"""Nobody is called slow before: the first steps of a process, with their warm-up, say nothing of a rank."""
 _COMMON = 3
 _PER_RANK = 2
 
@@ -76,17 +78,20 @@ class Stragglers:
 
     def __init__(self) -> None:
         self._smoothed: list[float] = []
+        self._steps = 0
 
     def record(self, seconds_per_token: Sequence[float]) -> None:
-        """Count one step."""
+        """Count one step; the first ones weigh alike, so that no single one of them is remembered for long."""
+        self._steps += 1
+        weight = max(SMOOTHING, 1 / self._steps)
         if not self._smoothed:
-            self._smoothed = list(seconds_per_token)
+            self._smoothed = [0.0] * len(seconds_per_token)
         for rank, seconds in enumerate(seconds_per_token):
-            self._smoothed[rank] += SMOOTHING * (seconds - self._smoothed[rank])
+            self._smoothed[rank] += weight * (seconds - self._smoothed[rank])
 
     def slowest(self) -> tuple[int, float] | None:
         """The slowest rank and how much longer it takes than the median one; None when it is not much longer."""
-        if len(self._smoothed) < 2:
+        if len(self._smoothed) < 2 or self._steps < FEWEST_STEPS:
             return None
         usual = statistics.median_low(self._smoothed)
         rank = max(range(len(self._smoothed)), key=self._smoothed.__getitem__)
