@@ -141,9 +141,15 @@ class AsyncClient:
         where = None if all_namespaces else namespace or self.namespace
         selectors = {"labelSelector": label_selector} if label_selector else {}
         if name is not None:
-            await self.read(name, namespace=namespace)
+            _check_name(name, "a run")
             selectors["fieldSelector"] = f"metadata.name={name}"
-        watch = Watch(api=self.api, namespace=where, selectors=selectors, on_trouble=on_trouble)
+        watch = Watch(
+            api=self.api,
+            namespace=where,
+            selectors=selectors,
+            on_trouble=on_trouble,
+            must_exist=name is not None,
+        )
         async with (
             explaining(self.api, namespace=where or self.namespace, name=name),
             contextlib.aclosing(watch.changes()) as changes,

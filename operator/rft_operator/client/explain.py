@@ -57,6 +57,9 @@ async def explain(api: UserApi, error: KubeError, *, namespace: str, name: str |
 
 async def _missing(api: UserApi, error: NotFound, *, namespace: str, name: str | None, kind: str) -> KubeError:
     """A name that is not there, or a kind that the cluster does not serve: only a list can tell."""
+    if f'namespaces "{namespace}" not found' in str(error):
+        words = f"there is no namespace {namespace}; choose another with -n, or kubectl create namespace {namespace}"
+        return NotFound(words, status=404)
     try:
         items, _ = await api.listing(kind=kind, namespace=namespace)
     except NotFound:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rft_operator.api import KIND
 from rft_operator.client.api import UserApi
-from rft_operator.errors import KubeError, Unavailable
+from rft_operator.errors import KubeError, NotFound, Unavailable
 
 GONE = 410
 FIRST_PAUSE_SECONDS = 0.5
@@ -48,6 +48,8 @@ class Watch:
     on_trouble: Callable[[KubeError], None] = lambda _: None
     """Told of each break that is waited out."""
     kind: str = KIND
+    must_exist: bool = False
+    """Nothing at the first look is an error, not something to wait for."""
     _known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """By uid."""
     _version: str = ""
@@ -80,6 +82,8 @@ class Watch:
         items, self._version = await self.api.listing(
             kind=self.kind, namespace=self.namespace, selectors=self.selectors
         )
+        if self.must_exist and not self._listed and not items:
+            raise NotFound(f"no {self.kind} with {dict(self.selectors)}", status=404)
         now = {str(each["metadata"]["uid"]): each for each in items}
         gone = [each for uid, each in self._known.items() if uid not in now]
         new = [each for uid, each in now.items() if _version_of(each) != _version_of(self._known.get(uid))]

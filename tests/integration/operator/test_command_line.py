@@ -29,6 +29,7 @@ from rft_operator.client import (
     RunNotFound,
 )
 from rft_operator.client import api as client_api
+from rft_operator.errors import NotFound
 from rft_operator.runtime.kinds import ENDPOINTS, Endpoint
 from rft_operator.runtime.kube_client import KubeClient
 from rft_trainer.contract import Stage
@@ -149,6 +150,11 @@ async def test_unknown_names_are_answered_with_what_there_is(client: AsyncClient
         await client.get(f"{name}s")
     with pytest.raises(RunNotFound, match=f"there is one in namespace {namespace}: add -n {namespace}"):
         await client.get(name, namespace="default")
+
+
+async def test_namespace_that_is_not_there_is_told_when_something_is_applied_into_it(client: AsyncClient) -> None:
+    with pytest.raises(NotFound, match=r"there is no namespace nowhere; .* kubectl create namespace nowhere"):
+        await client.apply(resource(namespace="nowhere"))
 
 
 async def test_cluster_without_the_operator_is_told_from_a_run_that_is_not_there(
