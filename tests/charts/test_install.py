@@ -176,6 +176,24 @@ def test_uninstall_removes_the_crds_when_the_admin_asks_for_it(helm: Helm, clust
     assert names(cluster) == set()
 
 
+def test_team_budgets_come_with_an_upgrade_and_stay_when_they_are_taken_out_and_when_the_chart_goes(
+    helm: Helm, cluster: ApiServer
+) -> None:
+    values = CHART / "ci" / "teambudgets-values.yaml"
+    budget = {"name": "monthly", "namespace": TEAM, "limitUSD": 2_000, "window": "month"}
+    file = helm.home / "budgets.yaml"
+    file.write_text(yaml.safe_dump({"teamBudgets": [budget]}), encoding="utf-8")
+    first = helm.run("install", RELEASE, CHART, "--create-namespace", "--values", values, check=False)
+    assert "install the chart without teamBudgets first, then run helm upgrade" in first.stderr
+    helm.run("install", RELEASE, CHART, "--create-namespace")
+    helm.run("upgrade", RELEASE, CHART, "--values", file)
+    uid = read(cluster, BUDGET_CRD, "monthly", "-n", TEAM)["metadata"]["uid"]
+    assert read(cluster, BUDGET_CRD, "monthly", "-n", TEAM)["spec"]["limitUSD"] == 2_000
+    helm.run("upgrade", RELEASE, CHART, "--reset-values")
+    helm.run("uninstall", RELEASE, "--no-hooks", "--wait")
+    assert read(cluster, BUDGET_CRD, "monthly", "-n", TEAM)["metadata"]["uid"] == uid
+
+
 def test_install_fails_and_names_the_namespace_when_a_watched_one_is_missing(helm: Helm, cluster: ApiServer) -> None:
     values = ("--create-namespace", "--set", f"watchNamespaces={{{TEAM},nowhere}}")
     done = helm.run("install", RELEASE, CHART, *values, check=False)

@@ -282,6 +282,7 @@ async def test_no_step_is_lost_when_the_chart_is_upgraded_and_uninstalled_and_in
     assert "No resources" in product.server.kubectl("-n", NAMESPACE, "get", "deploy,job").stderr
 
     product.install()
+    product.helm.run("test", RELEASE, "--timeout", "150s")
     finetune.edit(suspend=False)
     status = await finetune.until_complete()
     assert paused.checkpoint is not None
