@@ -13,9 +13,18 @@ from rft_operator.cli.common import Function, Where, carry_out, cluster_options,
 if TYPE_CHECKING:
     from rft_operator.api.resource import ReasoningFinetune
     from rft_operator.client.aio import Applied, AsyncClient
-    from rft_operator.domain.top_up import TopUp
 
 ACCEPT_SECONDS = 10
+
+
+def _accept_option(command: Function) -> Function:
+    return click.option(
+        "--accept-seconds",
+        type=click.IntRange(0),
+        default=ACCEPT_SECONDS,
+        show_default=True,
+        help="Wait so long for the operator's word on it.",
+    )(command)
 
 
 @click.command("apply", short_help="Apply a file and say whether it is accepted.")
@@ -23,13 +32,7 @@ ACCEPT_SECONDS = 10
 @click.option("--watch", "follow", is_flag=True, help="Follow the run until it ends, as rft watch does.")
 @click.option("--dry-run", is_flag=True, help="Let the API server judge, and change nothing.")
 @click.option("--force-conflicts", is_flag=True, help="Take over fields that somebody else has set since.")
-@click.option(
-    "--accept-seconds",
-    type=click.IntRange(0),
-    default=ACCEPT_SECONDS,
-    show_default=True,
-    help="Wait so long for the operator's word on the run.",
-)
+@_accept_option
 @cluster_options
 @output_option("text", "json", "yaml", "name")
 def apply_command(where: Where, output: str, *, follow: bool, **options: Any) -> None:
@@ -228,20 +231,50 @@ async def _why_not(client: AsyncClient, name: str) -> str:
 @run_name
 @click.argument("amount")
 @click.option("--dry-run", is_flag=True, help="Say what it would buy, and change nothing.")
+@_accept_option
 @cluster_options
 @output_option("text", "json", "yaml")
-def top_up_command(name: str, amount: str, where: Where, output: str, *, dry_run: bool) -> None:
+def top_up_command(name: str, amount: str, where: Where, output: str, *, dry_run: bool, accept_seconds: int) -> None:
     """Raise the limit of a run: to AMOUNT (120 or 120.50), or by so much (+20); never lower it.
 
-    A run that was stopped for want of money goes on by itself.
+    A run that was stopped for want of money goes on by itself. Where the money is a team's, the new limit holds once
+    the team budget has it; until then it says what is free.
     """
+    carry_out(_top_up(where, name, amount, output=output, dry_run=dry_run, accept_seconds=accept_seconds))
+
+
+async def _top_up(where: Where, name: str, amount: str, *, output: str, dry_run: bool, accept_seconds: int) -> None:
     from rft_operator.cli.output import structured
     from rft_operator.cli.top_up import document, page
 
-    async def go() -> tuple[str, TopUp]:
-        async with where.client() as client:
-            return f"{client.namespace}/{name}", await client.top_up(name, amount, dry_run=dry_run)
+    async with where.client() as client:
+        found = await client.top_up(name, amount, dry_run=dry_run)
+        if output != "text":
+            click.echo(structured(document(found), output), nl=False)
+            return
+        click.echo(page(f"{client.namespace}/{name}", found, dry_run=dry_run), nl=False)
+        if found.added_micro_usd and not dry_run and accept_seconds:
+            await _say_team(client, name, seconds=accept_seconds)
 
-    run, found = carry_out(go())
-    text = page(run, found, dry_run=dry_run) if output == "text" else structured(document(found), output)
-    click.echo(text, nl=False)
+
+async def _say_team(client: AsyncClient, name: str, *, seconds: int) -> None:
+    """Say what the operator thinks of a higher limit where a team has to have the money."""
+    from rft_operator.api.status import ConditionType
+    from rft_operator.client.conditions import is_fresh
+    from rft_operator.domain.draft import condition_of
+    from rft_operator.domain.team_run import ASKING, WAITING
+    from rft_operator.errors import WaitTimeout
+
+    def reason(run: ReasoningFinetune) -> str | None:
+        found = condition_of(run.status, ConditionType.WITHIN_BUDGET)
+        return found.reason if found is not None else None
+
+    try:
+        run = await client.wait(name, lambda run: is_fresh(run) and reason(run) != WAITING, timeout_seconds=seconds)
+    except WaitTimeout:
+        words = f"no operator has taken it over within {seconds} s; rft version says whether one runs"
+        click.echo(f"  operator   {words}", err=True)
+        return
+    found = condition_of(run.status, ConditionType.WITHIN_BUDGET)
+    if found is not None and found.reason in ASKING:
+        click.echo(f"  team       the old limit holds until the money is there. {found.message}", err=True)

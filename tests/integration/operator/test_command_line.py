@@ -17,6 +17,7 @@ import yaml
 from kubernetes.aio.client import CoreV1Api
 
 from rft_operator.api import KIND, PLURAL
+from rft_operator.api.status import ConditionType
 from rft_operator.client import (
     AsyncClient,
     By,
@@ -40,6 +41,7 @@ from support.live_run import LiveRun
 from support.log_kubelet import serving
 from support.operator_thread import OperatorThread
 from support.polling import eventually
+from support.team import team_budget
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
@@ -275,6 +277,21 @@ async def test_run_is_applied_waited_for_suspended_and_told_with_its_exact_bill(
     code, _, err = await shell.rft("report", NAME, "-o", tmp_path / "report.html")
     assert code == 0, err
     assert "train 2" in (tmp_path / "report.html").read_text()
+
+
+async def test_top_up_beyond_the_money_of_the_team_says_what_is_free(
+    operator: OperatorThread, kubelet: Kubelet, run: LiveRun, shell: Shell, kube: KubeClient
+) -> None:
+    await kube.create(team_budget(namespace=run.namespace, limitUSD=15))
+    await run.apply(evaluation=None)
+    await run.until_condition(ConditionType.ACCEPTED)
+    code, out, err = await shell.rft("top-up", NAME, "+2", "--accept-seconds", "60")
+    assert (code, err) == (0, "")
+    assert "limit $10.00 -> $12.00" in out
+    code, _, err = await shell.rft("top-up", NAME, "+20", "--accept-seconds", "60")
+    assert code == 0
+    assert err.startswith("  team       the old limit holds until the money is there. ")
+    assert "free $3.00" in err
 
 
 async def test_logs_of_all_ranks_go_through_the_api_server_and_outlive_a_broken_stream(

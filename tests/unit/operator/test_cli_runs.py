@@ -148,10 +148,23 @@ def test_top_up_shows_before_after_and_what_it_buys(cli: CommandLine) -> None:
         "  training   can go on for 3 h 43 min before it must stop with a checkpoint (it was 2 h 13 min)",
         "  forecast   $14.00: fits now",
     ]
-    assert "still $2.00 more than the limit" in cli.rft("top-up", NAME, "12")[1]
+    code, out, err = cli.rft("top-up", NAME, "12", "--accept-seconds", "1")
+    assert code == 0
+    assert "still $2.00 more than the limit" in out
+    assert "no operator has taken it over within 1 s" in err
     assert cli.rft("top-up", NAME, "12")[1] == "team/demo: the limit is $12.00 already, nothing to change\n"
     found = json.loads(cli.rft("top-up", NAME, "+0.50", "-o", "json")[1])
     assert (found["beforeUSD"], found["afterUSD"], found["boughtGpuSeconds"]) == ("12.000000", "12.500000", 900)
     code, _, err = cli.rft("top-up", NAME, "3")
     assert code == 2
     assert "a top-up only raises it" in err
+
+
+def test_top_up_says_when_the_team_has_not_the_money(cli: CommandLine) -> None:
+    waiting = condition("WithinBudget", "True", "Free $1.00; this run wants $5.00 more.", "TeamBudgetExhausted")
+    cli.put(run_in())
+    cli.once_watched(cli.becomes({"observedGeneration": 2, "conditions": [waiting]}))
+    code, _, err = cli.rft("top-up", NAME, "+5")
+    assert code == 0
+    words = "the old limit holds until the money is there. Free $1.00; this run wants $5.00 more."
+    assert err == f"  team       {words}\n"
