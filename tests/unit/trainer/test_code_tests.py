@@ -63,6 +63,9 @@ def test_tests_are_refused_by_field_and_value_when_no_answer_could_be_judged(tes
         ("a = int(input())\nprint(a)", "a = int(input())\nprint(a)"),
         ("The answer is five.", None),
         ("five", None),
+        ("for example, take five", None),
+        ("x = 5", "x = 5"),
+        ("(" * 100_000, None),
         ("```c++\nint main() {}\n```", None),
         ("```python\na = 1\n", None),
         ("```python\na = 1\n```\nor rather\n```python\nb =", "a = 1\n"),
@@ -98,10 +101,55 @@ def test_outputs_are_compared_line_by_line_and_numbers_by_value(given: str, want
 
 
 def test_a_tuple_is_as_good_as_the_list_that_json_has_for_it() -> None:
-    assert same_value((1, [(2, 3)]), [1, [[2, 3]]])
-    assert same_value({1: (2,)}, {"1": [2]})
-    assert not same_value((1, 2), [2, 1])
-    assert not same_value("12", ["1", "2"])
+    assert same_value(encode((1, [(2, 3)])), [1, [[2, 3]]])
+    assert same_value(encode({1: (2,)}), {"1": [2]})
+    assert not same_value(encode((1, 2)), [2, 1])
+    assert not same_value(encode("12"), ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "same"),
+    [
+        (True, 1, True),
+        (1, True, True),
+        (2.0, 2, True),
+        (2, 2.0, True),
+        (0.1 + 0.2, 0.3, False),
+        (10**5000, 10**5000, True),
+        (-7, -7, True),
+        (None, None, True),
+        (0, None, False),
+        (None, 0, False),
+        ("1", 1, False),
+        ({"a": [1.5, None]}, {"a": [1.5, None]}, True),
+        ({"a": 1, "b": 2}, {"a": 1}, False),
+        ({1, 2}, [1, 2], False),
+        (float("nan"), 1.0, False),
+        ({10**5000: 1}, {"1": 1}, False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_are_the_same_as_in_python(given: object, wanted: Any, same: bool) -> None:
+    assert same_value(encode(given), wanted) is same
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        ["fraction", ["0x" + "f" * 3_000_000, "0x" + "e" * 3_000_000]],
+        ["int", "0x" + "f" * 3_000_000],
+        ["set", [["int", hex(number * (2**61 - 1))] for number in range(100_000)]],
+        ["list", 5],
+        ["dict", [5]],
+        ["float", []],
+        {"a": 1},
+        [],
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_nothing_that_a_program_sends_keeps_its_judge_busy(sent: Any) -> None:
+    for wanted in (1, [1], {"a": 1}, "a", None, 0.5):
+        assert not same_value(sent, wanted)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -61,7 +62,7 @@ class Exam:
             "gpus": self.evaluation.gpus,
             "forcing": None if budget is None else {**asdict(budget), **self._marks()},
             "engine": dict(engine),
-            "scorers": scorer_versions(),
+            "scorers": self._scorers(benchmark),
         }
 
     def document(self, *, engine: Mapping[str, str], settings: Sequence[Setting]) -> dict[str, Any]:
@@ -79,6 +80,11 @@ class Exam:
             "files": {name: dict(files) for name, files in self.files.items()},
             "scores": rows,
         }
+
+    def _scorers(self, benchmark: Benchmark) -> dict[str, str]:
+        """What judges this benchmark's answers; programs are run by this very Python."""
+        runs = any(question.scorer in judge.SANDBOXED for question in self.questions[benchmark.name])
+        return {**scorer_versions(), **({"python": platform.python_version()} if runs else {})}
 
     def _prompt(self, questions: Sequence[Question]) -> dict[str, Any]:
         """What a model reads around a question, by the kind of question; the chat template is the model's own."""

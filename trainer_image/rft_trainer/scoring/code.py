@@ -10,7 +10,7 @@ from typing import Any
 
 from rft_trainer.errors import NurseryLostError
 from rft_trainer.sandbox.limits import Limits
-from rft_trainer.sandbox.plain import NotPlainError, decode, encode
+from rft_trainer.sandbox.plain import encode
 from rft_trainer.sandbox.sandbox import Ending, Run, Sandbox, Talk
 from rft_trainer.scoring.code_tests import CodeTests, ExaminedTests, FunctionTests, ProgramTests
 from rft_trainer.scoring.code_text import has_open_block, last_program, same_output, same_value
@@ -100,11 +100,7 @@ class CodeJudge:
         trouble = _trouble_in(reply)
         if trouble is not None:
             return trouble
-        try:
-            value = decode(reply["value"])
-            return (EQUAL if same_value(value, tests.outputs[index]) else DIFFERENT), ""
-        except (NotPlainError, RecursionError) as error:
-            return Ending.ERROR.value, str(error)
+        return (EQUAL if same_value(reply["value"], tests.outputs[index]) else DIFFERENT), ""
 
     def _examine(self, tests: ExaminedTests, code: str) -> tuple[str, str]:
         request = {"prelude": tests.prompt, "code": code, "function": tests.function}
