@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rft_local.cluster import Cluster
+from rft_operator.api.scores import EvaluationStatus
 from rft_operator.api.status import Status
 from rft_operator.domain.timestamps import epoch
 from support.audit_log import uses_of
@@ -43,6 +44,23 @@ def priced(gpu_seconds: int) -> int:
     return -(-gpu_seconds * MICRO_USD_PER_GPU_HOUR // 3_600)
 
 
+def check_scores(evaluation: EvaluationStatus | None) -> None:
+    """The model has learned, knows it for sure, and needs its thinking: the curve rises with the budget."""
+    assert evaluation is not None
+    score = evaluation.results[0]
+    assert (score.metric, score.questions) == ("accuracy@think=60", 100)
+    assert float(score.baseline or 1) <= 0.02
+    assert float(score.value) >= 0.8
+    assert score.verdict == "Improved"
+    values = {each.metric: float(each.value) for each in evaluation.results}
+    curve = [values[f"accuracy@think={tokens}"] for tokens in (12, 24, 32, 60)]
+    assert max(curve[:2]) <= 0.1
+    assert curve[1] - 0.05 <= curve[2] <= 0.5
+    assert [float(each.slope) > 0 for each in evaluation.scaling] == [True]
+    assert evaluation.protocol_hash is not None
+    assert not evaluation.partial
+
+
 async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_killed_in_mid_training(
     finetune: Finetune, tmp_path: Path
 ) -> None:
@@ -56,11 +74,7 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
         ("train", 1, "Succeeded"),
         ("evaluate", 1, "Succeeded"),
     ]
-    score = status.evaluation.results[0] if status.evaluation is not None else None
-    assert score is not None
-    assert score.questions == 100
-    assert float(score.baseline or 1) <= 0.02
-    assert float(score.value) >= 0.8
+    check_scores(status.evaluation)
 
     assert not status.ledger.open
     assert status.usage.gpu_seconds == billed(finetune)

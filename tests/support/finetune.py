@@ -32,7 +32,8 @@ SHORT = {
     "dataset": {"maxSamples": 2_000},
     "training": {"globalBatchSize": 16, "microBatchSize": 8},
     "evaluation": {
-        "benchmarks": [{"name": "sums", "uri": "gym://chain_sum?seed=10000000", "limit": 20, "maxTokens": 48}]
+        "benchmarks": [{"name": "sums", "uri": "gym://chain_sum?seed=10000000", "limit": 20, "maxTokens": 48}],
+        "budgetForcing": None,
     },
 }
 """Changes to the example that make it quick to prepare and to evaluate, where the score does not matter."""
