@@ -136,12 +136,22 @@ class _Follower:
                 watching = group.create_task(self._watch(group))
                 while not await self.reader.is_finished():  # noqa: ASYNC110 - the API server is asked
                     await asyncio.sleep(RETRY_SECONDS)
-                for origin in await self.reader.origins():  # the watch may not have seen the last ones yet
+                for origin in await self._last_origins():
                     self._begin(origin, group)
                 await asyncio.gather(*self._running.values())
                 watching.cancel()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
+
+    async def _last_origins(self) -> list[Origin]:
+        """Return all pods: the watch may not have seen the last ones yet."""
+        while True:
+            try:
+                return await self.reader.origins()
+            except Unavailable as error:
+                if error.status == 401:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _watch(self, group: asyncio.TaskGroup) -> None:
         reader = self.reader

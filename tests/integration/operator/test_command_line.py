@@ -280,14 +280,13 @@ async def test_run_is_applied_waited_for_suspended_and_told_with_its_exact_bill(
 
 
 async def test_top_up_beyond_the_money_of_the_team_says_what_is_free(
-    operator: OperatorThread, kubelet: Kubelet, run: LiveRun, shell: Shell, kube: KubeClient
+    operator: OperatorThread, kubelet: Kubelet, run: LiveRun, shell: Shell, client: AsyncClient, kube: KubeClient
 ) -> None:
     await kube.create(team_budget(namespace=run.namespace, limitUSD=15))
     await run.apply(evaluation=None)
     await run.until_condition(ConditionType.ACCEPTED)
-    code, out, err = await shell.rft("top-up", NAME, "+2", "--accept-seconds", "60")
-    assert (code, err) == (0, "")
-    assert "limit $10.00 -> $12.00" in out
+    assert (await client.top_up(NAME, "+2")).after_micro_usd == 12_000_000
+    await run.until(lambda status: status.observed_generation == 2, what="the raise to be taken over")
     code, _, err = await shell.rft("top-up", NAME, "+20", "--accept-seconds", "60")
     assert code == 0
     assert err.startswith("  team       the old limit holds until the money is there. ")

@@ -215,6 +215,7 @@ async def test_followed_logs_end_with_the_run_and_have_its_last_words(
         await world.settle()
 
     await _work(api, finish())
+    api.fail(503, "shutting down", path="/pods", times=3)
     await asyncio.wait_for(it.task, 20)
     assert it.lines == ["begin", "done", "score"]
 
