@@ -130,7 +130,7 @@ RULES: dict[Path, list[Rule]] = {
     ("spec", "publish", "uri"): [
         *uris("hf", "pvc"),
         Rule(
-            expression="!self.startsWith('hf://') || self.matches('^hf://[^/]+/[^/]+$')",
+            expression="!self.matches('^hf://[^/]+/[^/]+/.*$')",
             message="a model is published as a whole repository; write hf://organisation/name",
         ),
     ],
