@@ -62,6 +62,8 @@ class FakeApi:
     """Method, path, query, body."""
     logs: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """Pod -> (timestamp, text)."""
+    extra_events: list[bytes] = field(default_factory=list)
+    """What the next watch begins with; it ends after that."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Path -> answer, of what the fake does not have."""
     _events: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
@@ -274,6 +276,9 @@ class FakeApi:
         if since < self._oldest:
             gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}
             await answer.write(json.dumps(gone).encode() + b"\n")
+            return answer
+        if self.extra_events:
+            await answer.write(self.extra_events.pop(0) + b"\n")
             return answer
         while cut == self._cut and not self._stop.is_set():
             for version, type_, raw in [each for each in self._events if each[0] > since]:

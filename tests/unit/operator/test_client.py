@@ -28,6 +28,7 @@ from rft_operator.client import (
     watching,
 )
 from rft_operator.errors import ConfigError, InvalidResource
+from rft_operator.runtime.tls import make_authority
 from support.builders import NAME, NAMESPACE, resource
 from support.fake_api import FakeApi
 from support.polling import eventually
@@ -223,6 +224,45 @@ async def test_missing_kubeconfig_is_named(tmp_path: Path) -> None:
         await AsyncClient.connect(kubeconfig=tmp_path / "none")
 
 
+async def test_client_inside_a_pod_uses_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("token", "t"), ("ca.crt", make_authority().certificate), ("namespace", "notebooks\n")):
+        (tmp_path / name).write_text(text)
+    places = "kubernetes.aio.config.incluster_config"
+    monkeypatch.setattr(f"{places}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(f"{places}.SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setattr("rft_operator.client.api.NAMESPACE_FILE", tmp_path / "namespace")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    async with await AsyncClient.connect() as found:
+        assert found.namespace == "notebooks"
+    with pytest.raises(ConfigError):
+        await AsyncClient.connect(context="another")
+
+
+async def test_name_that_several_namespaces_have_is_answered_with_all_of_them(
+    client: AsyncClient, world: World, api: FakeApi
+) -> None:
+    api.do(lambda: world.kube.put(resource(NAME, namespace="other")))
+    with pytest.raises(RunNotFound, match="there are runs of that name in team, other: choose one with -n"):
+        await client.get(NAME, namespace="elsewhere")
+
+
+async def test_unknown_name_is_said_plainly_where_nothing_may_be_listed(client: AsyncClient, api: FakeApi) -> None:
+    api.fail(404, 'reasoningfinetunes "x" not found', path="/reasoningfinetunes/x")
+    api.fail(403, "no", path="/namespaces/team/reasoningfinetunes")
+    with pytest.raises(RunNotFound, match=r"^no ReasoningFinetune 'x' in namespace team$"):
+        await client.get("x")
+
+
+async def test_watch_goes_on_behind_an_event_that_is_cut(client: AsyncClient, api: FakeApi, world: World) -> None:
+    api.extra_events.append(b'{"type": "MODI')
+    waiting = asyncio.create_task(client.wait(NAME, lambda run: run.spec.suspend, timeout_seconds=20))
+    await eventually(lambda: _true(sum("watch" in query for _, _, query, _ in api.requests) > 1), what="a new watch")
+    api.do(lambda: world.edit(suspend=True))
+    assert (await waiting).spec.suspend
+
+
 async def test_unknown_context_is_named(api: FakeApi) -> None:
     with pytest.raises(ConfigError, match="prod"):
         await AsyncClient.connect(kubeconfig=api.kubeconfig, context="prod")
@@ -339,7 +379,7 @@ async def test_wait_does_not_take_a_status_from_before_an_edit_for_the_answer(
 
 
 async def test_wait_gives_up_after_its_time_and_says_that_the_run_goes_on(client: AsyncClient) -> None:
-    with pytest.raises(WaitTimeout, match=r"did not come within 0.1 s \(it is New\); it goes on"):
+    with pytest.raises(WaitTimeout, match=r"did not come within 0.1 s \(it is (New|nothing yet)\); it goes on"):
         await client.wait(NAME, timeout_seconds=0.1)
 
 
