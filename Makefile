@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+BENCH := operator batches training
 
 .PHONY: help
 help: ## Show the targets
@@ -40,6 +41,14 @@ generate: setup ## Write the generated files: CRD, references of API, commands a
 	@$(BIN)/python hack/values_reference.py
 	@hack/render.sh
 
+.PHONY: images
+images: ## Build both images with docker, podman or buildah into build/images (see hack/images.sh)
+	@hack/images.sh
+
+.PHONY: test-images
+test-images: setup ## Run the operator and a whole run from build/images, in restricted namespaces of a local cluster
+	@RFT_IMAGES=build/images $(BIN)/python -m pytest tests/images
+
 .PHONY: package
 package: setup ## Make dist/: chart (signed with SIGN_KEY of SIGN_KEYRING), bills of materials, checksums
 	@hack/package.sh
@@ -53,8 +62,11 @@ docs: setup ## Build the documentation as a site in build/site; a broken link is
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: bench
-bench: setup ## Measure the operator and print a table (BENCH_ARGS="--count 100" for a part)
-	@PYTHONPATH=tests $(BIN)/python -m bench $(BENCH_ARGS)
+bench: setup ## Measure the operator, the trainer's batches, the trainer against TRL (BENCH=operator BENCH_ARGS="--count 100" for a part)
+	@set -e; export PYTHONPATH=tests; for part in $(BENCH); do case $$part in \
+	  operator) $(BIN)/python -m bench $(BENCH_ARGS);; \
+	  batches|training) $(BIN)/python -m bench.$$part;; \
+	  *) echo "error: BENCH=$$part: write operator, batches or training" >&2; exit 2;; esac; done
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of this checkout

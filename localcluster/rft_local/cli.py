@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 
@@ -78,6 +79,19 @@ def fault(name: str, kind: str, node: str | None) -> None:
 
     try:
         Cluster.named(name).fault(kind, node)
+    except LocalClusterError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@local.command()
+@NAME
+@click.argument("archive", type=click.Path(path_type=Path))
+def load(name: str, archive: Path) -> None:
+    """Load the images of a docker archive into all nodes, as there is no registry to pull from."""
+    from rft_local.cluster import Cluster
+
+    try:
+        Cluster.named(name).load_image(archive)
     except LocalClusterError as error:
         raise click.ClickException(str(error)) from error
 

@@ -228,6 +228,17 @@ class Cluster:
         done = self.control_plane.kubectl(*arguments, stdin=json.dumps(pod), check=False)
         return done.returncode == 0 and "rft-host-0" in done.stdout
 
+    def load_image(self, archive: Path) -> None:
+        """Put the images of a docker archive (``docker save``) into every node; raises StateError."""
+        if not archive.is_file():
+            msg = f"{archive} is no file; make one with: docker save -o FILE IMAGE, or: make images"
+            raise StateError(msg)
+        if not self.nodes:
+            msg = "the cluster has no nodes that could run images"
+            raise StateError(msg)
+        for node in self.nodes:
+            node.load_image(archive.resolve())
+
     def status(self) -> list[tuple[str, str, str]]:
         """Return (part, state, pid) of everything."""
         rows = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ class Node:
                     return child
         msg = f"the kubelet of {self.name} does not run"
         raise StateError(msg)
+
+    def load_image(self, archive: Path) -> None:
+        """Put the images of a docker archive into the node's container runtime; raises StateError."""
+        main = self._processes.pid(self.name)
+        inits = _children(main) if main is not None else []
+        if not inits:
+            msg = f"{self.name} does not run"
+            raise StateError(msg)
+        inside = ["nsenter", f"--target={inits[0]}", "--mount", "--uts", "--ipc", "--net", "--pid"]
+        done = subprocess.run(
+            [*inside, "ctr", "-n", "k8s.io", "images", "import", str(archive)], capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            msg = f"{archive} cannot be loaded into {self.name}: {done.stderr.strip()[-400:]}"
+            raise StateError(msg)
 
     def unplug(self) -> None:
         """Cut the node off the network."""

@@ -73,6 +73,12 @@ FAMILIES = {
             version_arguments=("-v",),
         ),
         Family(
+            name="helm-unittest",
+            binaries=("helm-unittest",),
+            module="github.com/helm-unittest/helm-unittest",
+            version_arguments=("--version",),
+        ),
+        Family(
             name="kube-score",
             binaries=("kube-score",),
             module="github.com/zegl/kube-score",
