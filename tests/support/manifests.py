@@ -20,6 +20,7 @@ FULL: dict[str, Any] = {
     },
     "dataset": {
         "uri": "hf://NovaSky-AI/Sky-T1_data_17k",
+        "revision": "main",
         "split": "train",
         "format": "sky-t1",
         "eos": "endoftext",
