@@ -9,7 +9,7 @@ import torch
 
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.sampler import CompletionRequest, Finish
-from rft_trainer.evaluate.transformers_sampler import TransformersSampler, _Draw
+from rft_trainer.evaluate.transformers_sampler import TransformersSampler, _Draw, _nucleus
 from rft_trainer.prepare.tiny import build_model
 from rft_trainer.uris import parse_uri
 
@@ -68,3 +68,26 @@ def test_draw_follows_the_softmax_when_the_temperature_is_not_one() -> None:
     found = torch.bincount(chosen, minlength=4) / len(requests)
     assert torch.allclose(found, shares, atol=0.025)
     assert found[3] == 0
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [(1.0, [0, 1, 2, 3]), (0.9, [0, 1, 2]), (0.81, [0, 1, 2]), (0.79, [0, 1]), (0.5, [0]), (0.01, [0])],
+)
+def test_token_is_drawn_from_the_likeliest_that_hold_the_share_together(top_p: float, kept: list[int]) -> None:
+    shuffled = [2, 0, 3, 1]
+    scores = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64).log()[shuffled]
+    left = _nucleus(scores, top_p=top_p)
+    assert sorted(shuffled[index] for index in range(4) if torch.isfinite(left[index])) == kept
+
+
+def test_drawing_is_greedy_when_only_the_likeliest_token_is_left(sampler: TransformersSampler) -> None:
+    greedy = sampler.complete([replace(DRAWN, temperature=0.0)])
+    assert sampler.complete([replace(DRAWN, top_p=1e-6)]) == greedy
+    assert sampler.complete([DRAWN]) != greedy
+
+
+def test_identity_says_what_can_change_an_answer(sampler: TransformersSampler) -> None:
+    identity = sampler.identity
+    assert (identity["engine"], identity["precision"], identity["device"]) == ("transformers", "fp32", "cpu")
+    assert set(identity) == {"engine", "transformers", "torch", "precision", "device"}
