@@ -8,9 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
 FIRST = (HERE / "e2e", HERE / "integration" / "trainer", HERE / "integration" / "local")
+
+
+# How long a draw takes says how busy the machine is, and nothing of the code.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 
 @pytest.hookimpl(tryfirst=True)

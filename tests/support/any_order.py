@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -43,6 +44,8 @@ class Run(RuleBasedStateMachine):
 
     reached: Counter[str] = Counter()
     """What was seen, over all draws."""
+    more: Mapping[str, Any] = {}
+    """What the spec of every draw has beside."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +61,7 @@ class Run(RuleBasedStateMachine):
         drains=st.lists(st.sampled_from(("saves", "late", "unsaved", "ignores")), min_size=1, max_size=3),
     )
     def apply(self, depth: str, cents: int, drains: list[str], **choice: Any) -> None:
-        self.spec = spec_of(cents=cents, **choice)
+        self.spec = {**spec_of(cents=cents, **choice), **self.more}
         self.world = OperatedCluster(reached=self.reached, drains=drains, **self.spec)
         self.world.work()
         for step in (self.gang_starts, self.work_is_done) * 3:

@@ -1,4 +1,4 @@
-"""The cluster's own parts: Job controller, garbage collector, PodGC, and kubelets that keep deadlines and graces.
+"""The cluster's own parts: Job controller, garbage collector, PodGC, Kueue, and kubelets with deadlines and graces.
 
 They act in :meth:`LivingCluster.tick`, and time moves from one thing that is due to the next, so that the operator
 meets every state in between and nothing outlives its grace.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rft_operator.domain.timestamps import epoch
+from rft_operator.domain.facts import LABEL_QUEUE
+from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult, TrainSummary
 from support.builders import NAMESPACE
 from support.cluster import NODE_PRICES, Cluster, Object, holds_node, is_terminal
@@ -32,6 +33,8 @@ class LivingCluster(Cluster):
         self.litter = False
         """Whether something may have lost its owner since garbage was collected."""
         self.collected_at = 0
+        self.disowned: set[str] = set()
+        """Pods that ended because their Job was suspended: its controller does not count them."""
         self.changes = 0
         """Writes that anyone has seen; a subclass that watches counts them."""
         super().__init__(**spec)
@@ -61,7 +64,11 @@ class LivingCluster(Cluster):
                 self._advance_job(job)
 
     def _advance_job(self, job: Object) -> None:
-        pods = self.pods_of(job)
+        if job["spec"].get("suspend"):
+            self._end_pods_of_suspended(job)
+            return
+        every = self.pods_of(job)
+        pods = [pod for pod in every if pod["metadata"]["uid"] not in self.disowned]
         if any(pod["status"]["phase"] == "Failed" for pod in pods):
             running = [pod for pod in pods if not is_terminal(pod)]
             for pod in running:
@@ -74,8 +81,45 @@ class LivingCluster(Cluster):
         wanted = set(range(job["spec"]["completions"]))
         if done == wanted:
             self._finish_job(job, "Complete", "CompletionsReached")
-        for index in sorted(wanted - {_index(pod) for pod in pods}):
+        ending = {_index(pod) for pod in every if pod not in pods and not is_terminal(pod)}
+        for index in sorted(wanted - {_index(pod) for pod in pods} - ending):  # podReplacementPolicy: Failed
             self.make_pod(job, index)
+
+    def _end_pods_of_suspended(self, job: Object) -> None:
+        for pod in self.pods_of(job):
+            if not is_terminal(pod) and not pod["metadata"].get("deletionTimestamp"):
+                self.disowned.add(pod["metadata"]["uid"])
+                self.kube.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+
+    # -- Kueue ------------------------------------------------------------------------------------------------
+
+    def queued_jobs(self, *, suspended: bool) -> list[Object]:
+        """Return Jobs of a queue that have not ended."""
+        return [
+            job
+            for job in self.kube.find("Job")
+            if LABEL_QUEUE in job["metadata"]["labels"]
+            and bool(job["spec"].get("suspend")) is suspended
+            and not job.get("status", {}).get("conditions")
+            and not job["metadata"].get("deletionTimestamp")
+        ]
+
+    def admit(self) -> None:
+        """There is quota for every Job that waits."""
+        for job in self.queued_jobs(suspended=True):
+            self._suspend(job, False)
+
+    def evict(self) -> None:
+        """There is no quota any more."""
+        for job in self.queued_jobs(suspended=False):
+            self._suspend(job, True)
+
+    def _suspend(self, job: Object, suspend: bool) -> None:
+        def write(obj: Object) -> None:
+            obj["spec"]["suspend"] = suspend
+            obj["status"] = {} if suspend else {"startTime": rfc3339(self.now)}
+
+        self.kube.patch("Job", NAMESPACE, job["metadata"]["name"], write)
 
     def pods_of(self, job: Object) -> list[Object]:
         uid = job["metadata"]["uid"]
@@ -155,7 +199,8 @@ class LivingCluster(Cluster):
         """The scheduler binds waiting pods to nodes that answer."""
         free = [name for name in self.nodes() if name in NODE_PRICES and name not in self.dead]
         for pod in pods:
-            if free and not pod["spec"].get("nodeName") and not pod["metadata"].get("deletionTimestamp"):
+            waits = not pod["spec"].get("nodeName") and not pod["spec"].get("schedulingGates")
+            if free and waits and not pod["metadata"].get("deletionTimestamp"):
                 self.bind(pod, free[_index(pod) % len(free)])
 
     def start_all(self) -> None:

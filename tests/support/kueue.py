@@ -76,7 +76,7 @@ class Kueue:
                 )
                 await self._patch(name, {"metadata": {"annotations": {STOPPING: None}}, "spec": {"template": restored}})
             except client.ApiException as error:
-                return error.status == NOT_FOUND  # its owner took the Job away
+                return bool(error.status == NOT_FOUND)  # its owner took the Job away
             return True
 
         await eventually(put_back, what=f"the template of {name} to be restored")

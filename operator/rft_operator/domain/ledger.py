@@ -82,16 +82,19 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
     uncounted: list[LedgerEntry] = []
     totals = list(ledger.totals)
     folded = [epoch(ledger.folded_until)] if ledger.folded_until is not None else []
+    back: list[LedgerEntry] = []
     for entry in ledger.uncounted:
         pod = by_uid.get(entry.uid)
-        if pod is not None and pod.has_finalizer:
+        if pod is not None and _is_back(entry, pod, evidence):
+            back.append(entry.model_copy(update={"end_time": None, "end_basis": None, "waste": []}))
+        elif pod is not None and pod.has_finalizer:
             uncounted.append(_with_waste(entry, pod, evidence))
         elif evidence.may_fold(_end_of(entry)):
             totals = fold(totals, entry, end=_end_of(entry))
             folded.append(_end_of(entry))
         else:
             uncounted.append(entry)
-    for entry in (*ledger.open, *_new_entries(ledger, evidence)):
+    for entry in (*ledger.open, *back, *_new_entries(ledger, evidence)):
         pod = by_uid.get(entry.uid)
         latest = _close(entry, pod, evidence)
         for at, rate in evidence.price_steps(entry):
@@ -107,6 +110,15 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
 def _ordered(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
     """Return entries in an order that does not depend on when they were noticed."""
     return sorted(entries, key=lambda entry: (entry.start_time, entry.pod, entry.uid))
+
+
+def _is_back(entry: LedgerEntry, pod: PodFacts, evidence: Evidence) -> bool:
+    """Return whether a node that was said to be gone is there again, with a pod that goes on and was not let go.
+
+    Somebody deleted the Node object, and the kubelet registered it anew before the pod was collected.
+    """
+    there = entry.node in evidence.answering or entry.node in evidence.silent
+    return entry.end_basis == NODE_GONE and there and pod.has_finalizer and not pod.terminal
 
 
 def _new_entries(ledger: Ledger, evidence: Evidence) -> list[LedgerEntry]:

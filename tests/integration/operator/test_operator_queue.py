@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from kubernetes.aio import client
@@ -102,5 +103,5 @@ async def test_no_pod_is_bound_when_kueue_starts_a_preempted_job_again_while_the
         assert (first.reason, first.counted) == ("Preempted", False)
 
 
-async def kube_job(run: LiveRun, name: str) -> dict[str, object]:
+async def kube_job(run: LiveRun, name: str) -> dict[str, Any]:
     return dict(await run.kube.get(kind="Job", namespace=run.namespace, name=name))

@@ -7,7 +7,7 @@ from rft_operator.domain.facts import Settings
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Unavailable
 from rft_trainer.contract import Outcome, Stage, StageResult, TrainSummary
-from support.builders import NAME, NAMESPACE
+from support.builders import NAME, NAMESPACE, node
 from support.cluster import Fault
 from support.machine import OperatedCluster
 from support.run_steps import silence_node, to_unbound_gang
@@ -207,3 +207,20 @@ def test_resource_goes_when_a_pod_ends_never_because_its_node_is_silent() -> Non
     run.advance(200)
     assert not run.exists
     assert [pod["metadata"].get("finalizers") for pod in run.pods(Stage.TRAIN)] == [[], []]
+
+
+async def test_bill_goes_on_when_a_node_object_is_deleted_and_its_kubelet_registers_anew() -> None:
+    world = World()
+    await world.to_training()
+    await world.after(60)
+    world.kube.remove("Node", "", "node-2")
+    await world.settle()
+    assert [each.end_basis for each in world.status.ledger.uncounted] == ["nodeGone"]
+    world.now += 5
+    world.kube.put(node("node-2"))
+    await world.after(60)
+    assert not world.status.ledger.uncounted
+    world.complete(Stage.TRAIN)
+    await world.after(1)
+    # Two GPUs for 1 + 60 + 5 + 60 s: the pod on the node that was away for 5 s never stopped.
+    assert world.status.usage.gpu_seconds == 2 * 126

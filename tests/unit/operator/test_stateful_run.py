@@ -6,6 +6,7 @@ machine, but changes with the code; so a few walks by hand go to each state that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,16 +14,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from support.any_order import Run
+from support.any_queue import QueuedRun
 
 OFTEN_REACHED = ("Complete", "Failed", "BudgetExhausted", "Suspended", "evaluate Succeeded", "deleted while training")
 
 
-def test_run_keeps_its_promises_when_anything_happens_in_any_order() -> None:
+def walk(machine: type[Run], *, draws: int, often_reached: Sequence[str]) -> None:
+    """Draw as many lives; fail if one of these states was never seen."""
     Run.reached.clear()
     run_state_machine_as_test(
-        Run,
+        machine,
         settings=settings(
-            max_examples=80,
+            max_examples=draws,
             stateful_step_count=40,
             derandomize=True,
             deadline=None,
@@ -31,8 +34,57 @@ def test_run_keeps_its_promises_when_anything_happens_in_any_order() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    missed = [state for state in OFTEN_REACHED if not Run.reached[state]]
+    missed = [state for state in often_reached if not Run.reached[state]]
     assert not missed, f"the draw no longer reaches {missed}: {Run.reached}"
+
+
+def test_run_keeps_its_promises_when_anything_happens_in_any_order() -> None:
+    walk(Run, draws=80, often_reached=OFTEN_REACHED)
+
+
+def test_queued_run_keeps_its_promises_when_kueue_comes_between_in_any_order() -> None:
+    walk(QueuedRun, draws=24, often_reached=("train Preempted", "evicted while running"))
+
+
+def queued(*, evaluated: bool, cents: int) -> QueuedRun:
+    """Return a queued run whose gang trains."""
+    Run.reached.clear()
+    run = QueuedRun()
+    run.apply(
+        depth="training",
+        evaluated=evaluated,
+        nodes=2,
+        cents=cents,
+        on_exhausted="stop",
+        restarts=2,
+        drains=["saves"],
+    )
+    return run
+
+
+def test_queued_run_completes_when_it_was_preempted_twice() -> None:
+    run = queued(evaluated=True, cents=1_000)
+    for _ in range(2):
+        run.kueue_evicts(first="nothing", seconds=40)
+        run.holds()
+        run.gang_starts()
+        run.holds()
+    run.work_is_done()
+    run.gang_starts()
+    run.work_is_done()
+    run.holds()
+    assert run.reached["evicted while running"] == 2
+    assert run.reached["Complete"]
+    run.teardown()
+
+
+def test_limit_holds_when_kueue_starts_a_job_a_second_time_and_the_operator_is_down() -> None:
+    run = queued(evaluated=False, cents=150)
+    run.kueue_evicts_and_admits_while_the_operator_is_down(first="nothing", ran=500, drained=True, seconds=3_700)
+    run.holds()
+    run.time_passes(first="nothing", seconds=31)
+    assert run.reached["train Preempted"]
+    run.teardown()
 
 
 Steps = list[tuple[str, dict[str, Any]]]
