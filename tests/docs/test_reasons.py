@@ -20,8 +20,8 @@ SchedulingGated Secret Service Terminated TerminationByKubelet True Unknown Warn
 """
 KUBERNETES = frozenset(_KUBERNETES.split())
 """Words that Kubernetes says, and kinds."""
-OTHERS = frozenset(["AdamW", "Forecast", "Gi", "Ki", "Mi", "Percent", "Spent"])
-"""Units, an optimizer, and the parts of Spent80Percent and Forecast80Percent."""
+OTHERS = frozenset(["AdamW", "Forecast", "Gi", "Ki", "Mi", "New", "Percent", "Spent"])
+"""Units, an optimizer, the stage of a run that nobody has looked at, the parts of Spent80Percent and Forecast80Percent."""
 ELSEWHERE = frozenset(["Unreadable", "Refused"])
 """Reasons of Events of the machinery around the core."""
 
