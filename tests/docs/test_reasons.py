@@ -21,7 +21,7 @@ SchedulingGated Secret Service Terminated TerminationByKubelet True Unknown Warn
 KUBERNETES = frozenset(_KUBERNETES.split())
 """Words that Kubernetes says, and kinds."""
 OTHERS = frozenset(["AdamW", "Forecast", "Gi", "Ki", "Mi", "New", "Percent", "Spent"])
-"""Units, an optimizer, the stage of a run that nobody has looked at, the parts of Spent80Percent and Forecast80Percent."""
+"""Units, an optimizer, the stage of a run not looked at yet, the parts of Spent80Percent and Forecast80Percent."""
 ELSEWHERE = frozenset(["Unreadable", "Refused"])
 """Reasons of Events of the machinery around the core."""
 
