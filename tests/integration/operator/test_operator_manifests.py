@@ -13,7 +13,14 @@ from kubernetes import client, config
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt
 from rft_operator.domain.facts import Settings
-from rft_operator.domain.manifests import claim, hostfile_config_map, run_config_map, service, stage_job
+from rft_operator.domain.manifests import (
+    claim,
+    hostfile_config_map,
+    run_config_map,
+    score_network_policy,
+    service,
+    stage_job,
+)
 from rft_operator.domain.resolve import resolve
 from rft_trainer.contract import Stage
 from support.admission import Admission
@@ -74,9 +81,11 @@ EDGES: dict[str, dict[str, Any]] = {
         "model": {"uri": "pvc://data/model"},
         "dataset": {"uri": "pvc://data/rows.jsonl"},
         "storage": {"claimName": "data"},
+        "publish": {"uri": "pvc://data/models/published"},
         "podTemplate": {"volumes": [volume(1, persistentVolumeClaim={"claimName": "data", "readOnly": False})]},
     },
     "no evaluation": {"evaluation": None},
+    "tiny judge": {"evaluation": {"codeExecution": {"cpu": "0.0001", "memory": "1m", "runtimeClassName": LONG_NAME}}},
 }
 
 
@@ -100,14 +109,21 @@ def admission(api: client.ApiClient) -> Iterator[Admission]:
 def children(run: ReasoningFinetune) -> list[dict[str, Any]]:
     """Return everything the operator may make for a run, and the pods that the Job controller makes of it.
 
-    The pods come without their priority class: whether there is one of that name is the cluster's affair.
+    The pods come without their classes of priority and runtime: whether there are any of that name is the cluster's
+    affair.
     """
     snapshot = resolve(run, SETTINGS)
-    stages = [stage for stage in Stage if stage is not Stage.EVALUATE or run.spec.evaluation is not None]
+    stages = [stage for stage in Stage if reached(stage, run)]
     jobs = [stage_job(run, snapshot, SETTINGS, attempt=last_attempt(stage)) for stage in stages]
     pods = [pod_of(job) for job in jobs]
     others = [claim(run), service(run), hostfile_config_map(run, attempt=1), run_config_map(run, snapshot, SETTINGS)]
-    return [*jobs, *pods, *others]
+    return [*jobs, *pods, *others, score_network_policy(run)]
+
+
+def reached(stage: Stage, run: ReasoningFinetune) -> bool:
+    if stage is Stage.PUBLISH:
+        return run.spec.publish is not None
+    return run.spec.evaluation is not None or stage not in (Stage.EVALUATE, Stage.SCORE)
 
 
 def last_attempt(stage: Stage) -> Attempt:
@@ -119,7 +135,8 @@ def last_attempt(stage: Stage) -> Attempt:
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
     template = job["spec"]["template"]
     meta = {**template["metadata"], "name": f"{job['metadata']['name']}-511-abcde"}
-    spec = {name: value for name, value in template["spec"].items() if name != "priorityClassName"}
+    classes = ("priorityClassName", "runtimeClassName")
+    spec = {name: value for name, value in template["spec"].items() if name not in classes}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
 
 
@@ -132,6 +149,7 @@ def create(api: client.ApiClient, child: dict[str, Any], namespace: str) -> None
         "PersistentVolumeClaim": core.create_namespaced_persistent_volume_claim,
         "Service": core.create_namespaced_service,
         "ConfigMap": core.create_namespaced_config_map,
+        "NetworkPolicy": client.NetworkingV1Api(api).create_namespaced_network_policy,
     }
     calls[child["kind"]](namespace, child, dry_run="All", field_validation="Strict")
 
