@@ -214,7 +214,7 @@ def test_speed_and_loss_are_what_the_trainer_reported() -> None:
     assert it.value("reasoning_finetune_tokens_per_second") == 12_345.6
 
 
-ENDED = {"endTime": "2026-01-01T00:30:00Z", "outcome": "Succeeded"}
+ENDED: dict[str, Any] = {"endTime": "2026-01-01T00:30:00Z", "outcome": "Succeeded"}
 
 
 @pytest.mark.parametrize(
