@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from rft_operator.cli.main import main
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import EvaluateSummary, Outcome, RunConfig, Stage, StageResult
 from rft_trainer.errors import BadInputError, SandboxError
@@ -24,11 +26,14 @@ from rft_trainer.evaluate.waiting import FILE, NoSampler, Waiting
 from rft_trainer.files import write_json
 from rft_trainer.launch import main as launch
 from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.prepare.tiny import build_model
+from rft_trainer.publish.main import publish
 from rft_trainer.report import Work
 from rft_trainer.results import read_result
 from rft_trainer.sandbox import sandbox as sandbox_module
 from rft_trainer.scoring import Judge
 from rft_trainer.scoring.verdict import PENDING
+from rft_trainer.uris import parse_uri
 from unit.trainer.factory import run_config
 
 BENCHMARK = [
@@ -211,6 +216,35 @@ def test_no_program_is_run_twice_when_a_pod_was_killed(tmp_path: Path, monkeypat
     programs.run_programs(AnswerFile(path), questions, stop=Stop(), workers=2)
     assert all(each.correct for each in AnswerFile(path).records.values())
     assert len(run) - before == 6 - judged
+
+
+def test_the_models_card_tells_the_scores_as_they_were_found(pod: Pod, tmp_path: Path) -> None:
+    pod.answer()
+    assert pod.score() == 0
+    pod.paths.export.mkdir()
+    (pod.paths.export / "model.safetensors").write_bytes(b"weights")
+    write_json(pod.paths.export / "rft-export.json", {"version": 1, "step": 5})
+    publish(pod.paths, "file:///published", folder=tmp_path / "published")
+    text = (tmp_path / "published" / "README.md").read_text()
+    assert "| times | accuracy | 83.3 % ± 16.7 | 43.6 to 97.0 % | 6 | 16.7 % | 4, 0 | 0.25 | Inconclusive |" in text
+    protocol = json.loads((tmp_path / "published" / "evaluation" / "protocol.json").read_text())
+    assert f"sha256:{protocol['hash']}" in text
+
+
+def test_the_command_line_runs_programs_only_when_it_is_told_to(tmp_path: Path) -> None:
+    uri = parse_uri("init://tiny-qwen2?hidden=32&layers=1&vocab=320&positions=256")
+    build_model(uri, tmp_path / "model", texts=["times 7 and 8"], seed=1, max_sequence_length=256)
+    (tmp_path / "times.jsonl").write_text("".join(json.dumps(row) + "\n" for row in BENCHMARK))
+    words = ["evaluate", str(tmp_path / "model"), "-b", f"times={tmp_path}/times.jsonl", "--max-tokens", "4"]
+    words += ["-o", str(tmp_path / "out")]
+    careful = CliRunner().invoke(main, words)
+    assert careful.exit_code != 0
+    assert "6 answers are programs" in careful.stderr
+    assert "--run-code" in careful.stderr
+    told = CliRunner().invoke(main, [*words, "--run-code"])
+    assert told.exit_code == 0, told.output
+    assert "times: accuracy 0.000" in told.output
+    assert "6 of 6 without an answer" in told.output
 
 
 @pytest.mark.parametrize("note", [{}, {"version": 2}, [], {"version": 1, "trained": {}, "base": None, "engine": {}}])
