@@ -120,7 +120,7 @@ def test_part_is_marked_as_part_and_gone_on_with_when_the_pod_is_stopped(make_tr
 
 def test_nothing_is_scored_when_there_was_no_time_for_any_question(make_trained_pod: MakePod) -> None:
     pod = make_trained_pod(evaluation__max_seconds=0)
-    assert pod.run("evaluate") == ExitCode.DRAINED_WITHOUT_CHECKPOINT
+    assert pod.run_here("evaluate") == ExitCode.DRAINED_WITHOUT_CHECKPOINT
     summary = summary_of(pod)
     assert (summary.scores, summary.stopped) == ((), "deadline")
     assert pod.result().error == "evaluation.maxSeconds is used up: 0 of 1 scores are complete; the answers are kept"

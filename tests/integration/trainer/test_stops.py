@@ -52,7 +52,7 @@ def test_both_nodes_drain_at_one_step_and_any_gang_goes_on_when_one_node_is_stop
 
 
 def check_evaluation_of_a_stopped_run(pod: Pod, *, step: int) -> None:
-    assert pod.run("evaluate") == ExitCode.DONE, pod.log("evaluate")
+    assert pod.run_here("evaluate") == ExitCode.DONE
     summary = pod.result().evaluate
     assert summary is not None
     assert summary.scores[0].questions == 8
