@@ -101,5 +101,5 @@ def why(run: ReasoningFinetune) -> str:
         return f"{scheduled.reason}: {scheduled.message}"
     budget = condition_of(run.status, ConditionType.WITHIN_BUDGET)
     if budget is not None and not is_over(run.status) and budget.reason == "ForecastOverLimit":
-        return budget.reason
+        return f"{budget.reason}: {budget.message}"
     return ""

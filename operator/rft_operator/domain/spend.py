@@ -14,6 +14,7 @@ from rft_operator.api.status import Attempt
 from rft_operator.domain.bill import SECONDS_PER_HOUR, bill
 from rft_operator.domain.budget import grace_seconds, stage_gpus, stop_bound_seconds
 from rft_operator.domain.money import micro_of_text, micro_usd
+from rft_operator.domain.show_money import LONGEST_ETA_SECONDS
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 
@@ -35,6 +36,8 @@ class Lines:
     stop: int | None
     """Training stops here, so that its stop and the evaluation fit under the limit; None while no price is known."""
     forecast: int | None
+    forecast_at: int | None
+    """When the stage ends, as its trainer estimated it last."""
 
 
 def spend_points(run: ReasoningFinetune, *, now: int) -> tuple[SpendPoint, ...]:
@@ -87,4 +90,8 @@ def lines_of(run: ReasoningFinetune) -> Lines:
         hourly = stage_gpus(spec, Stage.TRAIN) * micro_of_text(cost.usd_per_gpu_hour)
         stop = max(0, limit - reserve - _micro(hourly * stop_bound_seconds(grace)))
     forecast = micro_of_text(cost.forecast_usd) if cost.forecast_usd is not None else None
-    return Lines(limit=limit, reserve=reserve, stop=stop, forecast=forecast)
+    progress = run.status.progress
+    ends = None
+    if forecast is not None and progress is not None and progress.eta_seconds is not None:
+        ends = epoch(progress.last_report_time) + min(progress.eta_seconds, LONGEST_ETA_SECONDS)
+    return Lines(limit=limit, reserve=reserve, stop=stop, forecast=forecast, forecast_at=ends)

@@ -95,28 +95,31 @@ def loss_chart(points: Sequence[LossPoint], *, resumed_at: Sequence[int] = ()) -
 
 def spend_chart(money: Money, *, train_start: int | None) -> str:
     """Return dollars over time against plan, stop line and limit."""
-    start = money.points[0].at
-    hours = [(each.at - start) / HOUR for each in money.points]
+    start, lines = money.points[0].at, money.lines
+    plan = money.plan if train_start is not None else None
+    begin = max(0, (train_start or start) - start)
+    now = money.points[-1].at
+    foreseen = max(now, lines.forecast_at or now) - start
+    last = max(1, foreseen, begin + plan.seconds if plan is not None else 0)
+    unit, name = (60, "minutes") if last < 2 * HOUR else (HOUR, "hours")
+    times = [(each.at - start) / unit for each in money.points]
     spent = [each.micro_usd / MICRO for each in money.points]
-    lines = money.lines
 
     def draw(axes: Axes) -> None:
-        axes.plot(hours, spent, color=BLUE, linewidth=2.4, label="spent")
-        axes.fill_between(hours, spent, color=BLUE, alpha=0.12, linewidth=0)
-        end = max(hours[-1], 1e-9)
-        if money.plan is not None and train_start is not None:
-            begin = (train_start - start) / HOUR
-            finish = begin + money.plan.seconds / HOUR
-            axes.plot([begin, finish], [0, money.plan.micro_usd / MICRO], color=GREEN, linestyle="--", label="planned")
-            end = max(end, finish)
+        axes.plot(times, spent, color=BLUE, linewidth=2.4, label="spent")
+        axes.fill_between(times, spent, color=BLUE, alpha=0.12, linewidth=0)
+        if plan is not None:
+            ends = [begin / unit, (begin + plan.seconds) / unit]
+            axes.plot(ends, [0, plan.micro_usd / MICRO], color=GREEN, linestyle="--", label="planned")
         axes.axhline(lines.limit / MICRO, color=RED, linewidth=1.6, label="limit")
         if lines.stop is not None:
             axes.axhline(lines.stop / MICRO, color=RED, linestyle="--", linewidth=1.2, label="stop line of training")
         if lines.forecast is not None:
-            axes.plot([hours[-1]], [lines.forecast / MICRO], "D", color=ORANGE, label="forecast")
-        axes.set_xlim(0, end * 1.02)
+            ends = [times[-1], foreseen / unit]
+            axes.plot(ends, [spent[-1], lines.forecast / MICRO], ":D", color=ORANGE, markevery=[1], label="forecast")
+        axes.set_xlim(0, last / unit * 1.02)
         axes.set_ylim(0, max(lines.limit, lines.forecast or 0, money.spent_micro_usd) / MICRO * 1.06)
-        axes.set_xlabel("hours since the first GPU was held")
+        axes.set_xlabel(f"{name} since the first GPU was held")
         axes.set_ylabel("US dollars")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 

@@ -254,7 +254,7 @@ def _attempts(story: Story) -> Iterator[str]:
         )
         for each in story.attempts
     ]
-    yield from _table(("Attempt", "Began", "Took", "Steps", "Result"), rows, numbers=frozenset({2, 3}))
+    yield from _table(("Attempt", "Began", "Took", "Steps", "Result"), rows, numbers=frozenset({0, 1, 2, 3}))
     yield "</section>"
 
 

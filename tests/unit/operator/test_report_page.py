@@ -122,6 +122,19 @@ async def test_page_of_a_new_run_says_what_is_missing_and_why() -> None:
         assert part in found.text
 
 
+async def test_page_of_a_running_run_draws_its_forecast_and_warns() -> None:
+    world = World(budget={"limitUSD": 3})
+    await world.to_training()
+    world.report(step=20, checkpoint=20, eta_seconds=2_000)
+    await world.after(600)
+    lines = lines_of(world.run)
+    assert lines.forecast_at == world.now - 600 + 2_000
+    assert (lines.forecast or 0) > lines.limit
+    found = Checked(page(story_of_run(world.run, now=world.now)))
+    for part in ("forecast", "ForecastOverLimit: ", "minutes since the first GPU was held", "10 min 7 s ago"):
+        assert part in found.text, part
+
+
 async def test_page_says_why_a_run_failed() -> None:
     world = World(retries={"maxRestarts": 0})
     await world.to_training()
