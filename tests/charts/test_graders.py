@@ -26,8 +26,11 @@ WEAKENED = {
 }
 """Features that give up a protection on purpose, and what kube-score must say to that."""
 DEFAULT = "default.yaml"
-FOREIGN = ("PodMonitor", "PrometheusRule", "FinetuneBudget")
-"""Kinds that no schema of Kubernetes knows: the Prometheus operator's, and our own, which a real API server judges."""
+FOREIGN = (
+    *("PodMonitor", "PrometheusRule", "FinetuneBudget"),
+    *("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"),
+)
+"""Kinds that not every schema knows: the Prometheus operator's, and what a real API server judges in test_install."""
 DOCKERFILES = ("operator/Dockerfile", "trainer_image/Dockerfile")
 
 

@@ -176,6 +176,38 @@ def test_uninstall_removes_the_crds_when_the_admin_asks_for_it(helm: Helm, clust
     assert names(cluster) == set()
 
 
+async def test_new_run_gets_the_defaults_of_the_node_pool_and_keeps_its_own(helm: Helm, cluster: ApiServer) -> None:
+    pool = {
+        "nodeSelector": {"example.com/pool": "gpu"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "priorityClassName": "finetunes",
+        "queueName": "gpus",
+    }
+    file = helm.home / "pool.yaml"
+    file.write_text(yaml.safe_dump({"nodePool": pool}), encoding="utf-8")
+    helm.run("install", RELEASE, CHART, "--create-namespace", "--values", file)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+    own = {"nodeSelector": {"disk": "fast"}, "queueName": "own"}
+
+    async def defaulted() -> bool:
+        """The API server takes a policy up a moment after it was made."""
+        tried = resource("tried", namespace=TEAM)
+        done = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", manifest=tried)
+        return "queueName" in json.loads(done.stdout)["spec"].get("scheduling", {})
+
+    try:
+        await eventually(defaulted, what="the policy to be taken up", every_seconds=0.5)
+        for name, scheduling in {"bare": None, "own": own}.items():
+            change = {} if scheduling is None else {"scheduling": scheduling}
+            cluster.create(resource(name, namespace=TEAM, **change))
+        bare, mine = (read(cluster, "rft", name, "-n", TEAM)["spec"]["scheduling"] for name in ("bare", "own"))
+        assert {key: bare[key] for key in pool} == pool
+        assert {key: mine[key] for key in pool} == {**pool, **own}
+    finally:
+        helm.run("uninstall", RELEASE, "--no-hooks", "--wait")
+    assert "No resources" in cluster.kubectl("get", "mutatingadmissionpolicies", "-l", OURS).stderr
+
+
 def test_team_budgets_come_with_an_upgrade_and_stay_when_they_are_taken_out_and_when_the_chart_goes(
     helm: Helm, cluster: ApiServer
 ) -> None:

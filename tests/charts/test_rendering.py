@@ -19,8 +19,11 @@ from rft_operator.runtime.probes import Probes
 from support.helm import APIS, CHART, HOOK, NAMESPACE, RELEASE, Helm, Manifest, kinds, the
 
 CI = CHART / "ci"
-CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"}
-NEEDS_APIS = ("monitoring", "teambudgets")
+CLUSTER_SCOPED = {
+    *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"),
+    *("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"),
+}
+NEEDS_APIS = ("monitoring", "nodepool", "teambudgets")
 """Features of which lint, which knows no further APIs, says no."""
 DEFAULT_KINDS = [
     *(["ClusterRole"] * 4),
@@ -210,6 +213,10 @@ def test_pod_monitor_scrapes_the_metrics_port_and_lets_the_runs_own_labels_win(h
         ({"podMonitor": {"enabled": True}}, "podMonitor.enabled needs the PodMonitor CRD"),
         ({"prometheusRule": {"enabled": True}}, "prometheusRule.enabled needs the PrometheusRule CRD"),
         (
+            {"nodePool": {"queueName": "gpus"}},
+            "without it leave nodePool empty and write spec.scheduling into each run",
+        ),
+        (
             {"teamBudgets": [{"name": "a", "namespace": "b", "limitUSD": 1}]},
             "install the chart without teamBudgets first, then run helm upgrade with them",
         ),
@@ -264,6 +271,20 @@ def test_dashboards_reach_grafana_unchanged_where_its_sidecar_looks(helm: Helm) 
     assert other["metadata"]["labels"]["dashboards.example.com/load"] == "yes"
     assert other["metadata"]["namespace"] == NAMESPACE
     assert dashboards_of(helm.objects()) == []
+
+
+def test_defaults_of_the_node_pool_hold_for_the_watched_namespaces(helm: Helm) -> None:
+    policy = the(helm.objects(CI / "nodepool-values.yaml"), "MutatingAdmissionPolicy")["spec"]
+    (names,) = policy["matchConstraints"]["namespaceSelector"]["matchExpressions"]
+    assert names["values"] == ["team-a"]
+    everywhere = the(helm.objects(more={"nodePool": {"queueName": "gpus"}}), "MutatingAdmissionPolicy")["spec"]
+    assert "namespaceSelector" not in everywhere["matchConstraints"]
+    assert "/spec/scheduling/queueName" in everywhere["mutations"][0]["jsonPatch"]["expression"]
+    assert "tolerations" not in everywhere["mutations"][0]["jsonPatch"]["expression"]
+    older = helm.template(
+        more={"nodePool": {"queueName": "gpus"}}, apis=["admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicy"]
+    )
+    assert "apiVersion: admissionregistration.k8s.io/v1beta1" in older.stdout
 
 
 def test_team_budgets_are_made_in_their_namespaces_and_stay(helm: Helm) -> None:

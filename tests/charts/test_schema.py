@@ -37,6 +37,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown resource list": ({"resources": {"request": {"cpu": 1}}}, "request"),
     "unknown toleration effect": ({"tolerations": [{"effect": "Never"}]}, "/tolerations/0/effect"),
     "no interval": ({"podMonitor": {"interval": "often"}}, "/podMonitor/interval"),
+    "unknown default of the pool": ({"nodePool": {"selector": {}}}, "selector"),
+    "toleration of no effect in the pool": (
+        {"nodePool": {"tolerations": [{"effect": "Never"}]}},
+        "/nodePool/tolerations/0/effect",
+    ),
     "no timeout": ({"podMonitor": {"scrapeTimeout": "soon"}}, "/podMonitor/scrapeTimeout"),
     "unknown rule value": ({"prometheusRule": {"disable": []}}, "disable"),
     "no name of an alert": ({"prometheusRule": {"disabled": ["nothing"]}}, "/prometheusRule/disabled/0"),

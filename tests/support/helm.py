@@ -24,6 +24,7 @@ APIS = (
     "monitoring.coreos.com/v1/PodMonitor",
     "monitoring.coreos.com/v1/PrometheusRule",
     "rft.dev/v1alpha1/FinetuneBudget",
+    "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
 )
 """What a cluster must know for some features."""
 HOOK = "helm.sh/hook"
