@@ -174,44 +174,56 @@ def _wait_options(command: Function) -> Function:
 @run_names(required=True)
 @_wait_options
 @cluster_options
-def suspend_command(names: tuple[str, ...], where: Where, *, wait: bool, timeout_seconds: int) -> None:
+@output_option("text", "json", "yaml")
+def suspend_command(names: tuple[str, ...], where: Where, output: str, *, wait: bool, timeout_seconds: int) -> None:
     """Stop runs with a checkpoint and free their GPUs; rft resume goes on from there."""
-
-    async def go() -> None:
-        async with where.client() as client:
-            for name in names:
-                changed = await client.suspend(name)
-                run = await client.get(name)
-                words = f"the ranks save and free their GPUs within {run.spec.checkpoint.grace_seconds} s"
-                click.echo(
-                    f"{client.namespace}/{name}: {f'suspending, {words}' if changed else 'is suspended already'}"
-                )
-            for name in names if wait else ():
-                run = await client.wait(name, "Suspended", timeout_seconds=timeout_seconds)
-                step = run.status.checkpoint.step if run.status.checkpoint is not None else None
-                saved = f", checkpoint of step {step}" if step is not None else ", no checkpoint yet"
-                click.echo(f"{client.namespace}/{name}: suspended{saved}")
-
-    carry_out(go())
+    carry_out(_set_suspend(where, names, wanted=True, output=output, wait_seconds=timeout_seconds if wait else None))
 
 
 @click.command("resume", short_help="Let suspended runs go on.")
 @run_names(required=True)
 @_wait_options
 @cluster_options
-def resume_command(names: tuple[str, ...], where: Where, *, wait: bool, timeout_seconds: int) -> None:
+@output_option("text", "json", "yaml")
+def resume_command(names: tuple[str, ...], where: Where, output: str, *, wait: bool, timeout_seconds: int) -> None:
     """Let suspended runs go on from their newest checkpoint."""
+    carry_out(_set_suspend(where, names, wanted=False, output=output, wait_seconds=timeout_seconds if wait else None))
 
-    async def go() -> None:
-        async with where.client() as client:
-            for name in names:
-                changed = await client.resume(name)
-                click.echo(f"{client.namespace}/{name}: {'resuming' if changed else await _why_not(client, name)}")
-            for name in names if wait else ():
-                await client.wait(name, "Running", timeout_seconds=timeout_seconds)
-                click.echo(f"{client.namespace}/{name}: all ranks run")
 
-    carry_out(go())
+async def _set_suspend(
+    where: Where, names: tuple[str, ...], *, wanted: bool, output: str, wait_seconds: int | None
+) -> None:
+    from rft_operator.cli.output import structured
+
+    def say(name: str, words: str) -> None:
+        if output == "text":
+            click.echo(f"{client.namespace}/{name}: {words}")
+
+    async with where.client() as client:
+        changes = {}
+        for name in dict.fromkeys(names):
+            changes[name] = await (client.suspend(name) if wanted else client.resume(name))
+            say(name, await _what_happens(client, name, wanted=wanted, changed=changes[name]))
+        for name in changes if wait_seconds is not None else ():
+            run = await client.wait(name, "Suspended" if wanted else "Running", timeout_seconds=wait_seconds)
+            step = run.status.checkpoint.step if run.status.checkpoint is not None else None
+            saved = f"checkpoint of step {step}" if step is not None else "no checkpoint yet"
+            say(name, f"suspended, {saved}" if wanted else "all ranks run")
+        if output != "text":
+            rows = [
+                {"namespace": client.namespace, "name": name, "suspend": wanted, "changed": changed}
+                for name, changed in changes.items()
+            ]
+            click.echo(structured(rows, output), nl=False)
+
+
+async def _what_happens(client: AsyncClient, name: str, *, wanted: bool, changed: bool) -> str:
+    if not wanted:
+        return "resuming" if changed else await _why_not(client, name)
+    if not changed:
+        return "is suspended already"
+    grace = (await client.get(name)).spec.checkpoint.grace_seconds
+    return f"suspending, the ranks save and free their GPUs within {grace} s"
 
 
 async def _why_not(client: AsyncClient, name: str) -> str:

@@ -118,6 +118,8 @@ def test_suspend_and_resume_say_what_happens(cli: CommandLine) -> None:
     assert cli.rft("suspend", NAME)[1] == "team/demo: is suspended already\n"
     assert cli.rft("resume", NAME)[1] == "team/demo: resuming\n"
     assert cli.rft("resume", NAME)[1] == "team/demo: is not suspended\n"
+    (row,) = json.loads(cli.rft("suspend", NAME, NAME, "-o", "json")[1])
+    assert row == {"namespace": "team", "name": "demo", "suspend": True, "changed": True}
 
 
 def test_suspend_can_wait_until_the_gpus_are_free(cli: CommandLine) -> None:
