@@ -16,7 +16,7 @@ from rft_operator.api.status import (
     Failure,
 )
 from rft_operator.domain.actions import Apply, Create, Delete, OpenGate, SetDeadline
-from rft_operator.domain.budget import CPU_STAGES, pod_deadline_seconds, worst_case_micro_usd
+from rft_operator.domain.budget import CPU_STAGES, admit, pod_deadline_seconds, worst_case_micro_usd
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
 from rft_operator.domain.failure import classify_end, parse_result
@@ -200,6 +200,10 @@ def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | N
 
 def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tuple[Stop | None, int | None]:
     """Return a stop when the stop line is reached, else when it will be reached."""
+    if gang.waits_in_queue and money.rate is not None:
+        admission = admit(terms_of(draft, money, rate=money.rate, stage=gang.stage, attempt=attempt), money.bill)
+        if not admission.ok:  # nothing useful could be done any more, so it leaves the queue
+            return Stop(reason="BudgetExhausted", message=admission.message), None
     state = budget_state(draft, money, stage=gang.stage, attempt=attempt)
     if state.past_stop_line and gang.stage not in CPU_STAGES:
         limit = draft.spec.budget.limit_usd

@@ -48,6 +48,12 @@ class Gang:
         return self.job is not None and self.job.suspended and not any(pod.scheduled_at for pod in self.pods)
 
     @property
+    def waits_in_queue(self) -> bool:
+        """Whether a queue has its Job and nothing of it has held a GPU: the money may change while it waits."""
+        queued = self.job is not None and self.job.queue is not None
+        return queued and not any(pod.scheduled_at for pod in self.pods)
+
+    @property
     def evicted(self) -> bool:
         """Whether its Job was suspended after pods of it were bound, even if it was let in again since.
 

@@ -105,6 +105,21 @@ async def test_deadline_of_the_pods_is_lowered_before_they_may_start_when_the_li
     assert gated(world) == []
 
 
+async def test_run_leaves_the_queue_when_its_money_is_not_enough_any_more_and_comes_back_when_it_is() -> None:
+    world = await to_queue(queued())
+    world.edit(budget={"limitUSD": "0.90"})
+    await world.settle()
+    assert world.job_gone(Stage.TRAIN), "a Job that could do nothing useful keeps its place"
+    failed = world.condition("Failed")
+    assert (failed.status, failed.reason) == ("True", "BudgetExhausted")
+    assert "short" in world.status.attempts[-1].message
+    assert world.status.attempts[-1].counted is False
+    world.edit(budget={"limitUSD": 10})
+    await world.settle()
+    assert world.job(Stage.TRAIN, 2)["spec"]["suspend"] is True
+    assert world.status.stage == "Queued"
+
+
 async def test_no_gate_is_opened_when_the_price_became_unknown_in_the_queue() -> None:
     world = queued(budget={"usdPerGpuHour": None})
     world.catalogue = _catalogue()
