@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rft_monitoring.board import THIRD, Board, Choice, Query, Section, bars, lines, tile
+from rft_monitoring.board import Board, Choice, Section
+from rft_monitoring.panels import THIRD, Query, bars, lines, tile
 
 JOB = 'job=~"$job"'
 REPLICA = f'{JOB}, instance=~"$instance"'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rft_monitoring.board import HALF, THIRD, Board, Choice, Query, Section, Size, bars, lines, tile
+from rft_monitoring.board import Board, Choice, Section
+from rft_monitoring.panels import HALF, THIRD, Query, Size, bars, lines, tile
 
 JOB = 'job=~"$job"'
 RUN = f'{JOB}, namespace="$namespace", finetune="$finetune"'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rft_monitoring.board import HALF, THIRD, Board, Choice, Column, Query, Section, Size, bars, lines, run_table, tile
+from rft_monitoring.board import Board, Choice, Section
+from rft_monitoring.panels import HALF, THIRD, Column, Query, Size, bars, lines, run_table, tile
 
 JOB = 'job=~"$job"'
 TEAM = f'{JOB}, namespace=~"$namespace"'

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -101,6 +101,16 @@ def the(objects: Sequence[Manifest], kind: str, name: str | None = None) -> Mani
 def kinds(objects: Sequence[Manifest]) -> list[str]:
     """Return the kinds of all objects, sorted."""
     return sorted(each["kind"] for each in objects)
+
+
+def pod_of(objects: Sequence[Manifest]) -> Manifest:
+    """Return the template of the operator's pods."""
+    return cast("Manifest", the(objects, "Deployment")["spec"]["template"])
+
+
+def container_of(objects: Sequence[Manifest]) -> Manifest:
+    """Return the operator's container."""
+    return cast("Manifest", pod_of(objects)["spec"]["containers"][0])
 
 
 def older_chart(folder: Path) -> Path:
