@@ -28,6 +28,8 @@ from support.fake_kube import FakeKube
 T = TypeVar("T")
 KIND_OF = {(each.api_version, each.plural): kind for kind, each in ENDPOINTS.items()}
 POLL_SECONDS = 0.01
+PATIENCE_SECONDS = 60
+"""The machine that runs the tests may be busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +87,13 @@ class FakeApi:
         self.kube.subscribers.append(self._record)
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         assert self._thread is not None
-        self._thread.join(10)
+        self._thread.join(PATIENCE_SECONDS)
         self._loop.close()
 
     def do(self, act: Callable[[], T]) -> T:
@@ -100,7 +102,7 @@ class FakeApi:
         async def run() -> T:
             return act()
 
-        return self.submit(run()).result(10)
+        return self.submit(run()).result(PATIENCE_SECONDS)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start work in the server's thread."""

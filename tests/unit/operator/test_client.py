@@ -257,7 +257,7 @@ async def test_unknown_name_is_said_plainly_where_nothing_may_be_listed(client: 
 
 async def test_watch_goes_on_behind_an_event_that_is_cut(client: AsyncClient, api: FakeApi, world: World) -> None:
     api.extra_events.append(b'{"type": "MODI')
-    waiting = asyncio.create_task(client.wait(NAME, lambda run: run.spec.suspend, timeout_seconds=20))
+    waiting = asyncio.create_task(client.wait(NAME, lambda run: run.spec.suspend, timeout_seconds=60))
     await eventually(lambda: _true(sum("watch" in query for _, _, query, _ in api.requests) > 1), what="a new watch")
     api.do(lambda: world.edit(suspend=True))
     assert (await waiting).spec.suspend
@@ -331,7 +331,7 @@ async def test_wait_returns_when_the_condition_holds_and_tells_progress(
 ) -> None:
     seen: list[str] = []
     waiting = asyncio.create_task(
-        client.wait(NAME, "Accepted", timeout_seconds=20, on_progress=lambda run: seen.append(str(run.status.stage)))
+        client.wait(NAME, "Accepted", timeout_seconds=60, on_progress=lambda run: seen.append(str(run.status.stage)))
     )
     await eventually(lambda: _true(bool(seen)), what="the first look")
     await _settle(api, world)
@@ -342,7 +342,7 @@ async def test_wait_returns_when_the_condition_holds_and_tells_progress(
 async def test_wait_goes_on_through_breaks_and_compacted_versions(
     client: AsyncClient, api: FakeApi, world: World
 ) -> None:
-    waiting = asyncio.create_task(client.wait(NAME, "Suspended", timeout_seconds=30))
+    waiting = asyncio.create_task(client.wait(NAME, "Suspended", timeout_seconds=60))
 
     def watches() -> int:
         return sum("watch" in query for _, _, query, _ in api.requests)
@@ -364,9 +364,9 @@ async def test_wait_for_the_end_of_a_run_that_failed_says_why_at_once(
 ) -> None:
     api.do(lambda: world.kube.patch(KIND, NAMESPACE, NAME, _failed))
     with pytest.raises(RunFailed, match="team/demo failed while Complete=True was waited for: Broken: No GPU left"):
-        await client.wait(NAME, timeout_seconds=20)
-    assert (await client.wait(NAME, "over", timeout_seconds=20)).status.conditions
-    assert (await client.wait(NAME, "failed=true", timeout_seconds=20)).status.conditions
+        await client.wait(NAME, timeout_seconds=60)
+    assert (await client.wait(NAME, "over", timeout_seconds=60)).status.conditions
+    assert (await client.wait(NAME, "failed=true", timeout_seconds=60)).status.conditions
 
 
 async def test_wait_does_not_take_a_status_from_before_an_edit_for_the_answer(
@@ -384,7 +384,7 @@ async def test_wait_gives_up_after_its_time_and_says_that_the_run_goes_on(client
 
 
 async def test_wait_ends_when_the_run_is_deleted(client: AsyncClient, api: FakeApi, world: World) -> None:
-    waiting = asyncio.create_task(client.wait(NAME, timeout_seconds=20))
+    waiting = asyncio.create_task(client.wait(NAME, timeout_seconds=60))
     await eventually(lambda: _true(any("watch" in query for _, _, query, _ in api.requests)), what="the watch")
     api.do(lambda: world.kube.remove(KIND, NAMESPACE, NAME))
     with pytest.raises(RunNotFound, match="was deleted"):
@@ -400,12 +400,12 @@ async def test_wait_refuses_a_condition_that_no_run_has(client: AsyncClient, con
 
 
 async def test_wait_takes_any_function_of_the_run(client: AsyncClient) -> None:
-    run = await client.wait(NAME, lambda run: run.spec.budget.limit_usd == 10, timeout_seconds=20)
+    run = await client.wait(NAME, lambda run: run.spec.budget.limit_usd == 10, timeout_seconds=60)
     assert run.metadata.name == NAME
 
 
 async def test_wait_ends_when_reading_is_forbidden_in_the_middle(client: AsyncClient, api: FakeApi) -> None:
-    waiting = asyncio.create_task(client.wait(NAME, timeout_seconds=20))
+    waiting = asyncio.create_task(client.wait(NAME, timeout_seconds=60))
     await eventually(lambda: _true(any("watch" in query for _, _, query, _ in api.requests)), what="the watch")
     api.fail(403, "no more")
     api.cut()
@@ -463,7 +463,7 @@ async def test_api_server_that_is_away_is_said_at_once_when_nothing_was_seen_yet
 ) -> None:
     api.fail(503, "shutting down")
     with pytest.raises(Unavailable, match="shutting down"):
-        await client.wait(NAME, timeout_seconds=20)
+        await client.wait(NAME, timeout_seconds=60)
 
 
 async def _true(value: bool) -> bool:

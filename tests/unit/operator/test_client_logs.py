@@ -76,7 +76,7 @@ class Following:
             return text in self.lines
 
         try:
-            await eventually(look, what=text, seconds=20)
+            await eventually(look, what=text, seconds=60)
         except AssertionError as error:
             error.add_note(str(self.lines))
             raise
@@ -155,7 +155,7 @@ async def test_logs_of_an_unknown_run_and_forbidden_logs_are_errors(client: Asyn
     api.fail(403, words, path="/log")
     for follow in (False, True):
         with pytest.raises(Forbidden, match="jane may not get pods/log in namespace team; the cluster's role view"):
-            await asyncio.wait_for(texts(client.logs(NAME, follow=follow)), 20)
+            await asyncio.wait_for(texts(client.logs(NAME, follow=follow)), 60)
 
 
 async def test_followed_logs_go_on_with_lines_pods_and_attempts_to_come(
@@ -216,7 +216,7 @@ async def test_followed_logs_end_with_the_run_and_have_its_last_words(
 
     await _work(api, finish())
     api.fail(503, "shutting down", path="/pods", times=3)
-    await asyncio.wait_for(it.task, 20)
+    await asyncio.wait_for(it.task, 60)
     assert it.lines == ["begin", "done", "score"]
 
 
@@ -232,7 +232,7 @@ async def test_following_the_logs_of_one_attempt_ends_with_that_attempt(
         await world.after(30)
 
     await _work(api, fail())
-    await asyncio.wait_for(it.task, 20)
+    await asyncio.wait_for(it.task, 60)
     run = world.kube.objects[KIND, NAMESPACE, NAME]
     assert not any(each["type"] == "Failed" and each["status"] == "True" for each in run["status"]["conditions"])
 
