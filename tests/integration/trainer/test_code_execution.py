@@ -360,6 +360,13 @@ def test_programs_are_sealed_by_a_judge_without_any_privilege(namespaces: str) -
     assert result.stdout.split(maxsplit=3) == ["1000", str(namespaces == "with"), "2", "runtime error\n"], result.stderr
 
 
+def oom_score(process: psutil.Process) -> int:
+    try:
+        return int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+    except OSError:  # it has ended
+        return 0
+
+
 async def test_everything_ends_with_its_judge() -> None:
     """A judge is killed while a program of its sleeps; no process of it is left."""
     code = (
@@ -371,10 +378,9 @@ async def test_everything_ends_with_its_judge() -> None:
 
         async def below() -> list[psutil.Process] | None:
             found = psutil.Process(process.pid).children(recursive=True)
-            asleep = [each for each in found if each.ppid() != process.pid and each.cpu_times().user < 0.1]
-            return found if asleep else None
+            return found if any(oom_score(each) == 1_000 for each in found) else None
 
-        found = await eventually(below, what="the program's process")
+        found = await eventually(below, what="a program that goes first when memory runs out", seconds=60)
         process.kill()
     _, alive = psutil.wait_procs(found, timeout=20)
     assert alive == []

@@ -50,6 +50,7 @@ def shut_in(limits: Limits, *, alone: bool, stranger: int) -> None:
     ``alone``: no other process has this user id here; ``stranger``: the user id to take in the place of root's.
     """
     os.setsid()
+    _be_first_to_go()  # before the identity goes, and with it the right to write there
     was_root = os.geteuid() == 0
     if was_root:
         os.setgroups([])
@@ -57,7 +58,6 @@ def shut_in(limits: Limits, *, alone: bool, stranger: int) -> None:
         os.setresuid(stranger, stranger, stranger)
     _drop_capabilities()
     die_with_parent()
-    _be_first_to_go()
     threads = limits.threads if alone or was_root else _SHARED_THREADS
     bounds = {
         resource.RLIMIT_AS: _address_space() + limits.memory_bytes,
