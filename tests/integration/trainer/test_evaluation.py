@@ -34,7 +34,7 @@ def make_trained_pod(make_pod: MakePod) -> MakePod:
 
 def summary_of(pod: Pod) -> EvaluateSummary:
     found = pod.result().evaluate
-    assert found is not None, pod.log("evaluate")
+    assert found is not None, "an evaluation that ends has a summary"
     return found
 
 
@@ -43,11 +43,11 @@ def lines_of(folder: Path) -> dict[str, list[str]]:
 
 
 def test_sweep_scores_each_setting_draws_the_curve_and_spares_a_later_run_the_base_model(
-    make_trained_pod: MakePod,
+    make_trained_pod: MakePod, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forcing = {"waits": [0, 1], "max_thinking_tokens": 12, "sweep_thinking_tokens": [4]}
     pod = make_trained_pod(evaluation__budget_forcing=forcing)
-    assert pod.run("evaluate") == ExitCode.DONE, pod.log("evaluate")
+    assert pod.run_here("evaluate") == ExitCode.DONE
     summary = summary_of(pod)
     assert [score.metric for score in summary.scores] == [
         f"accuracy@wait={waits},think={tokens}" for tokens in (12, 4) for waits in (0, 1)
@@ -68,7 +68,9 @@ def test_sweep_scores_each_setting_draws_the_curve_and_spares_a_later_run_the_ba
     assert document["protocol"] == summary.protocol
     assert len(document["scaling"][0]["points"]) == 4
     assert document["stopped"] is None
+    capsys.readouterr()
     check_later_run(make_trained_pod(evaluation__budget_forcing=forcing), first=summary)
+    assert capsys.readouterr().out.count("taken over from first, nothing is asked") == 4
 
 
 def check_later_run(pod: Pod, *, first: EvaluateSummary) -> None:
@@ -77,8 +79,7 @@ def check_later_run(pod: Pod, *, first: EvaluateSummary) -> None:
     for entry in first.base_answers:
         kept = KeptBaseAnswers(measured_by="first", measured_at="2026-01-01T00:00:00Z", answers=entry)
         (pod.layout.baselines / entry.key).write_text(kept.model_dump_json())
-    assert pod.run("evaluate") == ExitCode.DONE, pod.log("evaluate")
-    assert pod.log("evaluate").count("taken over from first, nothing is asked") == 4
+    assert pod.run_here("evaluate") == ExitCode.DONE
     assert not list(pod.paths.evaluation.glob("sums-base-*"))
     assert summary_of(pod).scores == first.scores
 
