@@ -33,7 +33,7 @@ from support.reporter import Reporter
 from support.team import team_budget
 
 SCRAPE_SECONDS = 1
-RATE_INTERVAL = "10s"
+RATE_INTERVAL = "30s"
 MICRO_USD_PER_GPU_HOUR = 3_600_000
 DONE, LIVE = "done", "live"
 PRICES = """\
@@ -70,9 +70,14 @@ class Observed:
         )
 
     async def panel(self, board: str, panel: str, *, run: str | None = None) -> list[list[Series]]:
-        """Return the answers to a panel's queries."""
+        """Return the answers to a panel's queries; a scrape that fails on a busy machine leaves none for a moment."""
         found = [each for each in targets(*dashboards()) if (each.board, each.panel) == (board, panel)]
-        return [await self.prometheus.query(self.filled(each, run=run)) for each in found]
+
+        async def look() -> list[list[Series]] | None:
+            answers = [await self.prometheus.query(self.filled(each, run=run)) for each in found]
+            return answers if answers[0] else None  # columns of what runs are empty when nothing does
+
+        return await eventually(look, what=f"{board}, {panel}: an answer", every_seconds=0.25)
 
     async def one(self, board: str, panel: str, *, run: str | None = None) -> float:
         """Return the only value of a panel."""
@@ -161,14 +166,20 @@ def legends(target: Target) -> set[str]:
 
 async def no_panel_is_empty(observed: Observed) -> None:
     """Fail with the names of the panels that show nothing, or series that their legends cannot name."""
-    empty, unnamed = [], []
-    for target in targets(*dashboards()):
-        found = await observed.prometheus.query(observed.filled(target))
-        if not found:
-            empty.append(str(target))
-        unnamed += [f"{target}: {each.labels}" for each in found if not legends(target) <= each.labels.keys()]
-    assert empty == []
-    assert unnamed == []
+    wanted = {str(target): target for target in targets(*dashboards())}
+
+    async def look() -> bool:
+        for words, target in list(wanted.items()):
+            found = await observed.prometheus.query(observed.filled(target))
+            if found and all(legends(target) <= each.labels.keys() for each in found):
+                del wanted[words]
+        return not wanted
+
+    try:
+        await eventually(look, what="every panel to show something", every_seconds=0.5)
+    except AssertionError as error:
+        error.add_note("\n".join(["empty, or without the labels of the legend:", *wanted]))
+        raise
 
 
 async def variables_offer_both_runs(observed: Observed) -> None:
@@ -259,10 +270,12 @@ async def both_are_settled(observed: Observed) -> dict[str, Status]:
     total = sum(status.cost.spent_micro_usd for status in final.values()) / MICRO
 
     async def booked() -> bool:
-        (spent,) = await observed.prometheus.query("sum(reasoning_finetune_team_spent_usd)")
-        (left,) = await observed.prometheus.query("sum(reasoning_finetune_team_reserved_usd)")
+        spent = await observed.prometheus.query("sum(reasoning_finetune_team_spent_usd)")
+        left = await observed.prometheus.query("sum(reasoning_finetune_team_reserved_usd)")
         held = await observed.prometheus.query("sum(reasoning_finetune_rate_usd_per_hour)")
-        return abs(spent.value - total) < 1e-9 and left.value == held[0].value == 0
+        if not (spent and left and held):
+            return False
+        return abs(spent[0].value - total) < 1e-9 and left[0].value == held[0].value == 0
 
     await eventually(booked, what="the bills to be booked and scraped", every_seconds=0.25)
     return final
