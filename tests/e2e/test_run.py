@@ -54,8 +54,7 @@ def check_scores(evaluation: EvaluationStatus | None) -> None:
     assert score.verdict == "Improved"
     values = {each.metric: float(each.value) for each in evaluation.results}
     curve = [values[f"accuracy@think={tokens}"] for tokens in (12, 24, 32, 60)]
-    assert max(curve[:2]) <= 0.1
-    assert curve[1] - 0.05 <= curve[2] <= 0.5
+    assert max(curve[:3]) <= 0.5 < 0.8 <= curve[3], "an answer takes 50 tokens of thinking"
     assert [float(each.slope) > 0 for each in evaluation.scaling] == [True]
     assert evaluation.protocol_hash is not None
     assert not evaluation.partial
@@ -326,6 +325,8 @@ NEEDED_ELSEWHERE = {
     ("", "configmaps", "get"),  # ... or a ConfigMap
     ("", "persistentvolumeclaims", "get"),  # ... or a claim
     ("rft.dev", "finetunebudgets/status", "patch"),  # team budgets
+    ("networking.k8s.io", "networkpolicies", "create"),  # a benchmark of programs
+    ("networking.k8s.io", "networkpolicies", "patch"),
     ("rft.dev", "reasoningfinetunes", "delete"),  # ttlSecondsAfterFinished
     ("rft.dev", "reasoningfinetunes", "get"),  # somebody else wrote first
     ("", "nodes", "get"),  # a node that fell silent: is it gone,

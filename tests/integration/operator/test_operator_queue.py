@@ -69,8 +69,11 @@ async def test_preempted_run_saves_pays_to_the_second_and_goes_on_without_a_rest
     await kueue.waiting(Stage.TRAIN, 2)
     (first, second) = await run.attempts(Stage.TRAIN)
     assert (first.reason, first.counted, second.start_step) == ("Preempted", False, 20)
-    status = await run.until(lambda found: not found.ledger.uncounted, what="the bill of the first attempt")
-    assert (status.stage, status.ledger.open, status.restarts.toward_limit) == (DisplayStage.QUEUED, [], 0)
+    status = await run.until(
+        lambda found: not found.ledger.uncounted and found.stage is DisplayStage.QUEUED,
+        what="a bill and a place in line",
+    )
+    assert (status.ledger.open, status.restarts.toward_limit) == ([], 0)
     assert status.usage.gpu_seconds == sum(each.gpu_seconds for each in history.gpu_time(run.namespace)) >= 4
     jobs = {job["metadata"]["name"] for job in await run.children("Job")}
     assert "demo-train-1" not in jobs, "Kueue could start the old Job again"
