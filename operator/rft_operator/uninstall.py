@@ -50,6 +50,10 @@ class Elector(Protocol):
         """Renew until cancelled."""
         ...
 
+    async def release(self) -> None:
+        """Let the operator work again."""
+        ...
+
 
 class Uninstall:
     """Lets go of everything the operator holds."""
@@ -76,6 +80,10 @@ class Uninstall:
         """Suspend every run that is not over, and let go of it when it holds nothing any more."""
         await self._until(self._busy)
         await self._elector.take_over()
+        while await self._busy():  # somebody resumed or made a run while the operator still worked
+            await self._elector.release()
+            await self._until(self._busy)
+            await self._elector.take_over()
         hold = asyncio.create_task(self._elector.hold())
         try:
             for run in await self._runs():
@@ -87,11 +95,7 @@ class Uninstall:
 
     async def delete_runs(self) -> None:
         """Delete every run, and wait until the operator has closed the last bill."""
-        runs = await self._runs()
-        for run in runs:
-            meta = run["metadata"]
-            await self._api.delete(kind=KIND, namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
-        self._say(f"{len(runs)} runs are being deleted")
+        self._say(f"{len(await self._runs())} runs are being deleted")
         await self._until(self._present)
         self._say("all runs are gone")
 
@@ -127,7 +131,13 @@ class Uninstall:
         return [each for each in found if (each.get("spec") or {}).get("managedBy") in (None, CONTROLLER_NAME)]
 
     async def _present(self) -> list[str]:
-        return [_name(run) for run in await self._runs()]
+        """Delete what is there, also what somebody made meanwhile; return it."""
+        runs = await self._runs()
+        for run in runs:
+            meta = run["metadata"]
+            if "deletionTimestamp" not in meta:
+                await self._api.delete(kind=KIND, namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
+        return [f"{_name(run)} ({_stage(run)})" for run in runs]
 
     async def _busy(self) -> list[str]:
         """Suspend what is at work; return what still needs the operator: such runs, and pods whose bill is open."""

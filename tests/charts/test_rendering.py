@@ -20,6 +20,7 @@ CI = CHART / "ci"
 CLUSTER_SCOPED = {
     *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"),
     *("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
 }
 NEEDS_APIS = ("monitoring", "nodepool", "teambudgets")
 """Features of which lint, which knows no further APIs, says no."""

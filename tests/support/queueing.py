@@ -5,6 +5,7 @@ After pkg/controller/jobs/job/job_controller.go of kubernetes-sigs/kueue (ff6955
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rft_operator.domain.timestamps import rfc3339
@@ -13,15 +14,17 @@ from support.builders import NAMESPACE
 from support.stage import World
 
 
-def admit(world: World, stage: Stage, attempt: int = 1, *, suffix: str = "x") -> None:
-    """Kueue lets a Job start, and the Job controller makes its pods."""
+def admit(
+    world: World, stage: Stage, attempt: int = 1, *, suffix: str = "x", ranks: Sequence[int] | None = None
+) -> None:
+    """Kueue lets a Job start, and the Job controller makes its pods, or those of some ranks first."""
 
     def write(job: dict[str, Any]) -> None:
         job["spec"]["suspend"] = False
         job.setdefault("status", {})["startTime"] = rfc3339(world.now)
 
     world.kube.patch("Job", NAMESPACE, world.job(stage, attempt)["metadata"]["name"], write)
-    world.create_pods(stage, attempt, suffix=suffix)
+    world.create_pods(stage, attempt, suffix=suffix, ranks=ranks)
 
 
 def evict(world: World, stage: Stage, attempt: int = 1) -> None:

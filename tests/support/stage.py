@@ -3,7 +3,7 @@ Job controller, the scheduler and the kubelet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rft_operator.api.resource import ReasoningFinetune
@@ -179,11 +179,13 @@ class World:
         }
         return [pod for pod in self.kube.find("Pod") if wanted.items() <= pod["metadata"]["labels"].items()]
 
-    def create_pods(self, stage: Stage, attempt: int = 1, *, suffix: str = "x") -> None:
-        """The Job controller makes the pods; their names end in ``suffix``."""
+    def create_pods(
+        self, stage: Stage, attempt: int = 1, *, suffix: str = "x", ranks: Sequence[int] | None = None
+    ) -> None:
+        """The Job controller makes the pods, all or some ranks; their names end in ``suffix``."""
         job = self.job(stage, attempt)
         template = job["spec"]["template"]
-        for index in range(job["spec"]["parallelism"]):
+        for index in ranks if ranks is not None else range(job["spec"]["parallelism"]):
             meta = {
                 **template["metadata"],
                 "name": f"{job['metadata']['name']}-{index}-{suffix}",

@@ -149,6 +149,8 @@ def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot
 
 def open_gates(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> None:
     """Let the pods of a queued Job be bound, at a deadline that is affordable now: they may have waited for hours."""
+    if len(gang.pods) < gang.desired:
+        return  # all at once: one that is bound alone pays for waiting, and would be counted beside the whole gang
     waiting = [pod for pod in gang.pods if pod.gated and pod.deleted_at is None]
     recorded = recorded_attempt(draft, attempt)
     if not waiting or recorded is None or recorded.stop_reason is not None or money.rate is None:

@@ -43,6 +43,16 @@ def gated(world: World, attempt: int = 1) -> list[str]:
     return [pod["metadata"]["name"] for pod in world.pods(Stage.TRAIN, attempt) if pod["spec"].get("schedulingGates")]
 
 
+async def test_no_pod_is_let_in_before_the_whole_gang_is_there() -> None:
+    world = await to_queue(queued())
+    admit(world, Stage.TRAIN, ranks=[0])
+    await world.settle()
+    assert len(gated(world)) == 1, "alone it would pay for waiting, and be counted beside the whole gang"
+    world.create_pods(Stage.TRAIN, ranks=[1])
+    await world.settle()
+    assert (gated(world), len(world.pods(Stage.TRAIN))) == ([], 2)
+
+
 async def test_gpu_job_is_created_suspended_in_its_queue_and_a_cpu_job_is_not() -> None:
     world = await to_queue(queued(scheduling={"queueName": "team-a", "queuePriorityClassName": "urgent"}))
     train, prepare = world.job(Stage.TRAIN), world.job(Stage.PREPARE)

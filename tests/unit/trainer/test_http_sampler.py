@@ -25,6 +25,15 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
+def test_key_is_not_taken_to_another_place_when_the_endpoint_redirects() -> None:
+    with serving(Completions(lambda _: said())) as other, serving(Completions(lambda _: said())) as server:
+        server.failures.append(Reply(302, headers={"Location": f"{other.url}/completions"}))
+        with pytest.raises(BadInputError, match="answered 302"):
+            list(sampler(server.url, api_key="secret").complete([REQUEST]))
+    assert server.authorizations == ["Bearer secret"]
+    assert other.authorizations == []
+
+
 def words(text: str) -> int:
     return len(text.split())
 

@@ -118,6 +118,15 @@ def push(paths: RunPaths, uri: str = "hf://team/s1", **change: Any) -> Published
     return publish(paths, uri, **{"token": TOKEN, "cost": COST, **change})
 
 
+def test_nothing_private_is_pushed_where_everybody_reads(paths: RunPaths, hub: WritableHub) -> None:
+    push(paths, private=False)
+    before = dict(hub.models["team/s1"].files)
+    (paths.export / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(BadInputError, match=r"is public, and publish\.private is true"):
+        push(paths)
+    assert hub.models["team/s1"].files == before
+
+
 def test_a_model_is_on_the_hub_with_card_scores_and_sources(paths: RunPaths, hub: WritableHub) -> None:
     it = push(paths)
     model = hub.models["team/s1"]

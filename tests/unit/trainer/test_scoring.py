@@ -17,6 +17,7 @@ from rft_trainer.scoring.extract import (
     last_expression,
     marked,
     numbers,
+    opened_thinking,
     without_prose,
 )
 
@@ -27,6 +28,15 @@ DATA = Path(__file__).parents[4] / "shared" / "data"
 def judge() -> Iterator[Judge]:
     with Judge() as judge:
         yield judge
+
+
+def test_thought_that_the_chat_template_opened_and_nobody_closed_is_no_answer(judge: Judge) -> None:
+    prompt, cut = "<|im_start|>assistant\n<think>\n", "3 + 9 = 12, wait, let me consider 12"
+    assert judge.score("integer", answer="12", text=cut).correct
+    assert opened_thinking(prompt) == "<think>"
+    assert judge.score("integer", answer="12", text=opened_thinking(prompt) + cut).extracted is None
+    assert judge.score("integer", answer="12", text=f"{opened_thinking(prompt)}{cut}</think>It is 12.").correct
+    assert opened_thinking("<|im_start|>assistant\n") == ""
 
 
 def test_only_the_last_box_counts_when_the_model_reconsidered() -> None:

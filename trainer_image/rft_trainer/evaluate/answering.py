@@ -13,8 +13,9 @@ from rft_trainer.contract import Benchmark
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.forcing import FINAL_ANSWER, WAIT, Delimiters, ForcedAnswer, Forcing, ThinkingBudget
 from rft_trainer.evaluate.sampler import CompletionRequest, Finish, Sampler
+from rft_trainer.scoring.extract import opened_thinking
 
-ANSWERING_VERSION = 1
+ANSWERING_VERSION = 2
 """Part of the protocol: raised when a change of ours can change what a model answers."""
 
 
@@ -56,7 +57,9 @@ def answer_freely(sampler: Sampler, asked: Sequence[Asked], *, benchmark: Benchm
         for each in asked
     ]
     for index, given in enumerate(sampler.complete(requests)):
-        yield index, Answer(given.text, given.tokens, finished=given.finish is not Finish.LENGTH)
+        # With the mark that the template wrote, so that thinking which was cut is never taken for an answer.
+        text = opened_thinking(asked[index].prompt) + given.text
+        yield index, Answer(text, given.tokens, finished=given.finish is not Finish.LENGTH)
 
 
 def answer_forced(

@@ -148,8 +148,18 @@ class HttpSampler:
         if self._api_key is not None:
             headers["Authorization"] = f"Bearer {self._api_key}"
         request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310 - checked
-        with urllib.request.urlopen(request, timeout=self._timeout_seconds) as response:  # noqa: S310 - checked
+        with _OPENER.open(request, timeout=self._timeout_seconds) as response:
             return bytes(response.read())
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is for this endpoint alone."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_StayHere)
 
 
 def _next(wanted: queue.SimpleQueue[tuple[int, CompletionRequest]]) -> tuple[int, CompletionRequest] | None:

@@ -31,6 +31,11 @@ def publish_to_hub(bundle: Bundle, repository: str, *, token: str | None, privat
         head = api.model_info(repository)
         there = {each.rfilename for each in head.siblings or ()}
         before = listed(_content(api, repository, revision=str(head.sha))) if LIST_FILE in there else None
+    if private and head.private is False:
+        raise BadInputError(
+            f"{name}: is public, and publish.private is true; make it private, name another repository, or set "
+            "publish.private: false"
+        )
     if before is None and there - MINE:
         raise BadInputError(
             f"{name}: holds files that no run of ours published ({', '.join(sorted(there - MINE)[:3])}); name a new "

@@ -165,7 +165,9 @@ class Child:
             return Ending.DONE
         if code == -signal.SIGXCPU or (code == -signal.SIGKILL and usage["cpu_seconds"] >= self._limits.cpu_seconds):
             return Ending.TIME
-        return Ending.MEMORY if code in (MEMORY_EXIT_CODE, -signal.SIGKILL) else Ending.ERROR
+        if code == -signal.SIGKILL:  # a program cannot do that to itself: the kernel took memory that the pod lacks
+            raise NurseryLostError("sandbox: a program was ended from outside; is the pod's memory limit too low?")
+        return Ending.MEMORY if code == MEMORY_EXIT_CODE else Ending.ERROR
 
     def _wait(self, wanted: dict[int, int], *, late: Ending = Ending.TIME) -> set[int] | None:
         """Poll once, taking output and the end of the process on the way; None when time or output is used up."""

@@ -36,6 +36,12 @@ def final_part(text: str) -> str | None:
     return part.replace("<|begin_of_solution|>", "").strip()
 
 
+def opened_thinking(prompt: str) -> str:
+    """The mark with which a prompt opens the thinking itself, as some chat templates do; empty if it opens none."""
+    end = prompt.rstrip()
+    return next((mark for mark in _THINK_STARTS if end.endswith(mark)), "")
+
+
 def last_boxed(text: str) -> str | None:
     r"""The content of the last ``\boxed{...}`` with balanced braces that is not empty."""
     for match in reversed(list(_BOX.finditer(text))):
