@@ -154,7 +154,7 @@ def _docker(rest: tuple[str, ...]) -> None:
 
 def _pip(rest: tuple[str, ...]) -> None:
     assert rest[0] == "install"
-    (extra,) = re.findall(r"^reasoning-finetune-operator\[([a-z]+)\]$", rest[1])
+    (extra,) = re.findall(r"^\.\[([a-z]+)\]$", rest[1])
     assert extra in extras()
 
 
