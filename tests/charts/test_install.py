@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.api_server import BUDGET_CRD, CRD, EVERY_CRD, ApiServer
+from support.api_server import BUDGET_CRD, CRD, EVERY_CRD, ApiServer, forget_crds
 from support.builders import resource
 from support.helm import CHART, NAMESPACE, RELEASE, ROOT, Helm, older_chart
 from support.polling import eventually
@@ -41,7 +41,7 @@ def cluster(bare_server: ApiServer, team: str) -> Iterator[ApiServer]:
             bare_server.kubectl("delete", "rft", "--all", "-n", team, "--timeout=30s")
         bare_server.kubectl("delete", f"{KINDS},pdb", "-A", "-l", OURS, "--ignore-not-found")
         bare_server.kubectl("delete", "secrets", "-n", NAMESPACE, "-l", "owner=helm", "--ignore-not-found")
-        bare_server.kubectl("delete", "crd", "-l", OURS, "--ignore-not-found", "--timeout=180s")
+        forget_crds(bare_server, "-l", OURS)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from rft_operator.domain.pods import status_path
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.kube_client import KubeClient
 from support.api_recorder import Recorder, Use, recording
-from support.api_server import EVERY_CRD, ApiServer
+from support.api_server import EVERY_CRD, ApiServer, forget_crds
 from support.helm import CHART, NAMESPACE, RELEASE, Helm, Manifest, the
 from support.kubelet import kubelets
 from support.operator_process import OperatorProcess, free_port
@@ -109,7 +109,7 @@ def installed(
             for name in server.kubectl("get", kind, "-n", team, "-o", "name", check=False).stdout.split():
                 server.kubectl("patch", name, "-n", team, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
         helm.run("uninstall", RELEASE, "--wait", "--no-hooks", check=False)
-        server.kubectl("delete", "crd", *EVERY_CRD, "--ignore-not-found", "--timeout=60s")
+        forget_crds(server, *EVERY_CRD)
         server.kubectl("delete", "pods", "--all", "-n", team, "--force", "--wait=false")
         server.kubectl("delete", "ns", team, "--wait=false")
         server.kubectl("delete", "ns", NAMESPACE, "--ignore-not-found", "--timeout=60s")

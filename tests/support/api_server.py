@@ -6,6 +6,7 @@ Invariant: what a test session starts or installs is gone when it ends, also whe
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -84,6 +85,24 @@ def install_crds(server: ApiServer) -> None:
     server.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
     # `kubectl wait` fails while a CRD has no conditions yet; that the kinds are served is what tests need.
     wait_until(lambda: _served(server), what=f"{EVERY_CRD} to be served", seconds=30)
+
+
+def forget_crds(server: ApiServer, *what: str) -> None:
+    """Delete CRDs, by name or by ``-l selector``, and wait until they are gone.
+
+    The API server's finalizer drops a Conflict with another of its controllers (apiextensions-apiserver,
+    crd_finalizer.go) and looks again only minutes later; any change of the CRD makes it look at once.
+    """
+    server.kubectl("delete", "crd", *what, "--ignore-not-found", "--wait=false")
+    looks = itertools.count(1)
+
+    def gone() -> bool:
+        left = server.kubectl("get", "crd", *what, "--ignore-not-found", "-o", "name").stdout.split()
+        if left and (look := next(looks)) % 20 == 0:
+            server.kubectl("annotate", *left, f"rft.dev/look={look}", "--overwrite", check=False)
+        return not left
+
+    wait_until(gone, what="the CRDs to be gone", seconds=180)
 
 
 def _served(server: ApiServer) -> bool:
