@@ -92,6 +92,7 @@ async def test_run_can_be_deleted_when_the_operator_was_uninstalled(
     async with ousted(settings()):
         await run.apply()
         await kubelet.work(Stage.PREPARE)
+        await kubelet.hold(await kubelet.start(Stage.TRAIN))
         await uninstall(api, run.namespace, []).keep_runs()
     await run.delete()
     assert await api.list(kind=KIND, namespace=run.namespace) == []
