@@ -235,16 +235,24 @@ class _Handler(BaseHTTPRequestHandler):
 def serving() -> Iterator[Hub]:
     """Serve an empty hub on a free port until the block ends."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    with listening(type("Handler", (_Handler,), {"hub": hub})) as hub.port:
+        try:
+            yield hub
+        finally:
+            for event in hub.held.values():
+                event.set()
+
+
+@contextlib.contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Answer with a handler on a free port of 127.0.0.1, which is given, until the block ends."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    hub.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="hub")
     thread.start()
     try:
-        yield hub
+        yield server.server_address[1]
     finally:
-        for event in hub.held.values():
-            event.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -70,16 +70,7 @@ def pod_template(
     stage, number = Stage(attempt.stage), attempt.number
     gpus = stage_gpus(spec, stage)
     grace = attempt.grace_seconds if attempt.grace_seconds is not None else grace_seconds(spec, stage)
-    metadata: Manifest = {
-        "labels": {
-            **overlay.labels,
-            LABEL_MANAGED_BY: MANAGED_BY,
-            LABEL_FINETUNE: name,
-            LABEL_STAGE: stage.value,
-            LABEL_ATTEMPT: str(number),
-        },
-        "annotations": {**overlay.annotations, ANNOTATION_GPU_RESOURCE: spec.resources.gpu_resource},
-    }
+    metadata = pod_metadata(resource, stage=stage, attempt=number)
     if gpus:
         metadata["finalizers"] = [FINALIZER]
         metadata["annotations"] |= _topology(spec)
@@ -104,6 +95,21 @@ def pod_template(
     if gpus:
         pod |= _scheduling(spec)
     return {"metadata": metadata, "spec": pod}
+
+
+def pod_metadata(resource: ReasoningFinetune, *, stage: Stage, attempt: int) -> Manifest:
+    """Return labels and annotations of every pod: the user's, and above them what the operator finds its pods by."""
+    overlay = resource.spec.pod_template
+    return {
+        "labels": {
+            **overlay.labels,
+            LABEL_MANAGED_BY: MANAGED_BY,
+            LABEL_FINETUNE: resource.metadata.name,
+            LABEL_STAGE: stage.value,
+            LABEL_ATTEMPT: str(attempt),
+        },
+        "annotations": {**overlay.annotations, ANNOTATION_GPU_RESOURCE: resource.spec.resources.gpu_resource},
+    }
 
 
 def pod_security(settings: Settings) -> Manifest:
@@ -177,10 +183,7 @@ def _container(
     ]
     if settings.progress_url is not None:
         mounts.append({"name": "rft-token", "mountPath": TOKEN_DIRECTORY, "readOnly": True})
-    mounts += [
-        {"name": f"rft-claim-{index}", "mountPath": f"{CLAIMS_DIRECTORY}/{claim}", "readOnly": True}
-        for index, claim in enumerate(source_claims(resource.spec))
-    ]
+    mounts += claim_mounts(source_claims(resource.spec))
     mounts += benchmark_volumes.mounts(resource.spec, stage) + baselines.mounts(resource.spec, stage)
     mounts += publish_mounts(resource.spec, stage)
     mounts += [
@@ -249,6 +252,22 @@ def source_claims(spec: Spec) -> list[str]:
     return uri_claims([spec.model.uri, spec.dataset.uri, *(each.uri for each in benchmarks if each.uri is not None)])
 
 
+def claim_mounts(claims: Sequence[str]) -> list[Manifest]:
+    """Return where a container reads claims that ``pvc://`` URIs name."""
+    return [
+        {"name": f"rft-claim-{index}", "mountPath": f"{CLAIMS_DIRECTORY}/{claim}", "readOnly": True}
+        for index, claim in enumerate(claims)
+    ]
+
+
+def claim_volumes(claims: Sequence[str]) -> list[Manifest]:
+    """Return the volumes behind them."""
+    return [
+        {"name": f"rft-claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for index, claim in enumerate(claims)
+    ]
+
+
 def uri_claims(uris: Sequence[str]) -> list[str]:
     """Return the claims that these URIs name, each once."""
     names = [uri.removeprefix("pvc://").split("/", 1)[0] for uri in uris if uri.startswith("pvc://")]
@@ -282,10 +301,7 @@ def _volumes(resource: ReasoningFinetune, settings: Settings, *, stage: Stage, a
             "path": "token",
         }
         volumes.append({"name": "rft-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
-    volumes += [
-        {"name": f"rft-claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-        for index, claim in enumerate(source_claims(spec))
-    ]
+    volumes += claim_volumes(source_claims(spec))
     volumes += benchmark_volumes.volumes(spec, stage) + baselines.volumes(spec, stage) + publish_volumes(spec, stage)
     return volumes + [_extra(each) for each in spec.pod_template.volumes]
 

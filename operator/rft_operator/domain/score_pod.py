@@ -13,19 +13,19 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt
 from rft_operator.domain import baselines, benchmark_volumes
 from rft_operator.domain.budget import EVALUATION_GRACE_SECONDS
-from rft_operator.domain.facts import (
-    LABEL_ATTEMPT,
-    LABEL_FINETUNE,
-    LABEL_MANAGED_BY,
-    LABEL_STAGE,
-    MANAGED_BY,
-    Settings,
+from rft_operator.domain.facts import Settings
+from rft_operator.domain.observe import TRAINER_CONTAINER
+from rft_operator.domain.pods import (
+    ENV_GRACE_SECONDS,
+    claim_mounts,
+    claim_volumes,
+    container_security,
+    pod_metadata,
+    pod_security,
+    uri_claims,
 )
-from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE, TRAINER_CONTAINER
-from rft_operator.domain.pods import ENV_GRACE_SECONDS, container_security, pod_security, uri_claims
 from rft_operator.domain.resolve import RUN_KEY, RunSnapshot
 from rft_trainer.contract import (
-    CLAIMS_DIRECTORY,
     CONFIG_DIRECTORY,
     DATA_DIRECTORY,
     ENV_ATTEMPT,
@@ -45,7 +45,7 @@ def score_pod_template(
     resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, attempt: Attempt
 ) -> Manifest:
     """Return the pod template of an attempt of the stage Score."""
-    spec, name = resource.spec, resource.metadata.name
+    spec = resource.spec
     assert spec.evaluation is not None
     overlay, execution = spec.pod_template, spec.evaluation.code_execution
     pod: Manifest = {
@@ -63,15 +63,7 @@ def score_pod_template(
         pod["imagePullSecrets"] = [{"name": each.name} for each in overlay.image_pull_secrets]
     if execution.runtime_class_name is not None:
         pod["runtimeClassName"] = execution.runtime_class_name
-    labels = {
-        **overlay.labels,
-        LABEL_MANAGED_BY: MANAGED_BY,
-        LABEL_FINETUNE: name,
-        LABEL_STAGE: Stage.SCORE.value,
-        LABEL_ATTEMPT: str(attempt.number),
-    }
-    annotations = {**overlay.annotations, ANNOTATION_GPU_RESOURCE: spec.resources.gpu_resource}
-    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod}
+    return {"metadata": pod_metadata(resource, stage=Stage.SCORE, attempt=attempt.number), "spec": pod}
 
 
 def _claims(resource: ReasoningFinetune) -> list[str]:
@@ -107,10 +99,7 @@ def _container(resource: ReasoningFinetune, snapshot: RunSnapshot, *, attempt: i
             {"name": "rft-data", "mountPath": answers, "subPath": folder},
             {"name": "rft-run", "mountPath": RUN_DIRECTORY},
             {"name": "rft-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
-            *(
-                {"name": f"rft-claim-{index}", "mountPath": f"{CLAIMS_DIRECTORY}/{claim}", "readOnly": True}
-                for index, claim in enumerate(_claims(resource))
-            ),
+            *claim_mounts(_claims(resource)),
             *benchmark_volumes.mounts(resource.spec, Stage.SCORE),
             *baselines.mounts(resource.spec, Stage.SCORE),
         ],
@@ -124,10 +113,7 @@ def _volumes(resource: ReasoningFinetune) -> list[Manifest]:
         {"name": "rft-config", "configMap": {"name": f"{name}-run", "items": [{"key": RUN_KEY, "path": RUN_KEY}]}},
         {"name": "rft-data", "persistentVolumeClaim": {"claimName": data}},
         *({"name": volume, "emptyDir": {"sizeLimit": size}} for volume, size in SCRATCH.items()),
-        *(
-            {"name": f"rft-claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-            for index, claim in enumerate(_claims(resource))
-        ),
+        *claim_volumes(_claims(resource)),
         *benchmark_volumes.volumes(resource.spec, Stage.SCORE),
         *baselines.volumes(resource.spec, Stage.SCORE),
     ]

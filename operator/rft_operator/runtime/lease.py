@@ -50,36 +50,20 @@ class LeaseElector:
 
     async def acquire(self) -> None:
         """Return once this replica holds the lease."""
-        acquired = await self._renew(within_seconds=self._renew_deadline_seconds)
-        while not acquired:
-            await asyncio.sleep(self._retry_seconds)
-            acquired = await self._renew(within_seconds=self._renew_deadline_seconds)
+        await self._win(by_force=False)
         log.info("became the leader", extra={"identity": self._identity})
 
     async def take_over(self) -> None:
         """Take the lease from whoever holds it; return when that one must have stopped working, by its own deadline."""
-        taken = await self._seize()
-        while not taken:
-            await asyncio.sleep(self._retry_seconds)
-            taken = await self._seize()
+        await self._win(by_force=True)
         log.info("took the lease over", extra={"identity": self._identity})
         await asyncio.sleep(self._renew_deadline_seconds)
 
-    async def _seize(self) -> bool:
-        sent = self._monotonic()
-        try:
-            lease = await self._read()
-        except NotFound:
-            taken = await self._write(self._store.create, self._manifest({}, {}))
-        except KubeError as error:
-            log.warning("cannot read the lease", extra={"error": str(error)})
-            return False
-        else:
-            manifest = self._manifest(dict(lease["metadata"]), dict(lease["spec"]))
-            taken = await self._write(self._store.replace, manifest)
-        if taken:
-            self._renewed_at = sent
-        return taken
+    async def _win(self, *, by_force: bool) -> None:
+        won = await self._renew(within_seconds=self._renew_deadline_seconds, by_force=by_force)
+        while not won:
+            await asyncio.sleep(self._retry_seconds)
+            won = await self._renew(within_seconds=self._renew_deadline_seconds, by_force=by_force)
 
     async def hold(self) -> None:
         """Renew until the lease is lost, then return: the caller must stop all work at once."""
@@ -91,11 +75,11 @@ class LeaseElector:
     def _left(self) -> float:
         return self._renewed_at + self._renew_deadline_seconds - self._monotonic()
 
-    async def _renew(self, *, within_seconds: float) -> bool:
+    async def _renew(self, *, within_seconds: float, by_force: bool = False) -> bool:
         sent = self._monotonic()
         try:
             async with asyncio.timeout(within_seconds):
-                renewed = await self._try()
+                renewed = await self._try(by_force=by_force)
         except TimeoutError:
             log.warning("no answer about the lease in time", extra={"identity": self._identity})
             return False
@@ -115,7 +99,7 @@ class LeaseElector:
     async def _read(self) -> JsonObject:
         return await self._store.read(kind="Lease", namespace=self._namespace, name=self._name)
 
-    async def _try(self) -> bool:
+    async def _try(self, *, by_force: bool = False) -> bool:
         try:
             lease = await self._read()
         except NotFound:
@@ -125,7 +109,7 @@ class LeaseElector:
             return False
         spec = dict(lease["spec"])
         holder = spec.get("holderIdentity") or ""
-        if holder and holder != self._identity and not self._expired(lease):
+        if holder and holder != self._identity and not by_force and not self._expired(lease):
             self._renewed_at = -math.inf  # never mine until won anew: hold() must not wait for its deadline
             return False
         return await self._write(self._store.replace, self._manifest(dict(lease["metadata"]), spec))

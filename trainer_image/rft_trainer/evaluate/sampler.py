@@ -64,12 +64,11 @@ class Sampler(Protocol):
         """Continue every text of a batch, in the order of the requests."""
 
 
-class RememberingSampler:
-    """Never asks the engine for the same twice, so the settings of a sweep share the thinking they have in common."""
+class AroundSampler:
+    """An engine inside another one, which says of itself what that one says."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self._known: dict[CompletionRequest, Completion] = {}
 
     @property
     def context_tokens(self) -> int | None:
@@ -84,6 +83,14 @@ class RememberingSampler:
     def count(self, text: str) -> int:
         """As the engine counts."""
         return self._sampler.count(text)
+
+
+class RememberingSampler(AroundSampler):
+    """Never asks the engine for the same twice, so the settings of a sweep share the thinking they have in common."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__(sampler)
+        self._known: dict[CompletionRequest, Completion] = {}
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Ask for what is not known yet."""

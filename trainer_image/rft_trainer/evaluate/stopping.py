@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Sampler
+from rft_trainer.evaluate.sampler import AroundSampler, Completion, CompletionRequest, Sampler
 
 POLL_SECONDS = 0.25
 Reason = Literal["deadline", "asked"]
@@ -96,25 +96,12 @@ class Stop:
             raise StoppedError(reason)
 
 
-class StoppableSampler:
+class StoppableSampler(AroundSampler):
     """An engine whose work may be broken off."""
 
     def __init__(self, sampler: Sampler, stop: Stop) -> None:
-        self._sampler, self._stop = sampler, stop
-
-    @property
-    def context_tokens(self) -> int | None:
-        """As the engine has it."""
-        return self._sampler.context_tokens
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """As the engine has it."""
-        return self._sampler.identity
-
-    def count(self, text: str) -> int:
-        """As the engine counts."""
-        return self._sampler.count(text)
+        super().__init__(sampler)
+        self._stop = stop
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Ask the engine, for as long as there is time."""
