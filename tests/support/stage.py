@@ -4,7 +4,7 @@ Job controller, the scheduler and the kubelet."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.facts import Key, Report, Settings
@@ -75,6 +75,18 @@ SUMMARIES[Stage.PUBLISH] = {
 }
 ANSWERED = StageResult(stage=Stage.EVALUATE, outcome=Outcome.COMPLETED, evaluate=EvaluateSummary(scores=(), pending=60))
 """An evaluation whose answers are programs."""
+PART = Score(benchmark="code", metric="accuracy", value=0.5, stderr=0.2, questions=8, samples=1, of_answers=100)
+SCORED_IN_PART = StageResult(
+    stage=Stage.SCORE, outcome=Outcome.COMPLETED, evaluate=EvaluateSummary(scores=(PART,), stopped="deadline")
+)
+"""What came of the programs of an evaluation that its bound had ended."""
+
+
+def answered_in_part(stopped: Literal["deadline", "asked"]) -> StageResult:
+    """Such an evaluation, before its programs are run."""
+    error = "evaluation.maxSeconds is used up: 8 answers are programs that wait to be run; the answers are kept"
+    summary = EvaluateSummary(scores=(), pending=8, stopped=stopped)
+    return StageResult(stage=Stage.EVALUATE, outcome=Outcome.DRAINED, error=error, evaluate=summary)
 
 
 class World:

@@ -392,7 +392,8 @@ class EvaluateSummary(_Short):
     scaling: Annotated[tuple[Scaling, ...], Field(max_length=16)] = Field(default=(), alias="sc")
     base_answers: Annotated[tuple[BaseAnswers, ...], Field(max_length=16)] = Field(default=(), alias="ba")
     pending: Whole = Field(default=0, alias="pe")
-    """Answers that are programs and wait for the stage Score; there are no scores before it."""
+    """Answers that are programs and wait for the stage Score; there are no scores before it. With ``stopped`` they are
+    not all that were asked for, and the scores will be partial."""
 
 
 class PublishSummary(_Contract):

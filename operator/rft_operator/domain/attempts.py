@@ -26,7 +26,7 @@ from rft_operator.domain.money import usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
 from rft_operator.domain.publishing import PUBLISH_SECONDS, tell_not_published
 from rft_operator.domain.resolve import RunSnapshot
-from rft_operator.domain.results import answers_wait, is_complete, take_over
+from rft_operator.domain.results import answers_wait, is_complete, take_answers, take_over
 from rft_operator.domain.scores import out_of_time, take_scores, unreadable
 from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, Stop
 from rft_operator.domain.timestamps import epoch
@@ -35,6 +35,8 @@ from rft_trainer.contract import EvaluateSummary, Stage, StageResult
 MAX_BACKOFF_SECONDS = 300
 DEADLINE_TOLERANCE_SECONDS = 5
 """A deadline is not lowered by less: a kubelet takes a second or two to acknowledge a pod; the slack has that."""
+OVERDUE = "DeadlineExceeded"
+"""Reason of an evaluation that its own time has ended, and not the budget."""
 COMMITMENT_MARGIN_SECONDS = 10
 """How much shorter a deadline is made while other pods go on spending, so that it is not outdated at once."""
 
@@ -247,6 +249,8 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
             attempt = attempt.model_copy(update={"end_step": result.train.step})
     if result is not None and is_complete(result):
         _close(draft, attempt, outcome=AttemptOutcome.SUCCEEDED, reason="Succeeded", message="", counted=False)
+        if result.stage is Stage.SCORE and result.evaluate is not None and result.evaluate.stopped is not None:
+            _end_partial(draft, draft.attempts_of(Stage.EVALUATE)[-1])
         return
     if gang.stage is Stage.PUBLISH:
         _conclude_publishing(draft, attempt, gang)
@@ -300,13 +304,24 @@ def _conclude_publishing(draft: Draft, attempt: Attempt, gang: Gang) -> None:
 
 
 def _close_partial(draft: Draft, attempt: Attempt, summary: EvaluateSummary, *, words: str) -> None:
-    """Post what an evaluation came to within its bound; more money lets it go on from its answers."""
-    reason = attempt.stop_reason or "DeadlineExceeded"
+    """Post what an evaluation came to within its bound, or have its programs run first, which costs nothing."""
+    reason = attempt.stop_reason or OVERDUE
     _close(draft, attempt, outcome=AttemptOutcome.DRAINED, reason=reason, message=words, counted=False)
+    if summary.pending:
+        take_answers(draft, summary, given=words)
+        return
     take_scores(draft, summary)
-    if attempt.stop_reason is None:
+    _end_partial(draft, draft.attempts_of(Stage.EVALUATE)[-1])
+
+
+def _end_partial(draft: Draft, evaluation: Attempt) -> None:
+    """End a run whose evaluation its time has ended; where it was the money, that is looked at again (``plan``).
+
+    More of either lets it go on from its answers.
+    """
+    if evaluation.reason == OVERDUE:
         advice = "Raise budget.limitUSD to let it go on where it was."
-        fail(draft, "EvaluationReserveExhausted", f"{words}: the scores are partial. {advice}")
+        fail(draft, "EvaluationReserveExhausted", f"{evaluation.message}: the scores are partial. {advice}")
 
 
 def _is_final_stall(draft: Draft, reason: str) -> bool:

@@ -32,7 +32,7 @@ from rft_trainer.contract import (
 
 LARGEST = 2_147_483_647
 ANSWERS_WAIT = "ScoringPending"
-"""Reason of Evaluated=False between the stages Evaluate and Score."""
+"""Reason of Evaluated=False between the stages Evaluate and Score, also where a bound has ended the former."""
 
 
 def is_complete(result: StageResult) -> bool:
@@ -50,7 +50,9 @@ def is_complete(result: StageResult) -> bool:
         return result.publish is not None
     if result.evaluate is None:
         return False
-    return bool(result.evaluate.scores) or (result.stage is Stage.EVALUATE and result.evaluate.pending > 0)
+    if result.stage is Stage.SCORE:  # of a part there may be nothing to post, and still all of it was scored
+        return bool(result.evaluate.scores) or result.evaluate.stopped is not None
+    return bool(result.evaluate.scores) or result.evaluate.pending > 0
 
 
 def take_over(draft: Draft, result: StageResult) -> None:
@@ -70,7 +72,7 @@ def take_over(draft: Draft, result: StageResult) -> None:
             draft.emit("Normal", "Trained", message)
     if result.evaluate is not None and done:
         if result.stage is Stage.EVALUATE and result.evaluate.pending:
-            _take_answers(draft, result.evaluate)
+            take_answers(draft, result.evaluate, given="All questions are answered")
         else:
             take_scores(draft, result.evaluate)
     if result.publish is not None and done:
@@ -78,13 +80,14 @@ def take_over(draft: Draft, result: StageResult) -> None:
 
 
 def answers_wait(draft: Draft) -> bool:
-    """Return whether everything is answered, and programs among the answers wait to be run: no GPU is needed for it."""
+    """Return whether no more is asked, and programs among the answers wait to be run: no GPU is needed for it."""
     found = draft.condition(ConditionType.EVALUATED)
     return found is not None and (found.status, found.reason) == (ConditionStatus.FALSE, ANSWERS_WAIT)
 
 
-def _take_answers(draft: Draft, summary: EvaluateSummary) -> None:
-    message = f"All questions are answered; {summary.pending} answers are programs, which a pod without GPU runs."
+def take_answers(draft: Draft, summary: EvaluateSummary, *, given: str) -> None:
+    """Put on record that programs wait; ``given`` says how much was answered, or why no more was."""
+    message = f"{given}; {summary.pending} answers are programs, which a pod without GPU runs."
     draft.set_condition(ConditionType.EVALUATED, False, ANSWERS_WAIT, message)
     draft.emit("Normal", "Answered", message)
 

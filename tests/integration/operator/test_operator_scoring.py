@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from rft_operator.api.status import ConditionType
+from rft_operator.domain.draft import condition_of, is_true
 from rft_operator.domain.facts import FINALIZER
-from rft_trainer.contract import Stage
+from rft_trainer.contract import ExitCode, Stage
 from support.kubelet import Kubelet
 from support.live_run import LiveRun
 from support.operator_thread import OperatorThread, idle
 from support.pod_history import PodHistory
+from support.stage import SCORED_IN_PART, answered_in_part
 
 
 async def test_programs_run_cut_off_and_unpaid_and_their_scores_complete_the_run(
@@ -63,3 +65,31 @@ async def test_scoring_is_taken_up_again_when_its_pod_was_ended_by_a_suspension(
         ("score", "Succeeded"),
     ]
     assert status.restarts.toward_limit == 0
+
+
+async def test_programs_of_an_evaluation_that_its_time_ended_are_run_before_it_closes_as_partial(
+    operator: OperatorThread, kubelet: Kubelet, run: LiveRun
+) -> None:
+    await run.apply()
+    await kubelet.work(Stage.PREPARE, Stage.TRAIN)
+    (pod,) = await kubelet.start(Stage.EVALUATE)
+    words = answered_in_part("deadline").model_dump_json(exclude_none=True)
+    await kubelet.end(pod, exit_code=ExitCode.DRAINED_WITHOUT_CHECKPOINT, message=words)
+    (pod,) = await kubelet.start(Stage.SCORE)
+    status = await run.until(lambda status: status.stage == "Scoring", what="the stage Score")
+    assert not is_true(status, ConditionType.FAILED)
+    await kubelet.end(pod, exit_code=0, message=SCORED_IN_PART.model_dump_json(exclude_none=True))
+    await run.until_condition(ConditionType.FAILED)
+    status = await run.status()
+    evaluated, failed = (condition_of(status, each) for each in (ConditionType.EVALUATED, ConditionType.FAILED))
+    assert evaluated is not None
+    assert failed is not None
+    assert (evaluated.reason, failed.reason) == ("Partial", "EvaluationReserveExhausted")
+    assert status.evaluation is not None
+    assert [each.partial_of for each in status.evaluation.results] == [100]
+    assert [(each.stage, each.outcome) for each in status.attempts][-2:] == [
+        ("evaluate", "Drained"),
+        ("score", "Succeeded"),
+    ]
+    await run.controllers_rest()
+    await idle(operator, run)

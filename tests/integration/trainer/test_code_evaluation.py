@@ -81,13 +81,13 @@ class Pod:
         self.layout.run.mkdir(parents=True, exist_ok=True)
         self.trained, self.base = Coder(5), Coder(1)
 
-    def answer(self) -> EvaluateSummary:
-        """As the pod with GPUs does."""
+    def answer(self, *, requests: float = float("inf")) -> EvaluateSummary:
+        """As the pod with GPUs does; its time is up after so many requests."""
         session = Session(
             exam=exam_of(self.config, self.layout, self.paths),
             directory=self.paths.evaluation,
             artifacts=self.paths.pod_path(self.paths.evaluation),
-            stop=Stop(),
+            stop=Stop(deadline=requests, clock=lambda: self.trained.requests + self.base.requests),
             work=Work(None),
             baselines=self.layout.baselines,
         )
@@ -112,7 +112,7 @@ def pod(tmp_path: Path) -> Pod:
     benchmarks = [
         {"name": name, "uri": f"file://{tmp_path}/{name}.jsonl", "max_tokens": 24} for name in ("times", "sums")
     ]
-    return Pod(tmp_path / "rft", run_config(evaluation__benchmarks=benchmarks))
+    return Pod(tmp_path / "rft", run_config(evaluation__benchmarks=benchmarks, evaluation__batch_size=1))
 
 
 def test_programs_wait_and_are_scored_later_as_if_they_had_been_run_at_once(pod: Pod) -> None:
@@ -143,6 +143,71 @@ def test_an_evaluation_that_runs_again_asks_nothing_and_waits_for_what_was_not_r
     assert pod.score() == 0
     assert pod.answer().pending == 0
     assert pod.trained.requests == asked
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [
+        (4, {"times": (4, 6, None)}),
+        (6, {"times": (6, None, None)}),
+        (10, {"times": (6, None, None), "sums": (1, None, None)}),
+        (13, {"times": (6, None, round(1 / 6, 6)), "sums": (1, None, None)}),
+    ],
+)
+def test_programs_answered_before_the_time_was_up_are_scored_as_a_part(
+    pod: Pod, requests: int, expected: dict[str, tuple[int, int | None, float | None]]
+) -> None:
+    waiting = pod.answer(requests=requests)
+    assert (waiting.stopped, waiting.scores) == ("deadline", ())
+    assert waiting.pending == sum(min(6, count) for count in (requests, requests - 7) if count > 0)
+    asked = (pod.trained.requests, pod.base.requests)
+
+    assert pod.score() == 0
+    result = read_result(pod.layout.result_file, stage=Stage.SCORE)
+    assert result is not None
+    assert (result.outcome, (pod.trained.requests, pod.base.requests)) == (Outcome.COMPLETED, asked)
+    assert result.evaluate is not None
+    assert (result.evaluate.stopped, result.evaluate.pending) == ("deadline", 0)
+    scores = result.evaluate.scores
+    assert {each.benchmark: (each.questions, each.of_answers, each.baseline) for each in scores} == expected
+    document = json.loads((pod.paths.evaluation / "results.json").read_text())
+    assert document["stopped"] == "deadline"
+    assert {row["benchmark"] for row in document["missing"]} == {"times", "sums"} - set(expected)
+
+
+def test_an_evaluation_whose_part_was_scored_goes_on_and_comes_to_the_scores_of_one_that_was_not_ended(
+    pod: Pod, tmp_path: Path
+) -> None:
+    pod.answer(requests=3)
+    assert pod.score() == 0
+    assert pod.answer().stopped is None
+    assert pod.score() == 0
+    ended = read_result(pod.layout.result_file, stage=Stage.SCORE)
+    undisturbed = Pod(tmp_path / "undisturbed", pod.config)
+    undisturbed.answer()
+    assert undisturbed.score() == 0
+    whole = read_result(undisturbed.layout.result_file, stage=Stage.SCORE)
+    assert ended is not None
+    assert whole is not None
+    assert ended.evaluate is not None
+    assert whole.evaluate is not None
+    assert ended.evaluate.scores == whole.evaluate.scores
+    assert ended.evaluate.stopped is None
+
+
+def test_scoring_a_part_that_is_asked_to_stop_is_no_result_and_goes_on(pod: Pod) -> None:
+    pod.answer(requests=4)
+    pod.layout.stop_file.write_text("SIGTERM")
+    assert pod.score() != 0
+    stopped = read_result(pod.layout.result_file, stage=Stage.SCORE)
+    assert stopped is not None
+    assert (stopped.outcome, stopped.evaluate) == (Outcome.DRAINED, None)
+    pod.layout.stop_file.unlink()
+    assert pod.score() == 0
+    done = read_result(pod.layout.result_file, stage=Stage.SCORE)
+    assert done is not None
+    assert done.evaluate is not None
+    assert [each.questions for each in done.evaluate.scores] == [4]
 
 
 def test_the_pods_first_process_says_what_came_of_it(pod: Pod, capfd: pytest.CaptureFixture[str]) -> None:
@@ -247,11 +312,19 @@ def test_the_command_line_runs_programs_only_when_it_is_told_to(tmp_path: Path) 
     assert "6 of 6 without an answer" in told.output
 
 
-@pytest.mark.parametrize("note", [{}, {"version": 2}, [], {"version": 1, "trained": {}, "base": None, "engine": {}}])
+NOTE = {"version": 1, "trained": {"name": "a", "fingerprint": "b"}, "base": None, "engine": {}}
+
+
+@pytest.mark.parametrize("note", [{}, {"version": 2}, [], {**NOTE, "trained": {}}, {**NOTE, "stopped": "weary"}])
 def test_a_note_that_cannot_be_read_is_bad_input(tmp_path: Path, note: Any) -> None:
     write_json(tmp_path / FILE, note)
     with pytest.raises(BadInputError, match="evaluate first"):
         Waiting.read(tmp_path)
+
+
+def test_a_note_of_an_evaluation_that_was_not_ended_need_not_say_so(tmp_path: Path) -> None:
+    write_json(tmp_path / FILE, NOTE)
+    assert Waiting.read(tmp_path).stopped is None
 
 
 def test_no_answer_is_made_up_where_there_is_no_model() -> None:

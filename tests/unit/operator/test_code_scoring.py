@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from rft_operator.api.status import Attempt
+from rft_operator.cli.report import report
 from rft_operator.domain.facts import FINALIZER, Settings
 from rft_operator.domain.manifests import score_network_policy, stage_job
 from rft_operator.domain.resolve import resolve
 from rft_operator.errors import Rejected
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
+from rft_trainer.contract import EvaluateSummary, ExitCode, Outcome, Stage, StageResult
 from support.builders import NAME, NAMESPACE, resource
-from support.stage import ANSWERED, World
+from support.stage import ANSWERED, SCORED_IN_PART, World, answered_in_part
 
 
 async def to_answers(world: World) -> None:
@@ -149,6 +150,154 @@ async def test_answers_are_given_anew_when_the_model_is_trained_further() -> Non
     world.complete(Stage.TRAIN, 2)
     await world.after(1)
     assert world.status.attempts[-1].stage == "evaluate"
+
+
+# -- an evaluation that its bound has ended ---------------------------------------------------------------------------
+
+POOR: dict[str, Any] = {
+    "budget": {"limitUSD": "1.50", "evaluationReserveUSD": "0.20"},
+    "evaluation": {"maxSeconds": 6_000},
+}
+"""The money ends before the evaluation's time."""
+
+
+async def to_part(world: World, *, seconds: int = 10, stopped: Literal["deadline", "asked"] = "deadline") -> None:
+    """Bring a run to where its evaluation is ended by its bound, with programs among the answers."""
+    await world.to_training()
+    world.complete(Stage.TRAIN)
+    await world.after(1)
+    world.run_pods(Stage.EVALUATE)
+    await world.after(seconds)
+    world.finish_pods(Stage.EVALUATE, exit_code=ExitCode.DRAINED_WITHOUT_CHECKPOINT, result=answered_in_part(stopped))
+    await world.settle()
+
+
+async def score_part(world: World) -> None:
+    world.run_pods(Stage.SCORE)
+    await world.after(30)
+    assert world.status.stage == "Scoring"
+    world.finish_pods(Stage.SCORE, result=SCORED_IN_PART)
+    await world.settle()
+
+
+async def test_programs_answered_in_time_are_scored_before_the_evaluation_closes_as_partial() -> None:
+    world = World()
+    await to_part(world)
+    evaluated = world.condition("Evaluated")
+    assert (evaluated.status, evaluated.reason) == ("False", "ScoringPending")
+    assert "time is used up" in evaluated.message
+    assert "8 answers are programs" in evaluated.message
+    assert world.condition("Failed").status != "True", "the run is not at its end before its programs are run"
+    assert world.status.evaluation is None
+    spent = world.status.cost.spent_usd
+    await score_part(world)
+    status = world.status
+    assert (status.evaluation.partial, status.evaluation.results[0].partial_of) == (True, 100)
+    assert world.condition("Evaluated").reason == "Partial"
+    assert "partial: 8 of 100 answers" in world.condition("Evaluated").message
+    assert world.condition("Failed").reason == "EvaluationReserveExhausted"
+    assert "time is used up" in world.condition("Failed").message
+    assert world.condition("Complete").status == "False"
+    assert [(each.stage, each.outcome) for each in status.attempts][-2:] == [
+        ("evaluate", "Drained"),
+        ("score", "Succeeded"),
+    ]
+    assert status.cost.spent_usd == spent
+    assert status.restarts.toward_limit == 0
+    assert "PARTIAL: 8 of 100 answers" in report(world.run)
+
+
+async def test_programs_are_scored_when_the_money_is_used_up() -> None:
+    world = World(**POOR)
+    await to_part(world, seconds=1_500, stopped="asked")
+    assert world.status.attempts[-2].reason == "BudgetExhausted"
+    assert world.status.attempts[-1].stage == "score", "no money is needed for it"
+    assert world.condition("Failed").status != "True"
+    await score_part(world)
+    assert world.status.evaluation.partial
+    assert world.condition("Evaluated").reason == "Partial"
+    assert world.condition("Failed").reason == "EvaluationReserveExhausted"
+    assert [each.stage for each in world.status.attempts].count("evaluate") == 1
+
+
+async def test_run_waits_for_money_after_its_programs_were_scored_when_it_is_to_be_suspended_then() -> None:
+    world = World(**{**POOR, "budget": {**POOR["budget"], "onExhausted": "suspend"}})
+    await to_part(world, seconds=1_500, stopped="asked")
+    await score_part(world)
+    assert world.condition("Suspended").reason == "BudgetExhausted"
+    assert world.condition("Failed").status != "True"
+    assert world.status.evaluation.partial
+
+
+async def test_checkpoints_programs_are_scored_when_the_money_ends_in_training_and_again_in_the_evaluation() -> None:
+    world = World(budget={"limitUSD": "3", "evaluationReserveUSD": "0.2"}, evaluation={"maxSeconds": 6_000})
+    await world.to_training()
+    world.report(step=20, checkpoint=20)
+    await world.after(10)
+    world.edit(budget={"limitUSD": "0.5"})
+    await world.settle()
+    world.drain(Stage.TRAIN)
+    await world.after(5)
+    world.run_pods(Stage.EVALUATE)
+    await world.after(2_000)
+    assert world.job_gone(Stage.EVALUATE), "the stop line is reached"
+    world.finish_pods(Stage.EVALUATE, exit_code=ExitCode.DRAINED_WITHOUT_CHECKPOINT, result=answered_in_part("asked"))
+    await world.settle()
+    await score_part(world)
+    assert world.condition("Failed").reason == "BudgetExhausted"
+    assert world.condition("Evaluated").reason == "Partial"
+    assert world.status.evaluation.results[0].partial_of == 100
+
+
+@pytest.mark.parametrize("bound", ["time", "money"])
+async def test_evaluation_goes_on_after_its_part_was_scored_when_the_limit_is_raised(bound: str) -> None:
+    world = World(**POOR) if bound == "money" else World()
+    await to_part(world, seconds=1_500 if bound == "money" else 10, stopped="asked" if bound == "money" else "deadline")
+    await score_part(world)
+    world.edit(budget={"limitUSD": 20})
+    await world.settle()
+    world.run_pods(Stage.EVALUATE, 2)
+    await world.after(5)
+    world.finish_pods(Stage.EVALUATE, 2, result=ANSWERED)
+    await world.settle()
+    world.run_pods(Stage.SCORE, 2)
+    await world.after(5)
+    world.complete(Stage.SCORE, 2)
+    await world.settle()
+    assert world.condition("Complete").status == "True"
+    assert not world.status.evaluation.partial
+
+
+async def test_part_of_programs_is_not_scored_when_the_run_is_suspended_and_goes_on_later() -> None:
+    world = World()
+    await world.to_training()
+    world.complete(Stage.TRAIN)
+    await world.after(1)
+    world.run_pods(Stage.EVALUATE)
+    await world.after(10)
+    world.edit(suspend=True)
+    await world.settle()
+    world.finish_pods(Stage.EVALUATE, exit_code=ExitCode.DRAINED_WITHOUT_CHECKPOINT, result=answered_in_part("asked"))
+    await world.settle()
+    world.edit(suspend=False)
+    await world.settle()
+    assert not world.job_gone(Stage.EVALUATE, 2)
+    assert world.job_gone(Stage.SCORE)
+
+
+async def test_part_closes_the_evaluation_when_nothing_of_it_can_be_posted() -> None:
+    world = World()
+    await to_part(world)
+    world.run_pods(Stage.SCORE)
+    await world.after(30)
+    nothing = StageResult(
+        stage=Stage.SCORE, outcome=Outcome.COMPLETED, evaluate=EvaluateSummary(scores=(), stopped="deadline")
+    )
+    world.finish_pods(Stage.SCORE, result=nothing)
+    await world.settle()
+    assert world.condition("Evaluated").reason == "Partial"
+    assert world.condition("Failed").reason == "EvaluationReserveExhausted"
+    assert world.status.evaluation.results == []
 
 
 async def test_nothing_is_left_when_a_run_is_deleted_while_programs_run() -> None:

@@ -16,6 +16,7 @@ from rft_trainer.evaluate.runner import Model
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest
 from rft_trainer.evaluate.session import Candidate, Session
 from rft_trainer.evaluate.stopping import Stop
+from rft_trainer.evaluate.waiting import Waiting
 from rft_trainer.report import Work
 from rft_trainer.results import termination_message
 from support.scripted_engine import EOS, ScriptedSampler
@@ -202,6 +203,18 @@ def test_base_model_is_measured_when_the_protocol_is_another(bench: Bench) -> No
     )
     later.run(folder="second")
     assert len(later.base.requests) == len(QUESTIONS) + len(OTHERS)
+
+
+def test_programs_answered_before_the_time_was_up_wait_with_the_reason(bench: Bench) -> None:
+    tests = json.dumps({"inputs": ["1"], "outputs": ["1"]})
+    programs = [Question(each.id, each.problem, tests, "code") for each in QUESTIONS]
+    bench.exam = Exam(evaluation=bench.evaluation, format="s1", questions={"sums": programs, "others": OTHERS})
+    summary = bench.run(batches=2)
+    assert (summary.scores, summary.pending, summary.stopped) == ((), 8, "deadline")
+    assert not (bench.root / "evaluation" / "results.json").exists(), "what was not run is scored nowhere"
+    note = Waiting.read(bench.root / "evaluation")
+    assert (note.stopped, note.trained.name, note.engine) == ("deadline", "step-5", {"engine": "scripted"})
+    assert note.base is not None, "the base model is compared with what is scored later"
 
 
 def test_published_score_is_compared_where_there_is_one(tmp_path: Path) -> None:

@@ -75,10 +75,16 @@ def _result(summary: EvaluateSummary, exam: Exam) -> StageResult:
     if summary.stopped is None:
         return StageResult(stage=Stage.EVALUATE, outcome=Outcome.COMPLETED, evaluate=summary)
     why = "evaluation.maxSeconds is used up" if summary.stopped == "deadline" else "stopped as asked"
+    error = f"{why}: {_so_far(summary, exam)}; the answers are kept"
+    return StageResult(stage=Stage.EVALUATE, outcome=Outcome.DRAINED, error=error, evaluate=summary)
+
+
+def _so_far(summary: EvaluateSummary, exam: Exam) -> str:
+    if summary.pending:
+        return f"{summary.pending} answers are programs that wait to be run"
     done = sum(row.of_answers is None for row in summary.scores)
     wanted = len(exam.evaluation.benchmarks) * len(settings_of(exam.evaluation))
-    error = f"{why}: {done} of {wanted} scores are complete; the answers are kept"
-    return StageResult(stage=Stage.EVALUATE, outcome=Outcome.DRAINED, error=error, evaluate=summary)
+    return f"{done} of {wanted} scores are complete"
 
 
 def _check_held_out(questions: Mapping[str, Sequence[Question]], paths: RunPaths) -> None:

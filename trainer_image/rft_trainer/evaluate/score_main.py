@@ -1,7 +1,8 @@
 """The Score stage's process: runs the programs that the models answered with, and puts the scores together.
 
 Invariant: it needs no GPU, no network and no model, and writes to the evaluation's folder alone. The scores are those
-that the Evaluate stage would have found, had it been a place to run programs in.
+that the Evaluate stage would have found, had it been a place to run programs in: of an evaluation that was ended by its
+bound, those of the part that was answered.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ def score(layout: Layout) -> StageResult:
         work=Work(Reporter.from_environment()),
         baselines=layout.baselines,
         programs=True,
+        ended=waiting.stopped,
     )
     base = None if waiting.base is None else _candidate(waiting.base, waiting)
     summary = session.run(_candidate(waiting.trained, waiting), base)
-    if summary.stopped is not None:
+    if session.interrupted:
         error = "stopped as asked; the verdicts so far are kept, and the next attempt goes on"
         return StageResult(stage=Stage.SCORE, outcome=Outcome.DRAINED, error=error)
     return StageResult(stage=Stage.SCORE, outcome=Outcome.COMPLETED, evaluate=summary)

@@ -1,7 +1,8 @@
 """An evaluation from its questions to its results, in a pod or anywhere else.
 
 Invariant: models are loaded one after another, the trained one first; whatever ends the evaluation early leaves its
-answers on disk and a result that says that it is partial. What an earlier run paid for is not paid for again.
+answers on disk and a result that says that it is partial. An answer that was given counts, also when it is a program
+that waits to be run. What an earlier run paid for is not paid for again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 from rft_trainer.contract import BaseAnswers, Benchmark, EvaluateSummary
 from rft_trainer.evaluate.base_answers import key_of, taken_over, to_hand_on
 from rft_trainer.evaluate.measured import Measured
+from rft_trainer.evaluate.programs import run_programs
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.runner import Model, Runner
 from rft_trainer.evaluate.settings import Setting, settings_of
-from rft_trainer.evaluate.stopping import Stop, StoppedError
+from rft_trainer.evaluate.stopping import Reason, Stop, StoppedError
 from rft_trainer.evaluate.summary import Findings, Place, line, summarise
 from rft_trainer.evaluate.waiting import Answered, Waiting
 from rft_trainer.files import write_atomic, write_json
@@ -58,9 +60,16 @@ class Session:
     """Folder of base models' answers of earlier runs; need not exist."""
     programs: bool = False
     """Whether programs among the answers may be run here; else they wait for a place where they may."""
+    ended: Reason | None = None
+    """Why no more is asked, where the answers are those of an evaluation that was ended before it had all of them."""
     _stopped: StoppedError | None = field(default=None, init=False)
     _engine: dict[str, str] | None = field(default=None, init=False)
     _base_answers: list[BaseAnswers] = field(default_factory=list, init=False)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether this very session was stopped; the next one goes on where it was."""
+        return self._stopped is not None
 
     def run(self, trained: Candidate, base: Candidate | None) -> EvaluateSummary:
         """Measure; ``stopped`` of the summary says if there was not time for all."""
@@ -79,9 +88,13 @@ class Session:
                     break
         self.work.close()
         pending = sum(each.pending for results in found.values() for each in results.values())
-        if pending and self._stopped is None:
+        if pending and not self.programs:
             return self._wait(trained, base, pending=pending)
         return self._finish(trained, base, found)
+
+    @property
+    def _stopped_for(self) -> Reason | None:
+        return self.ended if self._stopped is None else self._stopped.reason
 
     @property
     def _settings(self) -> Sequence[Setting]:
@@ -114,7 +127,7 @@ class Session:
         try:
             for benchmark in self._benchmarks:
                 if missing[benchmark.name]:
-                    runner.answer(model, benchmark, settings=missing[benchmark.name])
+                    self._answer(runner, model, benchmark, settings=missing[benchmark.name])
         except StoppedError as error:
             self._stopped = error
         for benchmark in self._benchmarks:
@@ -126,6 +139,14 @@ class Session:
         del model
         candidate.unload()
         return found
+
+    def _answer(self, runner: Runner, model: Model, benchmark: Benchmark, *, settings: Sequence[Setting]) -> None:
+        if self.ended is None:
+            runner.answer(model, benchmark, settings=settings)
+            return
+        for setting in settings:
+            answers = runner.answers(model, benchmark, setting)
+            run_programs(answers, self.exam.questions[benchmark.name], stop=self.stop)
 
     def _known(self, base: Candidate) -> dict[Place, Measured]:
         """What earlier runs measured of the base model."""
@@ -166,10 +187,11 @@ class Session:
             trained=Answered(trained.name, trained.fingerprint),
             base=None if base is None else Answered(base.name, base.fingerprint),
             engine=self._engine or {},
+            stopped=self._stopped_for,
         )
         waiting.write(self.directory)
         sys.stdout.write(f"{pending} answers are programs; they wait for a pod that may run them\n")
-        return EvaluateSummary(scores=(), artifacts=self.artifacts, pending=pending)
+        return EvaluateSummary(scores=(), artifacts=self.artifacts, pending=pending, stopped=self._stopped_for)
 
     def _finish(
         self, trained: Candidate, base: Candidate | None, found: Mapping[str, Mapping[Place, Measured]]
@@ -182,7 +204,7 @@ class Session:
             model=trained.name,
             trained=found[trained.name],
             base=found[BASE],
-            stopped=None if self._stopped is None else self._stopped.reason,
+            stopped=self._stopped_for,
             base_answers=tuple(self._base_answers),
             models={each.name: each.fingerprint for each in candidates},
         )

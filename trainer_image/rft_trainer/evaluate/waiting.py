@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest
+from rft_trainer.evaluate.stopping import Reason
 from rft_trainer.files import read_json, write_json
 
 FILE = "waiting.json"
@@ -34,6 +35,8 @@ class Waiting:
     trained: Answered
     base: Answered | None
     engine: Mapping[str, str]
+    stopped: Reason | None = None
+    """Why there are no more answers; None where all were given."""
 
     def write(self, directory: Path) -> None:
         """Leave the note beside the answers."""
@@ -55,11 +58,22 @@ class Waiting:
         if found["version"] != VERSION:
             raise ValueError(f"version {found['version']}")
         engine = {str(key): str(value) for key, value in found["engine"].items()}
-        return cls(trained=_answered(found["trained"]), base=_maybe(found["base"]), engine=engine)
+        return cls(
+            trained=_answered(found["trained"]),
+            base=_maybe(found["base"]),
+            engine=engine,
+            stopped=_reason(found.get("stopped")),
+        )
 
 
 def _answered(value: Any) -> Answered:
     return Answered(str(value["name"]), str(value["fingerprint"]))
+
+
+def _reason(value: Any) -> Reason | None:
+    if value is not None and value not in get_args(Reason):
+        raise ValueError(f"stopped {value!r}")
+    return cast("Reason | None", value)
 
 
 def _maybe(value: Any) -> Answered | None:
@@ -67,7 +81,7 @@ def _maybe(value: Any) -> Answered | None:
 
 
 class NoSampler:
-    """Stands for the engine that gave the answers: all are there, and no more are given here."""
+    """Stands for the engine that gave the answers: no more are given here."""
 
     context_tokens: int | None = None
 
