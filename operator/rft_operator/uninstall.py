@@ -3,7 +3,9 @@
 Invariant: when it succeeds, nothing of ours holds an object in the cluster, and no run holds a GPU whose bill nobody
 would close. The operator, which still works, does it in order: runs are suspended (a checkpoint is saved and the GPUs
 are free) or, where the CRDs go too, deleted. Only then the Lease is taken from it, so that it puts no finalizer back,
-and the finalizers of suspended runs come off; an operator that is installed later puts them on again.
+and the finalizers of suspended runs come off; an operator that is installed later puts them on again. The one exception
+is a run that cannot be read and whose bill cannot be closed: it is named and passed over once its pods have ended, with
+the finalizers that keep its bill.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from rft_operator.api.status import ConditionType
 from rft_operator.client.api import UserApi, connect
 from rft_operator.config import Config
 from rft_operator.domain.draft import is_over, is_true
-from rft_operator.domain.facts import FINALIZER
+from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, PodPhase
+from rft_operator.domain.partial import PartialRun, read_partly
 from rft_operator.domain.plan import CONTROLLER_NAME
 from rft_operator.errors import Conflict, NotFound, RftError
 from rft_operator.runtime.lease import LeaseElector
@@ -32,6 +35,8 @@ from rft_operator.runtime.lease import LeaseElector
 POLL_SECONDS = 2.0
 SAY_SECONDS = 20.0
 NAMED = 5
+PATIENCE_SECONDS = 30.0
+"""So long after its last pod ended the operator may close the bill of a run that cannot be read."""
 IDENTITY = "uninstall"
 LEASE_SECONDS = 30
 """So long no operator takes over again after the end: Helm deletes its Deployment well before."""
@@ -75,6 +80,9 @@ class Uninstall:
         self._say = say
         self._poll_seconds = poll_seconds
         self._monotonic = monotonic
+        self._ended_since: dict[str, float] = {}
+        """Since when no pod of a run that cannot be read runs any more."""
+        self._passed: set[str] = set()
 
     async def keep_runs(self) -> None:
         """Suspend every run that is not over, and let go of it when it holds nothing any more."""
@@ -87,7 +95,8 @@ class Uninstall:
         hold = asyncio.create_task(self._elector.hold())
         try:
             for run in await self._runs():
-                await self._let_go(run)
+                if _name(run) not in self._passed:
+                    await self._let_go(run)
         finally:
             hold.cancel()
             await asyncio.gather(hold, return_exceptions=True)
@@ -103,7 +112,9 @@ class Uninstall:
 
     async def _suspend(self, run: Mapping[str, Any]) -> None:
         meta, found = run["metadata"], _parsed(run)
-        if found is None or found.spec.suspend or "deletionTimestamp" in meta or is_over(found.status):
+        if isinstance(found, PartialRun):  # the operator stops it by itself
+            return
+        if found.spec.suspend or "deletionTimestamp" in meta or is_over(found.status):
             return
         where = {"kind": KIND, "namespace": meta["namespace"], "name": meta["name"]}
         with contextlib.suppress(NotFound):
@@ -144,10 +155,28 @@ class Uninstall:
         working = [run for run in await self._runs() if not _is_at_rest(run)]
         for run in working:
             await self._suspend(run)
-        runs = [f"{_name(run)} ({_stage(run)})" for run in working]
         pods = [each for where in self._namespaces for each in await self._api.list(kind="Pod", namespace=where)]
+        for run in working:
+            self._pass_over(run, [pod for pod in pods if _owner(pod) == _name(run)])
+        runs = [f"{_name(run)} ({_stage(run)})" for run in working if _name(run) not in self._passed]
         held = [each for each in pods if FINALIZER in (each["metadata"].get("finalizers") or ())]
-        return runs + [f"pod {_name(pod)}" for pod in held]
+        return runs + [f"pod {_name(pod)}" for pod in held if _owner(pod) not in self._passed]
+
+    def _pass_over(self, run: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> None:
+        """Wait no longer for a run that cannot be read once nothing of it spends money any more; say so."""
+        name, found, now = _name(run), _parsed(run), self._monotonic()
+        if not isinstance(found, PartialRun) or any(_runs_on_a_node(pod) for pod in pods):
+            self._ended_since.pop(name, None)
+            self._passed.discard(name)
+            return
+        if name in self._passed or now < self._ended_since.setdefault(name, now) + PATIENCE_SECONDS:
+            return
+        self._passed.add(name)
+        self._say(
+            f"passing over {name}, which cannot be read and whose bill cannot be closed: {found.words}. It runs no pod "
+            "and keeps its finalizers, and with them its bill, which the operator of the version that wrote it can "
+            f"close. To throw the bill away, remove the finalizer {FINALIZER} from the run and its pods by hand"
+        )
 
     async def _until(self, left: Callable[[], Awaitable[list[str]]]) -> None:
         said_at = self._monotonic()
@@ -159,24 +188,36 @@ class Uninstall:
             await asyncio.sleep(self._poll_seconds)
 
 
-def _parsed(run: Mapping[str, Any]) -> ReasoningFinetune | None:
+def _parsed(run: Mapping[str, Any]) -> ReasoningFinetune | PartialRun:
     try:
         return ReasoningFinetune.parse(dict(run))
     except ValidationError:
-        return None
+        return read_partly(run)
 
 
 def _is_at_rest(run: Mapping[str, Any]) -> bool:
-    """Tell whether a run needs the operator no more; one that cannot be read does as long as we hold it."""
+    """Tell whether a run needs the operator no more."""
     meta = run["metadata"]
     if FINALIZER not in (meta.get("finalizers") or ()):
         return True
     found = _parsed(run)
-    if found is None or "deletionTimestamp" in meta:
+    status = found.resource.status if isinstance(found, PartialRun) else found.status
+    if "deletionTimestamp" in meta or (isinstance(found, PartialRun) and not found.ledger_known):
         return False
-    ledger = found.status.ledger
-    ended = is_over(found.status) or is_true(found.status, ConditionType.SUSPENDED)
+    ledger = status.ledger
+    ended = is_over(status) or is_true(status, ConditionType.SUSPENDED)
     return ended and not ledger.open and not ledger.uncounted
+
+
+def _owner(pod: Mapping[str, Any]) -> str:
+    """Return namespace and name of the run that a pod belongs to."""
+    meta = pod["metadata"]
+    return f"{meta['namespace']}/{(meta.get('labels') or {}).get(LABEL_FINETUNE)}"
+
+
+def _runs_on_a_node(pod: Mapping[str, Any]) -> bool:
+    ended = (pod.get("status") or {}).get("phase") in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+    return bool((pod.get("spec") or {}).get("nodeName")) and not ended
 
 
 def _name(found: Mapping[str, Any]) -> str:

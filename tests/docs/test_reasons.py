@@ -22,7 +22,7 @@ KUBERNETES = frozenset(_KUBERNETES.split())
 """Words that Kubernetes says, and kinds."""
 OTHERS = frozenset(["AdamW", "Forecast", "Gi", "Ki", "Mi", "New", "Percent", "Spent"])
 """Units, an optimizer, the stage of a run not looked at yet, the parts of Spent80Percent and Forecast80Percent."""
-ELSEWHERE = frozenset(["Unreadable", "Refused"])
+ELSEWHERE = frozenset(["Refused"])
 """Reasons of Events of the machinery around the core."""
 
 

@@ -10,7 +10,7 @@ from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.bill import hours_text
 from rft_operator.domain.draft import Draft, condition_of, is_over
-from rft_operator.domain.facts import FINALIZER, ChildKind
+from rft_operator.domain.facts import FINALIZER, ChildKind, PodFacts
 from rft_operator.domain.gang import silence_of
 from rft_operator.domain.ledger import written_off
 from rft_operator.domain.money import usd_display
@@ -55,7 +55,7 @@ def rest(draft: Draft, money: Money) -> None:
     meta = draft.view.resource.metadata
     held = FINALIZER in meta.finalizers and draft.status == draft.recorded
     if held and _settled(draft) and is_booked(draft):
-        draft.actions.append(_without_finalizer(draft))
+        draft.actions.append(without_finalizer(draft))
     ttl = draft.spec.ttl_seconds_after_finished
     if ttl is None or draft.status.completion_time is None:
         return
@@ -89,7 +89,7 @@ def delete(draft: Draft, money: Money) -> None:
         spent = usd_display(money.bill.spent_micro_usd)
         message = f"Deleted. {hours_text(money.bill.gpu_seconds)} GPU-hours, {spent} in all."
         draft.emit("Normal", "Deleted", message)
-        draft.actions.append(_without_finalizer(draft))
+        draft.actions.append(without_finalizer(draft))
 
 
 def _close_ledger(draft: Draft, money: Money) -> None:
@@ -107,19 +107,20 @@ def _settled(draft: Draft) -> bool:
 
 def _write_off_lost(draft: Draft) -> None:
     """A node that does not answer cannot end its pods: a deletion closes their bill without it."""
-    lost = {
-        pod.uid
-        for pod in draft.view.children.pods
-        if pod.holds_node
-        and pod.deleted_at is not None
-        and draft.now >= pod.deleted_at
-        and (since := silence_of(draft, pod)) is not None
-        and draft.now >= since + draft.view.settings.node_lost_seconds
-    }
+    lost = {pod.uid for pod in draft.view.children.pods if lost_for_good(draft, pod)}
     draft.update(ledger=written_off(draft.status.ledger, lost, now=draft.now))
 
 
-def _without_finalizer(draft: Draft) -> SetFinalizers:
+def lost_for_good(draft: Draft, pod: PodFacts) -> bool:
+    """Return whether a pod should have ended by now, and its node does not answer."""
+    if not pod.holds_node or pod.deleted_at is None or draft.now < pod.deleted_at:
+        return False
+    since = silence_of(draft, pod)
+    return since is not None and draft.now >= since + draft.view.settings.node_lost_seconds
+
+
+def without_finalizer(draft: Draft) -> SetFinalizers:
+    """Return the action that lets go of the run."""
     meta = draft.view.resource.metadata
     return SetFinalizers(
         kind="ReasoningFinetune",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from rft_operator.api.spec import OnExhausted
 from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.accept import accept
-from rft_operator.domain.actions import Apply, Delete, Plan, SetFinalizers
+from rft_operator.domain.actions import Apply, Plan, SetFinalizers
 from rft_operator.domain.attempts import (
     begin,
     budget_stop,
@@ -26,11 +26,11 @@ from rft_operator.domain.budget import Admission, admit
 from rft_operator.domain.draft import Draft, finished
 from rft_operator.domain.ending import delete, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind
-from rft_operator.domain.gang import Gang, ended, gang_of, others_alive, stray_jobs
-from rft_operator.domain.ledger import releasable
+from rft_operator.domain.gang import Gang, ended, gang_of, others_alive
 from rft_operator.domain.manifests import child_name, claim, run_config_map
 from rft_operator.domain.money_state import Money, meter, terms_of
 from rft_operator.domain.publishing import PublishStep, publish_step
+from rft_operator.domain.release import release_pods, remove_strays
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import answers_wait, take_report
 from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
@@ -64,8 +64,8 @@ def plan(view: View, now: int) -> Plan:
         ask_no_more(draft)
         rest(draft, money)
     if resource.metadata.deletion_timestamp is None:
-        _remove_strays(draft)
-    _release_pods(draft)
+        remove_strays(draft)
+    release_pods(draft)
     return draft.finish()
 
 
@@ -274,26 +274,3 @@ def _provide_common(draft: Draft, snapshot: RunSnapshot) -> None:
 
 def _unpaid_stage(draft: Draft) -> Stage:
     return Stage.EVALUATE if draft.holds(ConditionType.TRAINED) else Stage.TRAIN
-
-
-def _remove_strays(draft: Draft) -> None:
-    for job in stray_jobs(draft):
-        draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
-
-
-def _release_pods(draft: Draft) -> None:
-    """Take our finalizer off pods whose bill is closed on record and whose result is no longer needed."""
-    still_open = {(attempt.stage, attempt.number) for attempt in draft.recorded.attempts if attempt.end_time is None}
-    deleting = draft.view.resource.metadata.deletion_timestamp is not None
-    for pod in releasable(draft.recorded.ledger, draft.view.children.pods):
-        if pod.scheduled_at is not None and not deleting and (pod.stage.value, pod.attempt) in still_open:
-            continue
-        draft.actions.append(
-            SetFinalizers(
-                kind=ChildKind.POD.value,
-                namespace=pod.namespace,
-                name=pod.name,
-                resource_version=pod.resource_version,
-                finalizers=tuple(each for each in pod.finalizers if each != FINALIZER),
-            )
-        )

@@ -26,8 +26,10 @@ class Stop:
 
 COUNTED_STOPS = frozenset({"PendingTimeout", "StartupTimeout", "Stalled", "RankFailed"})
 """Stops that use up one of retries.maxRestarts; suspension, budget and node loss do not."""
-DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted"})
-"""Stops that are asked for; the attempt then ended as Drained, not as Failed."""
+UNREADABLE = "Unreadable"
+"""The run does not fit this operator's models: nobody knows what it should do."""
+DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted", UNREADABLE})
+"""Stops that are asked for, or no fault of the run's; the attempt then ended as Drained, not as Failed."""
 
 
 def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:

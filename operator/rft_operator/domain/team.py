@@ -38,6 +38,8 @@ class Book:
     events: list[Emit] = field(default_factory=list)
     crowded: bool = False
     """A run found no room for its record."""
+    unread: list[str] = field(default_factory=list)
+    """Names of runs with a record that do not fit this operator's models."""
 
     @property
     def promised_micro_usd(self) -> int:
@@ -69,6 +71,7 @@ def settle(budgets: Sequence[FinetuneBudget], runs: Sequence[TeamRun], *, now: i
         _grant([book for book in books if book.shares(run)], run)
     for book in books:
         _forget(book, by_uid)
+        book.unread += sorted(by_uid[uid].name for uid in book.records if not by_uid[uid].readable)
     return books
 
 
@@ -134,6 +137,8 @@ def _carried(record: Reservation, run: TeamRun, *, start: int) -> Reservation:
     What the run may spend over its life stays what it was (its pods' deadlines rest on it), so a new window takes over
     exactly what is left of it. It shrinks to a lowered limit once no pod made under the old one can run.
     """
+    if not run.bill_known:
+        return record
     allowed = record.spent_before_micro_usd + record.reserved_micro_usd
     known = run.spent_by(start)
     before = max(known.micro_usd, record.spent_before_micro_usd) if known.lost else known.micro_usd
@@ -192,7 +197,9 @@ def _in_turn(books: Sequence[Book], runs: Sequence[TeamRun]) -> list[TeamRun]:
         found = [run.uid in book.records for book in books if book.shares(run)]
         return any(found) and not all(found)
 
-    wanting = [run for run in runs if run.asks or (run.accepted and not run.final and not run.deleting)]
+    wanting = [
+        run for run in runs if run.readable and (run.asks or (run.accepted and not run.final and not run.deleting))
+    ]
     return sorted(wanting, key=lambda run: (not is_half_granted(run), run.created_at, run.uid))
 
 

@@ -6,7 +6,7 @@ Invariant: everything here is on record in the run's own object, so a look repea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rft_operator.api.ledger import Ledger
 from rft_operator.api.resource import ReasoningFinetune
@@ -17,6 +17,7 @@ from rft_operator.domain.budget import CPU_STAGES
 from rft_operator.domain.draft import condition_of, is_true
 from rft_operator.domain.facts import FINALIZER
 from rft_operator.domain.money import micro_usd
+from rft_operator.domain.partial import PartialRun
 from rft_operator.domain.timestamps import epoch
 
 WAITING = "WaitingForTeamBudget"
@@ -53,6 +54,10 @@ class TeamRun:
     at_rest: bool
     """It holds no GPU, and its next pods will be made under the spec's present limit."""
     deleting: bool
+    readable: bool = True
+    """False: it does not fit this operator's models; it keeps what is reserved for it and is granted nothing."""
+    bill_known: bool = True
+    """False: nor does its ledger, so that its record stays as it is."""
 
     @property
     def spent_micro_usd(self) -> int:
@@ -88,6 +93,19 @@ def team_run(resource: ReasoningFinetune) -> TeamRun:
         and status.observed_generation == meta.generation
         and all(each.end_time is not None for each in gpu_attempts),
         deleting=deleting,
+    )
+
+
+def team_run_partly(found: PartialRun) -> TeamRun:
+    """Return what is known of a run that cannot be read."""
+    run = team_run(found.resource)
+    return replace(
+        run,
+        asks=False,
+        at_rest=False,
+        final=run.final and found.ledger_known,
+        readable=False,
+        bill_known=found.ledger_known,
     )
 
 

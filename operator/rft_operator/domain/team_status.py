@@ -6,6 +6,7 @@ while runs spend, so that an idle budget is never written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rft_operator.api.status import ConditionStatus
@@ -142,7 +143,18 @@ def _ready(book: Book) -> tuple[bool, str, str]:
             "TooManyRuns",
             "No room for the record of another run; delete runs that ended, or split the budget.",
         )
-    return True, "InForce", f"Spending counts since {rfc3339(book.window_start)}."
+    message = f"Spending counts since {rfc3339(book.window_start)}."
+    if book.unread:
+        message += (
+            f" {_named(book.unread)} cannot be read by this operator, and count with what is reserved for them; their "
+            "condition Progressing says why."
+        )
+    return True, "InForce", message
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f", and {more} more" if more > 0 else "")
 
 
 def _exhausted(book: Book) -> tuple[bool, str, str]:

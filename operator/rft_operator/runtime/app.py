@@ -21,6 +21,7 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.config import Config
 from rft_operator.domain.facts import Key, Settings
 from rft_operator.domain.observe import KIND
+from rft_operator.domain.partial import read_partly
 from rft_operator.errors import Conflict, KubeError, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.run_metrics import RunCollector
@@ -116,7 +117,9 @@ class Runtime:
             try:
                 runs.append(ReasoningFinetune.parse(dict(raw)))
             except ValidationError:
-                continue
+                found = read_partly(raw)  # its bill goes on being shown
+                if found.ledger_known and found.resource.status.start_time is not None:
+                    runs.append(found.resource)
         return runs
 
     def saw(self, kind: str, type_: str | None, raw: Mapping[str, Any]) -> None:

@@ -29,10 +29,13 @@ from rft_operator.domain.actions import (
 from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, ChildKind, Key, Settings
 from rft_operator.domain.manifests import references
 from rft_operator.domain.observe import KIND
-from rft_operator.domain.plan import plan
+from rft_operator.domain.partial import PartialRun, read_partly
+from rft_operator.domain.plan import CONTROLLER_NAME, plan
 from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.stops import UNREADABLE
+from rft_operator.domain.unread import hold, is_told, merged, words_of
 from rft_operator.domain.view import View
-from rft_operator.errors import Conflict, InvalidResource, KubeError, NotFound, Rejected
+from rft_operator.errors import Conflict, Forbidden, InvalidResource, KubeError, NotFound, Rejected
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.baselines import write_baselines
 from rft_operator.runtime.budget_cache import BudgetCache
@@ -70,6 +73,8 @@ class Reconciler:
         self._now = now
         self._metrics = metrics
         self._listening_since: int | None = None
+        self._told: dict[Key, str] = {}
+        """What was said of runs that cannot be read."""
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring a run one step on; return in how many seconds to look again, or None.
@@ -78,13 +83,14 @@ class Reconciler:
         """
         raw = self._cache.resource(key)
         if raw is None:
+            self._told.pop(key, None)
             await self._release_orphans(key)
             return None
         try:
             resource = ReasoningFinetune.parse(dict(raw))
-        except ValidationError as error:
-            await self._report_unreadable(raw, str(error))
-            return None
+        except ValidationError:
+            return await self._hold(key, raw)
+        self._told.pop(key, None)
         try:
             decided = await self._decide(key, resource)
         except InvalidResource as error:
@@ -95,10 +101,41 @@ class Reconciler:
         return decided.requeue_after_seconds
 
     async def _decide(self, key: Key, resource: ReasoningFinetune) -> Plan:
-        decided = plan(await self._view(key, resource), self._now())
+        missing: tuple[tuple[str, str], ...] = ()
+        if resource.status.start_time is None and resource.metadata.deletion_timestamp is None:
+            missing = await self._missing(resource)
+        decided = plan(await self._view(key, resource, missing=missing), self._now())
         if decided.claims_gpus and await self._pods_differ(key):
-            decided = plan(await self._view(key, resource), self._now())
+            decided = plan(await self._view(key, resource, missing=missing), self._now())
         return decided
+
+    async def _hold(self, key: Key, raw: JsonObject) -> float | None:
+        """Stop a run that cannot be read and close its bill, as far as the API server takes its status."""
+        found = read_partly(raw)
+        resource = found.resource
+        if resource.spec.managed_by not in (None, CONTROLLER_NAME):
+            return None
+        view = await self._view(key, resource, missing=())
+        decided = hold(view, found, self._now())
+        try:
+            await self._write_status(raw, resource, decided, partly=True)
+        except Forbidden:
+            raise
+        except Rejected as error:
+            log.warning("the status of a run that cannot be read is refused", extra={**_fields(raw), **describe(error)})
+            decided = hold(view, found, self._now(), recordable=False)
+        await self._tell(key, raw, found)
+        await self._execute(raw, decided)
+        return decided.requeue_after_seconds
+
+    async def _tell(self, key: Key, raw: JsonObject, found: PartialRun) -> None:
+        """Say once why a run cannot be read: its conditions say so from then on, or we remember it."""
+        message = words_of(found)
+        if is_told(found.resource.status, message) or self._told.get(key) == message:
+            return
+        log.warning("a run cannot be read: %s", found.words, extra=_fields(raw))
+        await self._emit(regarding=raw, type_="Warning", reason=UNREADABLE, message=message)
+        self._told[key] = message
 
     async def _pods_differ(self, key: Key) -> bool:
         """Read the run's pods once more; a watch that lost the pods of a former gang would let a second one start."""
@@ -110,12 +147,9 @@ class Reconciler:
             changed += self._cache.put(raw)
         return bool(changed)
 
-    async def _view(self, key: Key, resource: ReasoningFinetune) -> View:
+    async def _view(self, key: Key, resource: ReasoningFinetune, *, missing: tuple[tuple[str, str], ...]) -> View:
         if self._listening_since is None:  # the first look after this operator began to lead, and to take reports
             self._listening_since = self._now()
-        missing: tuple[tuple[str, str], ...] = ()
-        if resource.status.start_time is None and resource.metadata.deletion_timestamp is None:
-            missing = await self._missing(resource)
         nodes = self._cache.nodes()
         evidence = await node_evidence(self._kube, resource.status.ledger, nodes)
         return View(
@@ -142,14 +176,18 @@ class Reconciler:
                 absent.append((kind, name))
         return tuple(absent)
 
-    async def _write_status(self, raw: JsonObject, resource: ReasoningFinetune, decided: Plan) -> None:
+    async def _write_status(
+        self, raw: JsonObject, resource: ReasoningFinetune, decided: Plan, *, partly: bool = False
+    ) -> None:
         if decided.status is None or decided.status == resource.status:
             return
-        meta = resource.metadata
+        meta, status = resource.metadata, decided.status.to_wire()
+        if partly:  # what is not understood stays: its author will
+            status = merged(raw.get("status"), before=resource.status.to_wire(), after=status)
         written = await self._kube.apply_status(
             namespace=meta.namespace,
             name=meta.name,
-            status=decided.status.to_wire(),
+            status=status,
             resource_version=meta.resource_version,
         )
         self._cache.put({**written, "kind": KIND, "apiVersion": raw["apiVersion"]})
@@ -168,8 +206,7 @@ class Reconciler:
                 failed = failed or error
         # Events also follow a failed action: what they tell is on record, and no later plan tells it again.
         for event in decided.events:
-            fields = {"namespace": raw["metadata"]["namespace"], "finetune": raw["metadata"]["name"]}
-            log.info("%s: %s", event.reason, event.message, extra=fields)
+            log.info("%s: %s", event.reason, event.message, extra=_fields(raw))
             await self._emit(regarding=raw, type_=event.type, reason=event.reason, message=event.message)
         if isinstance(failed, Rejected):
             await self._emit(regarding=raw, type_="Warning", reason="Refused", message=str(failed))
@@ -244,11 +281,12 @@ class Reconciler:
         if changed_meanwhile is not None:
             raise changed_meanwhile
 
-    async def _report_unreadable(self, raw: JsonObject, words: str) -> None:
-        message = f"The resource does not fit this operator's schema; apply the CRD of its version. {words}"
-        await self._emit(regarding=raw, type_="Warning", reason="Unreadable", message=message[:1_000])
-
 
 def describe(error: Exception) -> dict[str, Any]:
     """Return the log fields of a failed reconcile."""
     return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _fields(raw: JsonObject) -> dict[str, Any]:
+    """Return the log fields of a run."""
+    return {"namespace": raw["metadata"]["namespace"], "finetune": raw["metadata"]["name"]}

@@ -17,9 +17,10 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.team import FinetuneBudget
 from rft_operator.domain.actions import Emit
 from rft_operator.domain.facts import Key
+from rft_operator.domain.partial import read_partly
 from rft_operator.domain.plan import CONTROLLER_NAME
 from rft_operator.domain.team import rolls_at, settle
-from rft_operator.domain.team_run import TeamRun, team_run
+from rft_operator.domain.team_run import TeamRun, team_run, team_run_partly
 from rft_operator.domain.team_status import Statement, metered_at, statement, without_news
 from rft_operator.errors import Conflict, KubeError, NotFound, Unavailable
 from rft_operator.metrics import Metrics
@@ -31,10 +32,6 @@ from rft_operator.runtime.queue import WorkQueue
 log = logging.getLogger(__name__)
 
 Emitter = Callable[..., Awaitable[None]]
-
-
-class UnreadableRun(Exception):  # noqa: N818 - named for the state
-    """A run that does not fit this operator's schema: what it may spend cannot be known."""
 
 
 class TeamKeeper:
@@ -123,10 +120,6 @@ class TeamKeeper:
             after = error.retry_after_seconds or 0.0
             self.queue.failed(namespace, at_least_seconds=after)
             log.warning("team budgets cannot be settled", extra={**fields, "error": f"{error}"})
-        except UnreadableRun as error:
-            result = "error"
-            self.queue.failed(namespace)
-            log.warning("team budgets wait for a run that cannot be read", extra={**fields, "error": f"{error}"})
         except Exception:
             result = "crash"
             self.queue.failed(namespace)
@@ -231,11 +224,11 @@ def _digest(raw: JsonObject | None) -> TeamRun | None:
         return None
     try:
         resource = ReasoningFinetune.parse(dict(raw))
-    except ValidationError as error:
-        meta = raw["metadata"]
-        msg = f"{meta['namespace']}/{meta['name']}: {error}"
-        raise UnreadableRun(msg) from error
-    return team_run(resource) if resource.spec.managed_by in (None, CONTROLLER_NAME) else None
+        run = team_run(resource)
+    except ValidationError:
+        found = read_partly(raw)
+        resource, run = found.resource, team_run_partly(found)
+    return run if resource.spec.managed_by in (None, CONTROLLER_NAME) else None
 
 
 def _terms(budget: FinetuneBudget) -> object:

@@ -1,4 +1,4 @@
-"""One reconcile at its edges: refused, interrupted, unreadable, orphaned."""
+"""One reconcile at its edges: refused, interrupted, orphaned."""
 
 from __future__ import annotations
 
@@ -53,18 +53,6 @@ async def until(world: World, error: type[KubeError]) -> None:
 async def test_unknown_run_is_nothing_to_do() -> None:
     world = World()
     assert await world.reconciler.reconcile(Key(NAMESPACE, "nobody")) is None
-    assert world.kube.writes == 0
-
-
-async def test_unreadable_resource_is_announced_and_left_alone() -> None:
-    world = World()
-    raw = stored_run(version=10**6)
-    world.cache.put({**raw, "spec": {**raw["spec"], "colour": "red"}})
-    assert await world.reconciler.reconcile(world.key) is None
-    ((type_, reason, message),) = world.kube.events
-    assert (type_, reason) == ("Warning", "Unreadable")
-    assert "CRD" in message
-    assert "colour" in message
     assert world.kube.writes == 0
 
 

@@ -181,14 +181,6 @@ async def test_namesake_of_a_gone_run_does_not_keep_its_share() -> None:
     assert world.promised() == 0
 
 
-async def test_nothing_is_settled_beside_a_run_that_cannot_be_read() -> None:
-    world = TeamWorld(team_budget(limitUSD=15), **PLAIN)
-    await world.settle()
-    world.kube.patch(KIND, NAMESPACE, "a", lambda obj: obj["spec"].update(model=None))
-    with pytest.raises(team.UnreadableRun, match="team/a"):
-        await world.keeper.settle(NAMESPACE)
-
-
 async def test_keeper_wants_to_be_woken_when_the_next_window_begins() -> None:
     world = TeamWorld(team_budget(window="day"), team_budget("other", window="month"), **PLAIN)
     await world.settle()

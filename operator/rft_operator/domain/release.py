@@ -1,0 +1,39 @@
+"""What no run needs any more: Jobs that nobody asked for, and finalizers of pods whose bill is closed.
+
+Invariant: a pod is let go only when its bill is closed on record; one of an open attempt also when its result is read.
+"""
+
+from __future__ import annotations
+
+from rft_operator.domain.actions import Delete, SetFinalizers
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.facts import FINALIZER, ChildKind, PodFacts
+from rft_operator.domain.gang import stray_jobs
+from rft_operator.domain.ledger import releasable
+
+
+def remove_strays(draft: Draft) -> None:
+    """Delete unfinished Jobs of attempts that are closed on record."""
+    for job in stray_jobs(draft):
+        draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
+
+
+def release_pods(draft: Draft) -> None:
+    """Take our finalizer off pods whose bill is closed on record and whose result is no longer needed."""
+    still_open = {(attempt.stage, attempt.number) for attempt in draft.recorded.attempts if attempt.end_time is None}
+    deleting = draft.view.resource.metadata.deletion_timestamp is not None
+    for pod in releasable(draft.recorded.ledger, draft.view.children.pods):
+        if pod.scheduled_at is not None and not deleting and (pod.stage.value, pod.attempt) in still_open:
+            continue
+        draft.actions.append(without_finalizer(pod))
+
+
+def without_finalizer(pod: PodFacts) -> SetFinalizers:
+    """Return the action that lets go of a pod."""
+    return SetFinalizers(
+        kind=ChildKind.POD.value,
+        namespace=pod.namespace,
+        name=pod.name,
+        resource_version=pod.resource_version,
+        finalizers=tuple(each for each in pod.finalizers if each != FINALIZER),
+    )
