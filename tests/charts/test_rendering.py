@@ -201,7 +201,7 @@ def test_operator_understands_every_price_of_the_chart(helm: Helm) -> None:
     assert problems == ()
     assert [entry.name for entry in catalogue.entries] == ["p5-on-demand", "research-pool", "lab"]
     assert catalogue.entries[0].as_of == "2026-08-01"
-    assert catalogue.entries[1].basis == "node"
+    assert (catalogue.entries[1].basis, catalogue.entries[1].gpus_per_node) == ("node", 4)
 
 
 def test_empty_catalogue_is_one_that_the_operator_understands(helm: Helm) -> None:

@@ -62,6 +62,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "price in words": ({"prices": [{**PRICE, "usdPerHour": "$1.50"}]}, "/prices/0/usdPerHour"),
     "price as a float": ({"prices": [{**PRICE, "usdPerHour": 1.5}]}, "/prices/0/usdPerHour"),
     "negative price": ({"prices": [{**PRICE, "usdPerHour": -1}]}, "/prices/0/usdPerHour"),
+    "shared by nobody": ({"prices": [{**PRICE, "basis": "gpu", "gpusPerNode": 8}]}, "/prices/0/basis"),
     "free by accident": ({"prices": [{**PRICE, "usdPerHour": "0.00"}]}, "free"),
     "price without a name": ({"prices": [{"match": {"zone": "z"}, "usdPerHour": 1}]}, "name"),
     "start without a time zone": ({"prices": [{**PRICE, "effectiveFrom": "2026-01-01T00:00:00"}]}, "effectiveFrom"),

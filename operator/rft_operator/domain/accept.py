@@ -14,7 +14,7 @@ from rft_operator.domain.expect import expectation, expected_micro_usd, tight, t
 from rft_operator.domain.facts import ChildKind
 from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, terms_of
-from rft_operator.domain.rates import shared_words, unpriced_nodes
+from rft_operator.domain.rates import shared_words, unpriced_nodes, without_gpus_per_node
 from rft_operator.domain.resolve import resolve
 from rft_operator.domain.team_money import unreserved
 from rft_operator.domain.team_run import WAITING
@@ -120,6 +120,13 @@ def _no_price(draft: Draft) -> str:
         return (
             f"{name} offers {words}, which the catalogue does not price. Use nodes with whole GPUs "
             "(scheduling.nodeSelector), or set budget.usdPerGpuHour to the price of one such share."
+        )
+    whole = without_gpus_per_node(spec.scheduling.node_selector, draft.view.catalogue, at=draft.now)
+    if not names and whole:
+        return (
+            f"No node of the pool exists yet, and the price of {', '.join(whole[:4])} is one of a whole node (basis: "
+            "node): add gpusPerNode, the GPUs that such a node offers, to the entry of the catalogue (Helm value "
+            "prices), set budget.usdPerGpuHour, or start a node."
         )
     if names:
         where = f"The price catalogue has no (or no unique) price for {', '.join(names[:4])}"

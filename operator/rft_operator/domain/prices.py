@@ -30,6 +30,7 @@ from rft_operator.errors import PriceCatalogueError
 
 SECONDS_PER_DAY = 86_400
 LONGEST_MAX_AGE_DAYS = 3_650
+MOST_GPUS_PER_NODE = 1_024
 LABELS = {
     "instance_type": "node.kubernetes.io/instance-type",
     "gpu_product": "nvidia.com/gpu.product",
@@ -82,6 +83,8 @@ class Entry(_Strict):
     name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     match: Match
     basis: Literal["gpu", "node"] = "gpu"
+    gpus_per_node: Annotated[int, Field(strict=True, ge=1, le=MOST_GPUS_PER_NODE)] | None = None
+    """GPUs that share a price per node before a node of the pool is there; a node that is there counts its own."""
     usd_per_hour: Annotated[int | str, BeforeValidator(_plain_price)]
     free: bool = False
     effective_from: str | None = None
@@ -100,6 +103,9 @@ class Entry(_Strict):
     def _usable(self) -> Entry:
         if not self.match.wanted():
             msg = "match has no key: it would price every node; give instanceType, gpuProduct or labels"
+            raise ValueError(msg)
+        if self.gpus_per_node is not None and self.basis != "node":
+            msg = "gpusPerNode shares the price of a whole node: set basis: node, or remove it"
             raise ValueError(msg)
         if micro_usd(self.usd_per_hour) == 0 and not self.free:
             msg = "usdPerHour is 0: a free pool needs free: true, so that no typing error makes GPUs free"

@@ -107,7 +107,8 @@ def rate_of_pool(
 ) -> Rate | None:
     """Return the dearest rate the next pod may be bound at, or None if any matching node has no price.
 
-    For an empty (autoscaled) pool it is the dearest entry that the nodeSelector's labels match.
+    For an empty (autoscaled) pool it is the dearest entry that the nodeSelector's labels match; a price per node is
+    shared by the entry's gpusPerNode then, and none is known where an entry that fits does not state it.
     """
     if spec_price is not None:
         return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")
@@ -145,20 +146,33 @@ def _other_capacity(nodes: Sequence[NodeFacts], *, gpu_resource: str, catalogue:
 
 
 def _rate_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> Rate | None:
-    wanted = dict(node_selector)
+    entries = _entries_of_empty_pool(node_selector, catalogue, at=at)
+    rates = [rate for entry in entries if (rate := _rate(entry, gpus=entry.gpus_per_node or 0)) is not None]
+    if len(rates) < len(entries):
+        return None
+    return max(rates, key=lambda rate: rate.micro_usd_per_gpu_hour, default=None)
+
+
+def _entries_of_empty_pool(
+    node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int
+) -> tuple[Entry, ...]:
+    """Return the entries that may price the nodes to come: the newest of each match that the nodeSelector allows."""
     fitting = [
         entry
         for entry in catalogue.holding(at=at)
-        if entry.basis == "gpu"
-        and wanted
-        and any(key in entry.match.wanted() for key in wanted)
-        and all(entry.match.wanted().get(key, value) == value for key, value in wanted.items())
+        if any(key in entry.match.wanted() for key in node_selector)
+        and all(entry.match.wanted().get(key, value) == value for key, value in node_selector.items())
     ]
     newest = {
         frozenset(entry.match.wanted().items()): entry for entry in sorted(fitting, key=lambda entry: entry.starts_at)
     }
-    rates = [rate for entry in newest.values() if (rate := _rate(entry, gpus=0)) is not None]
-    return max(rates, key=lambda rate: rate.micro_usd_per_gpu_hour, default=None)
+    return tuple(newest.values())
+
+
+def without_gpus_per_node(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> tuple[str, ...]:
+    """Return the names of the entries that price whole nodes of an empty pool and do not say who shares the price."""
+    entries = _entries_of_empty_pool(node_selector, catalogue, at=at)
+    return tuple(entry.name for entry in entries if entry.basis == "node" and entry.gpus_per_node is None)
 
 
 def unpriced_nodes(

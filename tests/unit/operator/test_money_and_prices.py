@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.money import micro_usd, usd_display, usd_text
 from rft_operator.domain.prices import PriceCatalogue
-from rft_operator.domain.rates import rate_of_node, rate_of_pool, shared_words
+from rft_operator.domain.rates import rate_of_node, rate_of_pool, shared_words, without_gpus_per_node
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_operator.errors import PriceCatalogueError
 
@@ -158,6 +158,32 @@ def test_empty_pool_takes_the_dearest_entry_when_the_node_selector_matches() -> 
     assert rate.source == "b"
 
 
+def test_empty_pool_shares_the_price_of_a_node_by_what_the_entry_says() -> None:
+    prices = catalogue(
+        '{name: whole, match: {instanceType: p5}, basis: node, gpusPerNode: 8, usdPerHour: "55.04"}',
+        '{name: old, match: {instanceType: p5, zone: z1}, usdPerHour: "2"}',
+    )
+    rate = rate_of_pool([], node_selector=P5, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT)
+    assert rate is not None
+    assert (rate.source, rate.micro_usd_per_gpu_hour) == ("whole", 6_880_000)
+
+
+def test_empty_pool_has_no_price_when_a_node_price_that_fits_does_not_say_how_many_gpus_share_it() -> None:
+    prices = catalogue(
+        '{name: whole, match: {instanceType: p5}, basis: node, usdPerHour: "55.04"}',
+        '{name: cheap, match: {instanceType: p5, zone: z1}, usdPerHour: "2"}',
+    )
+    assert rate_of_pool([], node_selector=P5, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT) is None
+    assert without_gpus_per_node(P5, prices, at=AT) == ("whole",)
+
+
+def test_node_that_is_there_counts_its_own_gpus() -> None:
+    prices = catalogue('{name: whole, match: {instanceType: p5}, basis: node, gpusPerNode: 16, usdPerHour: "55.04"}')
+    rate = rate_of_pool([a_node(**P5)], node_selector=P5, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT)
+    assert rate is not None
+    assert rate.micro_usd_per_gpu_hour == 6_880_000
+
+
 def test_empty_pool_has_no_price_when_nothing_is_selected() -> None:
     prices = catalogue('{name: a, match: {instanceType: p5}, usdPerHour: "2"}')
     assert rate_of_pool([], node_selector={}, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT) is None
@@ -173,6 +199,9 @@ def test_empty_pool_has_no_price_when_nothing_is_selected() -> None:
         ('{name: a, match: {instanceTyp: p5}, usdPerHour: "3"}', "instanceTyp"),
         ('{match: {instanceType: p5}, usdPerHour: "3"}', "name"),
         ('{name: a, match: {instanceType: p5}, usdPerHour: "3", basis: rack}', "basis"),
+        ('{name: a, match: {instanceType: p5}, usdPerHour: "3", gpusPerNode: 8}', "set basis: node"),
+        ('{name: a, match: {instanceType: p5}, usdPerHour: "3", basis: node, gpusPerNode: 0}', "gpusPerNode"),
+        ('{name: a, match: {instanceType: p5}, usdPerHour: "3", basis: node, gpusPerNode: "8"}', "gpusPerNode"),
     ],
 )
 def test_entry_is_left_out_and_named_when_it_is_wrong(row: str, words: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rft_operator.domain.prices import PriceCatalogue
 from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
 from support.builders import NAME, NAMESPACE
 from support.run_steps import silence_node
@@ -234,6 +235,20 @@ async def test_run_does_not_start_when_no_price_is_known() -> None:
     assert world.condition("Accepted").reason == "PriceUnknown"
     assert "node-1" in world.condition("Accepted").message
     assert not world.kube.find("Job")
+
+
+async def test_message_says_what_a_price_per_node_lacks_while_the_pool_is_empty() -> None:
+    pool = {"node.kubernetes.io/instance-type": "p5"}
+    world = World(nodes=0, budget={"usdPerGpuHour": None}, scheduling={"nodeSelector": pool})
+    row = "{name: whole, match: {instanceType: p5}, basis: node, usdPerHour: '32'}"
+    world.catalogue, _ = PriceCatalogue.parse(f"version: 1\nprices:\n- {row}\n")
+    await world.settle()
+    assert world.condition("Accepted").reason == "PriceUnknown"
+    assert "add gpusPerNode" in world.condition("Accepted").message
+    world.catalogue, _ = PriceCatalogue.parse(f"version: 1\nprices:\n- {row[:-1]}, gpusPerNode: 8}}\n")
+    await world.after(30)
+    assert world.condition("Accepted").status == "True"
+    assert world.status.cost.usd_per_gpu_hour == "4.000000"
 
 
 async def test_resource_of_another_controller_is_left_alone() -> None:
