@@ -33,6 +33,10 @@ def toleration(**change: Any) -> dict[str, Any]:
     return {"scheduling": {"tolerations": [change]}}
 
 
+def cpu_toleration(**change: Any) -> dict[str, Any]:
+    return {"scheduling": {"cpuPods": {"tolerations": [change]}}}
+
+
 def scheduling(**change: Any) -> dict[str, Any]:
     return {"scheduling": change}
 
@@ -168,6 +172,16 @@ BAD: list[Bad] = [
     ({"resources": {"memory": "lots"}}, "spec.resources.memory", '"lots": must be a quantity above 0, such as'),
     ({"resources": {"cpu": 0}}, "spec.resources.cpu", "0: must be a quantity above 0"),
     ({"resources": {"sharedMemory": "0Gi"}}, "spec.resources.sharedMemory", '"0Gi": must be a quantity above 0'),
+    (
+        cpu_toleration(operator="Exists", key="a", value="b"),
+        "spec.scheduling.cpuPods.tolerations[0].value",
+        "operator Exists takes no value",
+    ),
+    (
+        {"scheduling": {"cpuPods": {"nodeSelector": {"a b": "c"}}}},
+        "spec.scheduling.cpuPods.nodeSelector",
+        "a b",
+    ),
     (
         {"scheduling": {"nodeSelector": {"a..b/c": "d"}}},
         "spec.scheduling.nodeSelector",

@@ -65,6 +65,10 @@ FULL: dict[str, Any] = {
             {"key": "drain", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
             {"operator": "Exists"},
         ],
+        "cpuPods": {
+            "nodeSelector": {"pool": "cpu"},
+            "tolerations": [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}],
+        },
         "priorityClassName": "research",
         "schedulerName": "volcano",
         "queueName": "team-a",

@@ -7,11 +7,10 @@ seed sits the same exam.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,13 @@ from rft_trainer.errors import BadInputError
 from rft_trainer.gym import gym_questions
 from rft_trainer.hub import DATA_FILES, download
 from rft_trainer.paths import Layout
-from rft_trainer.prepare.rows import data_files, read_rows
+from rft_trainer.prepare.rows import data_files
 from rft_trainer.presets import BENCHMARKS
-from rft_trainer.scoring.code_rows import code_row
+from rft_trainer.question_rows import placed_rows
+from rft_trainer.scoring.code_rows import code_question, row_tests
+from rft_trainer.scoring.code_tests import read_tests
 from rft_trainer.scoring.judge import check_answer
+from rft_trainer.stored_tests import StoredTests, stored_tests
 from rft_trainer.uris import local_path, parse_uri
 
 HELD_OUT_GYM_SEED = 10_000_000
@@ -42,12 +44,14 @@ class Question:
     id: str
     problem: str
     answer: str
-    """Of a question with choices: the letter that the right one is shown under."""
+    """Of a question with choices: the letter that the right one is shown under. Empty where ``tests`` stand for it."""
     scorer: str
     entry: Mapping[str, Any] | None = None
     """The generator's entry, for scorer ``gym``."""
     choices: tuple[str, ...] = ()
     """In the order in which they are shown."""
+    tests: StoredTests | None = None
+    """Of a question that is answered by a program."""
 
     @property
     def text(self) -> str:
@@ -55,10 +59,13 @@ class Question:
         return "\n".join([self.problem, *(f"{_letter(index)}) {it}" for index, it in enumerate(self.choices))])
 
 
-def load_questions(benchmark: Benchmark, layout: Layout, *, download_to: Path, seed: int = 0) -> list[Question]:
+def load_questions(
+    benchmark: Benchmark, layout: Layout, *, download_to: Path, seed: int = 0, unpack_tests: bool = True
+) -> list[Question]:
     """Read a benchmark's questions; raises :class:`BadInputError` naming the row that is wrong.
 
-    ``seed`` is that of the order of choices.
+    ``seed`` is that of the order of choices. ``unpack_tests``: whether tests of programs are looked through as well,
+    one problem at a time, which need not be done again where it was done before.
     """
     uri = parse_uri(benchmark.uri)
     if uri.scheme == "gym":
@@ -68,11 +75,16 @@ def load_questions(benchmark: Benchmark, layout: Layout, *, download_to: Path, s
         return [Question(str(index), item.question, item.answer, "gym", item.entry) for index, item in enumerate(items)]
     questions: dict[str, Question] = {}
     for file in source_files(benchmark, layout, download_to=download_to):
-        for place, row in _csv_rows(file) if file.suffix == ".csv" else read_rows(file):
+        for place, row, at in placed_rows(file):
             if benchmark.limit is not None and len(questions) >= benchmark.limit:
                 return list(questions.values())
             where = f"benchmark {benchmark.name}: {place}"
-            found = _question(row, where=where, index=len(questions), seed=seed, scorer=benchmark.scorer)
+            code = code_question(row)
+            found = _question(code or row, where=where, index=len(questions), seed=seed, scorer=benchmark.scorer)
+            if found.scorer == "code" and not found.answer:
+                if unpack_tests:
+                    _check_tests(row, where=where)
+                found = replace(found, answer="", tests=stored_tests(row, file=file, at=at))
             if found.id in questions:
                 raise BadInputError(f"{where}: id {found.id!r} is another question's too; give each its own")
             questions[found.id] = found
@@ -111,21 +123,14 @@ def file_hashes(files: Sequence[Path]) -> dict[str, str]:
 
 def questions_hash(questions: Sequence[Question]) -> str:
     """SHA-256 of the exam: what is asked, in which order, and what is right."""
-    rows = [[each.id, each.text, each.answer, each.scorer] for each in questions]
+    rows = [
+        [each.id, each.text, each.answer if each.tests is None else each.tests.sha256, each.scorer]
+        for each in questions
+    ]
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        try:
-            for index, row in enumerate(csv.DictReader(stream)):
-                yield f"{path.name}[{index}]", {name: value for name, value in row.items() if name is not None}
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise BadInputError(f"{path.name}: is not a CSV file ({error})") from error
-
-
 def _question(row: Mapping[str, Any], *, where: str, index: int, seed: int, scorer: str | None) -> Question:
-    row = code_row(row) or row
     problem, answer = _first(row, *_PROBLEM), _right(row, where=where)
     choices, right = _choices(row, where=where)
     if not isinstance(problem, str) or not problem.strip() or (answer is None and right is None):
@@ -140,20 +145,27 @@ def _question(row: Mapping[str, Any], *, where: str, index: int, seed: int, scor
     if shown and judged_by != "letter":
         raise BadInputError(f"{where}: scorer {judged_by!r} cannot judge a choice; use letter, or remove choices")
     try:
-        check_answer(judged_by, str(answer))
+        if row.get("tests") is None:
+            check_answer(judged_by, str(answer))
     except BadInputError as error:
         raise BadInputError(f"{where}: {error}") from error
     return Question(name, problem.strip() if shown else problem, str(answer), judged_by, choices=shown)
 
 
 def _right(row: Mapping[str, Any], *, where: str) -> Any:
-    """The right answer; of a program its tests, as JSON text."""
-    tests = row.get("tests")
-    if tests is None:
+    """The right answer; of a program nothing, for its tests stay where they are."""
+    if row.get("tests") is None:
         return row.get("answer")
     if row.get("scorer") not in (None, "code"):
         raise BadInputError(f"{where}: has tests and scorer {row['scorer']!r}; tests are for scorer code")
-    return json.dumps(tests)
+    return ""
+
+
+def _check_tests(row: Mapping[str, Any], *, where: str) -> None:
+    try:
+        read_tests(row_tests(row))
+    except BadInputError as error:
+        raise BadInputError(f"{where}: {error}") from error
 
 
 def _choices(row: Mapping[str, Any], *, where: str) -> tuple[list[str], int | None]:

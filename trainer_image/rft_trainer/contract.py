@@ -207,6 +207,9 @@ class EvaluationConfig(_Contract):
     """Number format of the models; auto: bf16 on a GPU, fp32 elsewhere."""
     gpus: int = 1
     """GPUs that share a model; more than one needs vllm."""
+    program_memory_mib: int | None = None
+    """Memory of the pod that programs are run in, so that those which do not fit are refused before they are paid
+    for."""
 
 
 class RunConfig(_Contract):

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rft_trainer.contract import BudgetForcing, EvaluationPrecision, PromptStyle
+from rft_trainer.sandbox.limits import PROGRAM_MIB
 
 DEFAULT_MAX_TOKENS = 8_192
+LIVE_CODE_BENCH_MIB = 4_096
+"""What a program of LiveCodeBench may take (its lcb_runner/evaluation/testing_util.py: 4 GB)."""
 MULTIPLE_CHOICE = "letter"
 
 
@@ -25,6 +28,8 @@ class BuiltIn:
     """Of the files at ``uri``."""
     questions: int
     """So many there are, for published scores."""
+    program_mib: int = PROGRAM_MIB
+    """What a program may take that answers one of them."""
 
 
 BENCHMARKS: Mapping[str, BuiltIn] = {
@@ -34,8 +39,11 @@ BENCHMARKS: Mapping[str, BuiltIn] = {
     "gpqa-diamond": BuiltIn(uri="hf://Idavidrein/gpqa/gpqa_diamond.csv", scorer=MULTIPLE_CHOICE, questions=198),
     "humaneval": BuiltIn(uri="hf://openai/openai_humaneval", scorer="code", questions=164),
     "livecodebench": BuiltIn(
-        uri="hf://livecodebench/code_generation_lite/test.jsonl", scorer="code", questions=400
-    ),  # release_v1
+        uri="hf://livecodebench/code_generation_lite/test.jsonl",  # release_v1
+        scorer="code",
+        questions=400,
+        program_mib=LIVE_CODE_BENCH_MIB,
+    ),
     "gsm8k": BuiltIn(uri="hf://openai/gsm8k/main", scorer="gsm8k", questions=1_319),
 }
 

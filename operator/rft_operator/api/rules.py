@@ -38,6 +38,28 @@ def _only_hub(field: str, message: str) -> Rule:
     return Rule(expression=f"!has(self.{field}) || {_HUB}", message=message, field=f".{field}", reason=FORBIDDEN)
 
 
+_TOLERATION = [
+    Rule(
+        expression="self.operator != 'Exists' || !has(self.value)",
+        message="operator Exists takes no value; remove value or set operator: Equal",
+        field=".value",
+        reason=FORBIDDEN,
+    ),
+    Rule(
+        expression="self.operator != 'Equal' || has(self.key)",
+        message="operator Equal needs a key; add key or set operator: Exists",
+        field=".key",
+        reason=REQUIRED,
+    ),
+    Rule(
+        expression="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+        message="only a taint of effect NoExecute is tolerated for a time; remove it or set effect: NoExecute",
+        field=".tolerationSeconds",
+        reason=FORBIDDEN,
+    ),
+]
+
+
 RULES: dict[Path, list[Rule]] = {
     (): [
         Rule(
@@ -202,26 +224,8 @@ RULES: dict[Path, list[Rule]] = {
             message="exactly one of required and preferred says how near the ranks are placed",
         ),
     ],
-    ("spec", "scheduling", "tolerations", "[]"): [
-        Rule(
-            expression="self.operator != 'Exists' || !has(self.value)",
-            message="operator Exists takes no value; remove value or set operator: Equal",
-            field=".value",
-            reason=FORBIDDEN,
-        ),
-        Rule(
-            expression="self.operator != 'Equal' || has(self.key)",
-            message="operator Equal needs a key; add key or set operator: Exists",
-            field=".key",
-            reason=REQUIRED,
-        ),
-        Rule(
-            expression="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-            message="only a taint of effect NoExecute is tolerated for a time; remove it or set effect: NoExecute",
-            field=".tolerationSeconds",
-            reason=FORBIDDEN,
-        ),
-    ],
+    ("spec", "scheduling", "tolerations", "[]"): _TOLERATION,
+    ("spec", "scheduling", "cpuPods", "tolerations", "[]"): _TOLERATION,
     ("spec", "storage"): [
         Rule(
             expression="!has(self.claimName) || !has(self.storageClassName)",

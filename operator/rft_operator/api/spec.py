@@ -308,6 +308,17 @@ class Topology(ApiModel):
     """Node label whose value the ranks share if there is room, else the next wider one of Kueue's Topology."""
 
 
+class CpuPods(ApiModel):
+    """Where the pods without GPUs (Prepare, Score, Publish) may run."""
+
+    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] | None = None
+    """Labels their node must carry. Default: the region, zone, architecture and system that nodeSelector names, and
+    nodes without GPUs are preferred."""
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] | None = None
+    """Their tolerations; an empty list keeps them off tainted nodes. Default: those of the GPU pods, and of the taint
+    that is named as gpuResource is."""
+
+
 class Scheduling(ApiModel):
     """Where the GPU pods may run, and who lets them."""
 
@@ -315,6 +326,8 @@ class Scheduling(ApiModel):
     """Labels a GPU node must carry; they also choose the price before a pod is bound."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(default_factory=list)
     """Tolerations of the GPU pods."""
+    cpu_pods: CpuPods | None = None
+    """Where the pods without GPUs may run; absent means that they follow the GPU pods where they must."""
     priority_class_name: DnsSubdomain | None = None
     """PriorityClass of the GPU pods."""
     scheduler_name: DnsSubdomain | None = None

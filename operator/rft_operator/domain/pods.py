@@ -12,13 +12,12 @@ from typing import Any
 from rft_operator.api import GROUP, PLURAL, VERSION
 from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import Gang, Spec
+from rft_operator.api.spec import Spec
 from rft_operator.api.status import Attempt
 from rft_operator.domain import baselines, benchmark_volumes
 from rft_operator.domain.budget import grace_seconds, stage_gpus
 from rft_operator.domain.facts import (
     FINALIZER,
-    GATE,
     LABEL_ATTEMPT,
     LABEL_FINETUNE,
     LABEL_MANAGED_BY,
@@ -27,6 +26,7 @@ from rft_operator.domain.facts import (
     Settings,
 )
 from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE, TRAINER_CONTAINER
+from rft_operator.domain.placement import cpu_placement, gpu_placement
 from rft_operator.domain.publishing import publish_environment, publish_mounts, publish_volumes
 from rft_operator.domain.resolve import DEEPSPEED_KEY, RUN_KEY, RunSnapshot
 from rft_trainer.contract import (
@@ -47,7 +47,6 @@ Manifest = dict[str, Any]
 TOKEN_DIRECTORY = "/rft/token"  # noqa: S105 - a path
 ENV_GRACE_SECONDS = "RFT_GRACE_SECONDS"
 TOKEN_SECONDS = 3_600
-VOLCANO = "volcano"
 REQUIRED_TOPOLOGY = "kueue.x-k8s.io/podset-required-topology"
 PREFERRED_TOPOLOGY = "kueue.x-k8s.io/podset-preferred-topology"
 
@@ -92,8 +91,7 @@ def pod_template(
         pod["subdomain"] = f"{name}-train"
         if spec.resources.nodes > 1:
             pod["affinity"] = _spread(metadata["labels"])
-    if gpus:
-        pod |= _scheduling(spec)
+    pod |= gpu_placement(spec) if gpus else cpu_placement(spec)
     return {"metadata": metadata, "spec": pod}
 
 
@@ -143,23 +141,6 @@ def _spread(labels: Manifest) -> Manifest:
             "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]
         }
     }
-
-
-def _scheduling(spec: Spec) -> Manifest:
-    it = spec.scheduling
-    out: Manifest = {}
-    if it.node_selector:
-        out["nodeSelector"] = dict(it.node_selector)
-    if it.tolerations:
-        out["tolerations"] = [each.to_wire() for each in it.tolerations]
-    if it.priority_class_name is not None:
-        out["priorityClassName"] = it.priority_class_name
-    scheduler = it.scheduler_name or (VOLCANO if it.gang is Gang.VOLCANO else None)
-    if scheduler is not None:
-        out["schedulerName"] = scheduler
-    if it.queue_name is not None:
-        out["schedulingGates"] = [{"name": GATE}]
-    return out
 
 
 def _topology(spec: Spec) -> Manifest:

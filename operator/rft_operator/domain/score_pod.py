@@ -15,6 +15,7 @@ from rft_operator.domain import baselines, benchmark_volumes
 from rft_operator.domain.budget import EVALUATION_GRACE_SECONDS
 from rft_operator.domain.facts import Settings
 from rft_operator.domain.observe import TRAINER_CONTAINER
+from rft_operator.domain.placement import cpu_placement
 from rft_operator.domain.pods import (
     ENV_GRACE_SECONDS,
     claim_mounts,
@@ -58,6 +59,7 @@ def score_pod_template(
         "securityContext": pod_security(settings),
         "containers": [_container(resource, snapshot, attempt=attempt.number)],
         "volumes": _volumes(resource),
+        **cpu_placement(spec),
     }
     if overlay.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": each.name} for each in overlay.image_pull_secrets]

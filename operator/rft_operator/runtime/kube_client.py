@@ -36,6 +36,8 @@ CONCURRENT_REQUESTS = 64
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+APPLY_QUERY = {"force": "true", "fieldValidation": "Ignore"}
+"""Server-side apply refuses unknown fields by itself; the second strict parse would only fill warnings nobody reads."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -102,7 +104,7 @@ class KubeClient:
 
     async def apply(self, manifest: JsonObject) -> JsonObject:
         """Server-side apply with force."""
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": FIELD_MANAGER, **APPLY_QUERY}
         return await self._call(
             "PATCH", _path(manifest), kind=manifest["kind"], verb="apply", query=query, body=manifest
         )
@@ -117,7 +119,7 @@ class KubeClient:
             "metadata": {"name": name, "namespace": namespace, "resourceVersion": resource_version},
             "status": status,
         }
-        query = {"fieldManager": STATUS_FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": STATUS_FIELD_MANAGER, **APPLY_QUERY}
         path = f"{path_of(kind, namespace, name)}/status"
         return await self._call("PATCH", path, kind=kind, verb="apply_status", query=query, body=body)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -333,12 +332,3 @@ def test_no_answer_is_made_up_where_there_is_no_model() -> None:
         sampler.complete([CompletionRequest(prompt="q", max_tokens=1, temperature=0.0, seed=1)])
     with pytest.raises(BadInputError, match="an answer is missing"):
         sampler.count("q")
-
-
-def test_processors_are_those_of_the_pods_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "_QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert programs.processors() == 8
-    for text, expected in (("250000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("1600000 100000", 8)):
-        (tmp_path / "cpu.max").write_text(text)
-        assert programs.processors() == expected

@@ -27,7 +27,7 @@ from rft_trainer.sandbox import sandbox as sandbox_module
 from rft_trainer.sandbox.limits import MEBIBYTE, Limits
 from rft_trainer.sandbox.sandbox import Ending, Run, Sandbox
 from rft_trainer.scoring import Judge, Verdict
-from rft_trainer.scoring.code_rows import code_row
+from rft_trainer.scoring.code_rows import row_tests
 from support.polling import eventually
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=2.0, memory_bytes=256 * MEBIBYTE, output_bytes=MEBIBYTE)
@@ -280,11 +280,10 @@ def test_every_solution_of_human_eval_passes_and_bare_heads_do_not(judge: Judge)
     assert len(rows) == 164
     wrong, passed = [], []
     for row in rows:
-        converted = code_row(row)
-        assert converted is not None
-        if not score(judge, converted["tests"], row["prompt"] + row["canonical_solution"]).correct:
+        tests = row_tests(row)
+        if not score(judge, tests, row["prompt"] + row["canonical_solution"]).correct:
             wrong.append(row["task_id"])
-        if row in rows[::8] and score(judge, converted["tests"], row["prompt"] + "    pass").correct:
+        if row in rows[::8] and score(judge, tests, row["prompt"] + "    pass").correct:
             passed.append(row["task_id"])
     assert (wrong, passed) == ([], [])
 

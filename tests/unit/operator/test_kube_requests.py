@@ -21,7 +21,7 @@ async def test_apply_is_a_forced_server_side_apply_in_our_name() -> None:
         assert await kube.apply(JOB) == {"kind": "Job"}
     (seen,) = api.requests
     assert (seen.method, seen.path) == ("PATCH", JOB_PATH)
-    assert seen.query == {"fieldManager": "rft-operator", "force": "true"}
+    assert seen.query == {"fieldManager": "rft-operator", "force": "true", "fieldValidation": "Ignore"}
     assert seen.headers["Content-Type"].startswith("application/apply-patch+yaml")
     assert seen.headers["Authorization"] == "bearer secret"
     assert json.loads(seen.body) == JOB
@@ -33,7 +33,7 @@ async def test_status_is_applied_at_the_version_that_was_read_in_a_name_of_its_o
         await kube.apply_status(namespace="team", name="demo", status={"stage": "Training"}, resource_version="7")
     (seen,) = api.requests
     assert seen.path == "/apis/rft.dev/v1alpha1/namespaces/team/reasoningfinetunes/demo/status"
-    assert seen.query == {"fieldManager": "rft-operator-status", "force": "true"}
+    assert seen.query == {"fieldManager": "rft-operator-status", "force": "true", "fieldValidation": "Ignore"}
     body = json.loads(seen.body)
     assert body["metadata"]["resourceVersion"] == "7"
     assert body["status"] == {"stage": "Training"}

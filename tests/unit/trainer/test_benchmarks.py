@@ -14,6 +14,7 @@ from rft_trainer.benchmarks import Question, file_hashes, load_questions, questi
 from rft_trainer.contract import Benchmark
 from rft_trainer.errors import BadInputError
 from rft_trainer.paths import Layout
+from rft_trainer.scoring.code_tests import ExaminedTests, read_tests
 from support.hub_server import Hub
 
 CITY = {"id": "c1", "problem": "Capital of France?", "answer": "B", "choices": ["Rome", "Paris", "Oslo", "Bern"]}
@@ -86,9 +87,13 @@ def test_tests_of_a_program_stand_in_place_of_its_answer(tmp_path: Path) -> None
     tests = {"inputs": ["1"], "outputs": ["2"]}
     human_eval = {"task_id": "HumanEval/0", "prompt": "def f():\n    pass\n", "entry_point": "f", "test": "assert f()"}
     own, published = read(tmp_path, [{"id": "own", "problem": "Double it.", "tests": tests}, human_eval])
-    assert (own.scorer, json.loads(own.answer)) == ("code", tests)
+    assert (own.scorer, own.answer) == ("code", "")
+    assert own.tests is not None
+    assert own.tests.read() == read_tests(tests)
     assert (published.id, published.scorer) == ("HumanEval/0", "code")
     assert "def f():" in published.text
+    assert published.tests is not None
+    assert isinstance(published.tests.read(), ExaminedTests)
     for row, words in (
         ({"problem": "q", "tests": {"inputs": []}}, r"rows.jsonl:1: tests.inputs \[\] is not a list"),
         ({"problem": "q", "tests": tests, "scorer": "math"}, "has tests and scorer 'math'"),

@@ -22,8 +22,8 @@ from rft_trainer.errors import BadInputError
 from rft_trainer.sandbox.plain import NotPlainError, decode, encode
 from rft_trainer.sandbox.seccomp import SealError, filter_program
 from rft_trainer.sandbox.syscalls import CONDITIONAL, MACHINES, PATHS
-from rft_trainer.scoring.code_rows import code_row
-from rft_trainer.scoring.code_tests import FunctionTests, ProgramTests, parse_tests
+from rft_trainer.scoring.code_rows import code_question, row_tests, tests_sha256
+from rft_trainer.scoring.code_tests import FunctionTests, ProgramTests, parse_tests, read_tests
 from rft_trainer.scoring.code_text import has_open_block, last_program, same_output, same_value
 
 
@@ -254,28 +254,37 @@ def livecodebench_row(**changes: Any) -> dict[str, Any]:
 
 
 def test_rows_of_livecodebench_are_read_as_they_are_published() -> None:
-    row = code_row(livecodebench_row())
-    assert row is not None
-    assert row["id"] == "1873_A"
-    assert "Add two numbers." in row["problem"]
-    tests = parse_tests(json.dumps(row["tests"]))
+    question = code_question(livecodebench_row())
+    assert question is not None
+    assert question["id"] == "1873_A"
+    assert "Add two numbers." in question["problem"]
+    tests = read_tests(row_tests(livecodebench_row()))
     assert isinstance(tests, ProgramTests)
     assert (tests.inputs, tests.outputs) == (("1 2\n", "3 4\n"), ("3\n", "7\n"))
+    assert tests.limits == Limits(memory_bytes=4 << 30), "6 s and 4 GB"
+
+
+def test_hash_of_tests_is_another_when_any_of_them_is_and_needs_none_unpacked() -> None:
+    broken = livecodebench_row(private_test_cases="cannot be unpacked")
+    rows = [livecodebench_row(), broken, livecodebench_row(metadata='{"func_name": "f"}')]
+    rows += [{"tests": {"inputs": ["1"], "outputs": ["2"]}}, {"tests": {"inputs": ["1"], "outputs": ["3"]}}]
+    assert len({tests_sha256(row) for row in rows}) == len(rows)
+    asked_otherwise = livecodebench_row(question_content="Sum two numbers.")
+    assert tests_sha256(asked_otherwise) == tests_sha256(rows[0]), "the question has its own place in the exam's hash"
 
 
 def test_functional_rows_of_livecodebench_call_the_function_that_their_metadata_names() -> None:
     case = [{"input": '[1, 2]\n"a"', "output": "[2, 1]", "testtype": "functional"}]
-    row = code_row(
-        livecodebench_row(
-            public_test_cases=json.dumps(case),
-            private_test_cases="[]",
-            starter_code="class Solution:\n    def turn(self, xs: List[int], s: str):\n        ",
-            metadata=json.dumps({"func_name": "turn"}),
-        )
+    row = livecodebench_row(
+        public_test_cases=json.dumps(case),
+        private_test_cases="[]",
+        starter_code="class Solution:\n    def turn(self, xs: List[int], s: str):\n        ",
+        metadata=json.dumps({"func_name": "turn"}),
     )
-    assert row is not None
-    assert "def turn" in row["problem"]
-    tests = parse_tests(json.dumps(row["tests"]))
+    question = code_question(row)
+    assert question is not None
+    assert "def turn" in question["problem"]
+    tests = read_tests(row_tests(row))
     assert isinstance(tests, FunctionTests)
     assert (tests.function, tests.arguments, tests.outputs) == ("turn", (([1, 2], "a"),), ([2, 1],))
 
@@ -296,8 +305,8 @@ class _Evil:
 )
 def test_a_row_of_livecodebench_that_is_more_or_less_than_text_is_refused(field: str, value: str, words: str) -> None:
     with pytest.raises(BadInputError, match=words):
-        code_row(livecodebench_row(**{field: value}))
+        row_tests(livecodebench_row(**{field: value}))
 
 
 def test_other_rows_are_left_alone() -> None:
-    assert code_row({"problem": "1+1", "answer": "2"}) is None
+    assert code_question({"problem": "1+1", "answer": "2"}) is None

@@ -56,11 +56,13 @@ def evaluate(layout: Layout) -> StageResult:
 
 
 def exam_of(config: RunConfig, layout: Layout, paths: RunPaths) -> Exam:
-    """The questions of the evaluation, read from their sources."""
+    """The questions of the evaluation, read from their sources; their tests were looked through by Prepare."""
     assert config.evaluation is not None
     questions, files, folder = {}, {}, paths.data / "benchmarks"
     for each in config.evaluation.benchmarks:
-        questions[each.name] = load_questions(each, layout, download_to=folder, seed=config.evaluation.seed)
+        questions[each.name] = load_questions(
+            each, layout, download_to=folder, seed=config.evaluation.seed, unpack_tests=False
+        )
         files[each.name] = file_hashes(source_files(each, layout, download_to=folder))
     return Exam(evaluation=config.evaluation, format=config.dataset.format, questions=questions, files=files)
 

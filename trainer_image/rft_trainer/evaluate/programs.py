@@ -1,43 +1,51 @@
 """Runs the programs among a benchmark's answers, several at once.
 
 Invariant: a verdict is on the volume before it counts, so a killed pod runs no program twice; the order in which
-programs end changes nothing.
+programs end changes nothing. The tests of one problem after another are read, and let go of once its programs have run.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from queue import SimpleQueue
 
 from rft_trainer.benchmarks import Question
+from rft_trainer.evaluate.machine import programs_at_once
 from rft_trainer.evaluate.record import AnswerFile, AnswerRecord
 from rft_trainer.evaluate.stopping import Stop
+from rft_trainer.question_rows import RowReader
+from rft_trainer.sandbox.limits import MEBIBYTE
 from rft_trainer.scoring import Judge, Verdict
+from rft_trainer.scoring.code_tests import CodeTests, parse_tests
 from rft_trainer.scoring.verdict import PENDING
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _SAID_EVERY = 100
 
 
 def run_programs(answers: AnswerFile, questions: Sequence[Question], *, stop: Stop, workers: int | None = None) -> None:
-    """Judge what was not run yet; raises ``StoppedError`` when there is no more time, keeping what is judged."""
-    by_id = {question.id: question for question in questions}
-    waiting = iter([each for each in answers.records.values() if each.reason == PENDING and each.id in by_id])
-    count = workers or processors()
+    """Judge what was not run yet; raises ``StoppedError`` when there is no more time, keeping what is judged.
+
+    Raises :class:`BadInputError` where a program may take more memory than there is.
+    """
+    pending = {each.id for each in answers.records.values() if each.reason == PENDING}
+    questions = [each for each in questions if each.id in pending]
+    if not questions:
+        return
+    waiting = _with_tests(answers, questions)
+    count = workers or programs_at_once(program_mib=max(map(_program_mib, questions)))
     judges: SimpleQueue[Judge] = SimpleQueue()
     for _ in range(count):
         judges.put(Judge(programs=True))
 
-    def judged(record: AnswerRecord) -> tuple[AnswerRecord, Verdict]:
-        judge, question = judges.get(), by_id[record.id]
+    def judged(record: AnswerRecord, tests: CodeTests) -> tuple[AnswerRecord, Verdict]:
+        judge = judges.get()
         try:
-            return record, judge.score(question.scorer, answer=question.answer, text=record.text)
+            return record, judge.score_program(tests, record.text)
         finally:
             judges.put(judge)
 
@@ -46,7 +54,7 @@ def run_programs(answers: AnswerFile, questions: Sequence[Question], *, stop: St
         under_way: list[Future[tuple[AnswerRecord, Verdict]]] = []
         try:
             while True:
-                under_way += [pool.submit(judged, each) for each in islice(waiting, count - len(under_way))]
+                under_way += [pool.submit(judged, *each) for each in islice(waiting, count - len(under_way))]
                 if not under_way:
                     break
                 record, verdict = under_way.pop(0).result()
@@ -66,12 +74,19 @@ def run_programs(answers: AnswerFile, questions: Sequence[Question], *, stop: St
                 judges.get().close()
 
 
-def processors() -> int:
-    """How many this process may use: of a pod, what its limit on CPU comes to."""
-    available = len(os.sched_getaffinity(0))
-    try:
-        quota, period = _QUOTA.read_text().split()
-        allowed = int(quota) // int(period)
-    except (OSError, ValueError):  # no bound, or another version of control groups
-        return available
-    return max(1, min(available, allowed))
+def _with_tests(answers: AnswerFile, questions: Sequence[Question]) -> Iterator[tuple[AnswerRecord, CodeTests]]:
+    """All programs that were not run yet, question by question."""
+    waiting: defaultdict[str, list[AnswerRecord]] = defaultdict(list)
+    for record in answers.records.values():
+        if record.reason == PENDING:
+            waiting[record.id].append(record)
+    rows = RowReader()
+    for question in questions:
+        tests = parse_tests(question.answer) if question.tests is None else question.tests.read(rows)
+        yield from ((record, tests) for record in waiting[question.id])
+
+
+def _program_mib(question: Question) -> int:
+    if question.tests is not None:
+        return question.tests.memory_mib
+    return parse_tests(question.answer).limits.memory_bytes // MEBIBYTE

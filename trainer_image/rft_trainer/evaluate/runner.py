@@ -122,6 +122,8 @@ class Runner:
             verdict = _gym_verdict(question.entry, answer.text, verify=verify)
         elif question.scorer in SANDBOXED and not self._judge.runs_programs:
             verdict = missing(PENDING)
+        elif question.tests is not None:
+            verdict = self._judge.score_program(question.tests.read(), answer.text)
         else:
             verdict = self._judge.score(question.scorer, answer=question.answer, text=answer.text)
         return AnswerRecord(

@@ -28,6 +28,7 @@ from rft_trainer.prepare.rows import conversations
 from rft_trainer.report import Reporter, Work
 from rft_trainer.stage_main import parse_layout, run_stage
 from rft_trainer.steps import total_steps
+from rft_trainer.stored_tests import check_room
 from rft_trainer.train.plan import BatchPlan, accumulation_steps, padding_share
 
 _BATCH_ROWS = 512
@@ -120,11 +121,14 @@ def _fingerprint(config: RunConfig) -> str:
 
 def _training_rows(config: RunConfig, layout: Layout, paths: RunPaths, *, counts: _Counts) -> Iterator[Conversation]:
     """Rows with an answer whose question no benchmark asks."""
-    held_out = {
-        question_hash(question.problem)
-        for benchmark in (config.evaluation.benchmarks if config.evaluation else ())
-        for question in load_questions(benchmark, layout, download_to=paths.data / "benchmarks")
-    }
+    held_out: set[str] = set()
+    for benchmark in config.evaluation.benchmarks if config.evaluation else ():
+        questions = load_questions(benchmark, layout, download_to=paths.data / "benchmarks")
+        held_out.update(question_hash(question.problem) for question in questions)
+        memory_mib = config.evaluation.program_memory_mib if config.evaluation else None
+        if memory_mib is not None:
+            tests = [question.tests for question in questions]
+            check_room(tests, memory_mib=memory_mib, where=f"benchmark {benchmark.name}")
     for row in conversations(config.dataset, layout, download_to=paths.data / "source"):
         if row is None:
             counts.without_answer += 1

@@ -88,7 +88,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
-                yield _object(line, where=f"{path.name}:{number}")
+                yield json_object(line, where=f"{path.name}:{number}")
 
 
 def _json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -107,10 +107,11 @@ def _json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path.name}[{index}]", row
 
 
-def _object(line: str, *, where: str) -> tuple[str, dict[str, Any]]:
+def json_object(line: str | bytes, *, where: str) -> tuple[str, dict[str, Any]]:
+    """Read a line that is an object; raises :class:`BadInputError`."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(f"{where}: is not JSON ({error})") from error
     if not isinstance(row, dict):
         raise BadInputError(f"{where}: must be an object, found {type(row).__name__}")

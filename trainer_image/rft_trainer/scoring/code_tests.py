@@ -56,15 +56,19 @@ class ExaminedTests:
 CodeTests = ProgramTests | FunctionTests | ExaminedTests
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def parse_tests(text: str) -> CodeTests:
     """Read ``tests`` as JSON text; raises :class:`BadInputError`."""
     try:
-        tests = json.loads(text)
+        return read_tests(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"tests {_shown(text)} are not JSON ({error}); {_FORMS}") from error
+
+
+def read_tests(tests: Any) -> CodeTests:
+    """Read ``tests`` as a row has them; raises :class:`BadInputError`."""
     if not isinstance(tests, dict):
-        raise BadInputError(f"tests {_shown(text)} are not an object; {_FORMS}")
+        raise BadInputError(f"tests {_shown(tests)} are not an object; {_FORMS}")
     known = {"inputs", "outputs", "function", "prompt", "test"} | _LIMITS
     strange = sorted(set(tests) - known)
     if strange:

@@ -14,7 +14,7 @@ from types import TracebackType
 from rft_trainer.errors import BadInputError, SandboxError
 from rft_trainer.scoring import extract
 from rft_trainer.scoring.code import CodeJudge
-from rft_trainer.scoring.code_tests import parse_tests
+from rft_trainer.scoring.code_tests import CodeTests, parse_tests
 from rft_trainer.scoring.mathematics import Mathematics
 from rft_trainer.scoring.verdict import NO_ANSWER, NOT_CLOSED, NOT_ENDED, Verdict, is_answered, missing
 
@@ -94,17 +94,24 @@ class Judge:
     def score(self, scorer: str, *, answer: str, text: str) -> Verdict:
         """Judge the model's ``text`` against the right ``answer``: for ``code`` the tests, as JSON text."""
         check_answer(scorer, answer)
+        if scorer == "code":
+            return self.score_program(parse_tests(answer), text)
         part = extract.final_part(text)
         if part is None:
             return missing(NOT_ENDED)
-        if scorer == "code":
-            if not self._programs:
-                raise SandboxError("scorer code: programs are not run here, but in a pod of their own, or by rft score")
-            self._code = self._code or CodeJudge()
-            return self._code.score(parse_tests(answer), part)
         if extract.last_boxed(part) is None and extract.has_open_box(part):
             return missing(NOT_CLOSED)
         return self._scorers[scorer](answer, part)
+
+    def score_program(self, tests: CodeTests, text: str) -> Verdict:
+        """Judge the program in the model's ``text``."""
+        part = extract.final_part(text)
+        if part is None:
+            return missing(NOT_ENDED)
+        if not self._programs:
+            raise SandboxError("scorer code: programs are not run here, but in a pod of their own, or by rft score")
+        self._code = self._code or CodeJudge()
+        return self._code.score(tests, part)
 
     def _math(self, answer: str, part: str) -> Verdict:
         found = extract.last_boxed(part)
