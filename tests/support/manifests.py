@@ -67,7 +67,10 @@ FULL: dict[str, Any] = {
         ],
         "cpuPods": {
             "nodeSelector": {"pool": "cpu"},
-            "tolerations": [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}],
+            "tolerations": [
+                {"key": "batch", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
+                {"key": "drain", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+            ],
         },
         "priorityClassName": "research",
         "schedulerName": "volcano",
