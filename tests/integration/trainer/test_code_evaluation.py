@@ -30,7 +30,8 @@ from rft_trainer.publish.main import publish
 from rft_trainer.report import Work
 from rft_trainer.results import read_result
 from rft_trainer.sandbox import sandbox as sandbox_module
-from rft_trainer.scoring import Judge
+from rft_trainer.scoring import Judge, Verdict
+from rft_trainer.scoring.code_tests import CodeTests
 from rft_trainer.scoring.verdict import PENDING
 from rft_trainer.uris import parse_uri
 from unit.trainer.factory import run_config
@@ -264,13 +265,13 @@ def test_no_program_is_run_twice_when_a_pod_was_killed(tmp_path: Path, monkeypat
         with path.open("a") as stream:
             stream.write(json.dumps({**record, "extracted": None, "correct": False, "reason": PENDING}) + "\n")
     run: list[str] = []
-    original = Judge.score
+    original = Judge.score_program
 
-    def score(self: Judge, scorer: str, **asked: Any) -> Any:
-        run.append(scorer)
-        return original(self, scorer, **asked)
+    def score(self: Judge, tests: CodeTests, text: str) -> Verdict:
+        run.append(text)
+        return original(self, tests, text)
 
-    monkeypatch.setattr(Judge, "score", score)
+    monkeypatch.setattr(Judge, "score_program", score)
     ticks = iter(range(100))
     with pytest.raises(StoppedError):
         programs.run_programs(AnswerFile(path), questions, stop=Stop(deadline=3, clock=lambda: next(ticks)), workers=1)

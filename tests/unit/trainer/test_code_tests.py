@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 from rft_trainer.errors import BadInputError
+from rft_trainer.sandbox.limits import Limits
 from rft_trainer.sandbox.plain import NotPlainError, decode, encode
 from rft_trainer.sandbox.seccomp import SealError, filter_program
 from rft_trainer.sandbox.syscalls import CONDITIONAL, MACHINES, PATHS
-from rft_trainer.scoring.code_rows import code_question, row_tests, tests_sha256
+from rft_trainer.scoring.code_rows import code_question, row_tests, sha256_of_tests
 from rft_trainer.scoring.code_tests import FunctionTests, ProgramTests, parse_tests, read_tests
 from rft_trainer.scoring.code_text import has_open_block, last_program, same_output, same_value
 
@@ -268,9 +269,11 @@ def test_hash_of_tests_is_another_when_any_of_them_is_and_needs_none_unpacked() 
     broken = livecodebench_row(private_test_cases="cannot be unpacked")
     rows = [livecodebench_row(), broken, livecodebench_row(metadata='{"func_name": "f"}')]
     rows += [{"tests": {"inputs": ["1"], "outputs": ["2"]}}, {"tests": {"inputs": ["1"], "outputs": ["3"]}}]
-    assert len({tests_sha256(row) for row in rows}) == len(rows)
+    assert len({sha256_of_tests(row) for row in rows}) == len(rows)
     asked_otherwise = livecodebench_row(question_content="Sum two numbers.")
-    assert tests_sha256(asked_otherwise) == tests_sha256(rows[0]), "the question has its own place in the exam's hash"
+    assert sha256_of_tests(asked_otherwise) == sha256_of_tests(rows[0]), (
+        "the question has its own place in the exam's hash"
+    )
 
 
 def test_functional_rows_of_livecodebench_call_the_function_that_their_metadata_names() -> None:

@@ -44,7 +44,7 @@ def row_tests(row: Mapping[str, Any]) -> Any:
     return row.get("tests") if kind is None else _unpacked_tests(row)
 
 
-def tests_sha256(row: Mapping[str, Any]) -> str:
+def sha256_of_tests(row: Mapping[str, Any]) -> str:
     """SHA-256 of a row's tests as they are kept, which need not be unpacked for it."""
     digest = hashlib.sha256(f"{memory_mib(row)}\n".encode())
     for name in _TESTS_OF.get(_kind(row) or (), ("tests",)):
