@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
+from rft_trainer.evaluate.sampler import BatchWindow, Completion, CompletionRequest, Finish, Sampler, Window
 
 EOS = "<eos>"
 
@@ -18,7 +18,7 @@ class ScriptedSampler:
     """
 
     def __init__(self, script: Mapping[str, Sequence[str]], *, context_tokens: int | None = None) -> None:
-        self._script, self._context_tokens = script, context_tokens
+        self.script, self._context_tokens = script, context_tokens
         self.requests: list[CompletionRequest] = []
 
     @property
@@ -32,6 +32,9 @@ class ScriptedSampler:
     def count(self, text: str) -> int:
         """Words."""
         return len(text.split())
+
+    def window(self) -> Window:
+        return BatchWindow(self.complete)
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         self.requests += requests
@@ -52,7 +55,7 @@ class ScriptedSampler:
     def _next_tokens(self, text: str) -> Sequence[str]:
         found = [
             (said < len(tokens), len(key) + len("".join(tokens[:said])), tokens[said:])
-            for key, tokens in self._script.items()
+            for key, tokens in self.script.items()
             for said in range(len(tokens) + 1)
             if text.endswith(key + "".join(tokens[:said]))
         ]
@@ -62,3 +65,53 @@ class ScriptedSampler:
     def _tokens_of(self, prompt: str, kept: str) -> int:
         tokens = self._next_tokens(prompt)
         return next(count for count in range(len(tokens) + 1) if len("".join(tokens[:count])) >= len(kept))
+
+
+class ContinuousSampler(ScriptedSampler):
+    """Makes its batches itself, as vLLM does: of the requests under way it finishes one, and asks for no others."""
+
+    def __init__(
+        self,
+        script: Mapping[str, Sequence[str]],
+        *,
+        choose: Callable[[Sequence[CompletionRequest]], int] = lambda _: 0,
+        context_tokens: int | None = None,
+    ) -> None:
+        super().__init__(script, context_tokens=context_tokens)
+        self.choose = choose
+        self.most_under_way = 0
+
+    def window(self) -> Window:
+        return _ContinuousWindow(self)
+
+
+class _ContinuousWindow:
+    def __init__(self, sampler: ContinuousSampler) -> None:
+        self._sampler = sampler
+        self._under_way: list[tuple[int, CompletionRequest]] = []
+
+    def put(self, ticket: int, request: CompletionRequest) -> None:
+        self._under_way.append((ticket, request))
+        self._sampler.most_under_way = max(self._sampler.most_under_way, len(self._under_way))
+
+    def get(self) -> Sequence[tuple[int, Completion]]:
+        index = self._sampler.choose([request for _, request in self._under_way])
+        ticket, request = self._under_way.pop(index)
+        [completion] = self._sampler.complete([request])
+        return [(ticket, completion)]
+
+    def close(self) -> None:
+        self._under_way = []
+
+
+def complete(sampler: Sampler, requests: Sequence[CompletionRequest]) -> list[Completion]:
+    """What an engine makes of these requests, in their order."""
+    window, given = sampler.window(), dict[int, Completion]()
+    try:
+        for ticket, request in enumerate(requests):
+            window.put(ticket, request)
+        while len(given) < len(requests):
+            given.update(window.get())
+    finally:
+        window.close()
+    return [given[ticket] for ticket in range(len(requests))]

@@ -66,7 +66,7 @@ FORMATS = ("messages", "s1", "sky-t1", "prompt-completion")
     "--endpoint", metavar="URL", help=f"An engine that serves MODEL, as http://host:8000/v1; its key in {KEY}."
 )
 @click.option("--tokenizer", metavar="MODEL", help="With --endpoint: folder or hf:// of the model's tokenizer.")
-@click.option("--context-tokens", type=int, help="With --endpoint: what the engine can hold.")
+@click.option("--context-tokens", type=int, help="With --endpoint: what it can hold, where it does not say.")
 @click.option("--batch-size", type=int, help="Questions answered at once. Default: 32.")
 @click.option("--seed", type=int, help="Of sampled answers and of the order of choices. Default: 42.")
 @click.option("--max-seconds", type=int, help="End after so long with what there is, exit code 3.")

@@ -18,7 +18,7 @@ from rft_trainer.evaluate import programs, score_main
 from rft_trainer.evaluate.main import exam_of
 from rft_trainer.evaluate.record import AnswerFile
 from rft_trainer.evaluate.runner import Model
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
+from rft_trainer.evaluate.sampler import BatchWindow, Completion, CompletionRequest, Finish, Window
 from rft_trainer.evaluate.session import Candidate, Session
 from rft_trainer.evaluate.stopping import Stop, StoppedError
 from rft_trainer.evaluate.waiting import FILE, NoSampler, Waiting
@@ -59,7 +59,10 @@ class Coder:
     def count(self, text: str) -> int:
         return len(text.split())
 
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+    def window(self) -> Window:
+        return BatchWindow(self._complete)
+
+    def _complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         self.requests += len(requests)
         return [Completion(self._answer(each.prompt), 5, Finish.EOS) for each in requests]
 
@@ -329,7 +332,7 @@ def test_a_note_of_an_evaluation_that_was_not_ended_need_not_say_so(tmp_path: Pa
 
 def test_no_answer_is_made_up_where_there_is_no_model() -> None:
     sampler = NoSampler({"engine": "scripted"})
-    with pytest.raises(BadInputError, match="1 answers are missing"):
-        sampler.complete([CompletionRequest(prompt="q", max_tokens=1, temperature=0.0, seed=1)])
+    with pytest.raises(BadInputError, match="answers are missing"):
+        sampler.window()
     with pytest.raises(BadInputError, match="an answer is missing"):
         sampler.count("q")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ from rft_trainer.evaluate.measured import Measured
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.record import AnswerFile, AnswerRecord, ThinkingRecord
 from rft_trainer.evaluate.runner import Model, Runner
-from rft_trainer.evaluate.sampler import CompletionRequest, RememberingSampler
+from rft_trainer.evaluate.sampler import CompletionRequest
 from rft_trainer.evaluate.settings import settings_of
 from rft_trainer.evaluate.stopping import Stop
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge
-from support.scripted_engine import EOS, ScriptedSampler
+from support.scripted_engine import EOS, ContinuousSampler, ScriptedSampler
 
 QUESTIONS = [Question(str(number), f"q{number}", str(number), "integer") for number in range(3)]
 SAMPLES = 2
@@ -64,7 +66,24 @@ class Engine(ScriptedSampler):
         return super().complete(requests)
 
 
-def measure(directory: Path, engine: Engine, *, sweep: dict[str, Any] | None = None) -> dict[str, Measured]:
+class Continuous(ContinuousSampler):
+    """The same engine as one that makes its batches itself, and dies when it has given so many completions."""
+
+    def __init__(self, *, order: random.Random, dies_after: int | None = None) -> None:
+        super().__init__(Engine().script, choose=self._choose)
+        self._order, self._left = order, dies_after
+        self.lost: list[CompletionRequest] = []
+
+    def _choose(self, under_way: Sequence[CompletionRequest]) -> int:
+        if self._left is not None:
+            if self._left == 0:
+                self.lost = list(under_way)
+                raise KilledError
+            self._left -= 1
+        return self._order.randrange(len(under_way))
+
+
+def measure(directory: Path, engine: ScriptedSampler, *, sweep: dict[str, Any] | None = None) -> dict[str, Measured]:
     benchmark = {"name": "sums", "uri": "file:///a", "samples": SAMPLES, "temperature": 1.0, "max_tokens": 16}
     evaluation = EvaluationConfig.model_validate(
         {"benchmarks": [benchmark], "baseline": "none", "batch_size": 4, "max_seconds": 1, "budget_forcing": sweep}
@@ -182,11 +201,56 @@ def test_record_is_read_as_it_was_written_when_its_thinking_had_no_budget(tmp_pa
     assert AnswerFile(tmp_path / "a.jsonl").records == {("0", 1): record}
 
 
-def test_engine_is_asked_once_when_two_settings_ask_for_the_same() -> None:
-    engine = ScriptedSampler({"q": ["a", EOS], "r": ["b", EOS]}, context_tokens=7)
-    shared = RememberingSampler(engine)
-    q, r = (CompletionRequest(prompt=prompt, max_tokens=4) for prompt in "qr")
-    assert [each.text for each in shared.complete([q, r, q])] == ["a", "b", "a"]
-    assert [each.text for each in shared.complete([r, q])] == ["b", "a"]
-    assert engine.requests == [q, r]
-    assert (shared.context_tokens, shared.count("a b")) == (7, 2)
+def asks_for_answer(request: CompletionRequest) -> bool:
+    return not request.stops
+
+
+@pytest.mark.parametrize("sweep", [None, SWEEP], ids=["free", "forced"])
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_are_the_same_in_whatever_order_the_engine_finishes_them(
+    tmp_path: Path, sweep: dict[str, Any] | None, seed: int
+) -> None:
+    engine = Continuous(order=random.Random(seed))
+    found = measure(tmp_path / "any", engine, sweep=sweep)
+    assert found == measure(tmp_path / "batches", Engine(), sweep=sweep)
+    assert lines(tmp_path / "any") == lines(tmp_path / "batches")
+    assert len(set(engine.requests)) == len(engine.requests)
+    assert engine.most_under_way == 4, "as many as may be, and no more"
+
+
+@pytest.mark.parametrize("completions", range(len(QUESTIONS) * SAMPLES))
+def test_at_most_what_was_under_way_is_asked_again_when_the_process_is_killed(tmp_path: Path, completions: int) -> None:
+    killed = Continuous(order=random.Random(completions), dies_after=completions)
+    with pytest.raises(KilledError):
+        measure(tmp_path, killed)
+    assert sum(map(len, lines(tmp_path).values())) == completions, "an answer is written when it is finished"
+    assert len(killed.lost) == min(4, len(QUESTIONS) * SAMPLES - completions)
+    engine = Continuous(order=random.Random(1))
+    measure(tmp_path, engine)
+    assert not set(engine.requests) & set(killed.requests), "what was finished is not asked for again"
+    assert set(killed.lost) <= set(engine.requests)
+    measure(tmp_path / "whole", Engine())
+    assert lines(tmp_path) == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("completions", range(0, 36, 5))
+def test_finished_answers_of_a_sweep_stay_when_the_process_is_killed(
+    tmp_path: Path, whole: tuple[dict[str, list[str]], list[CompletionRequest]], completions: int
+) -> None:
+    killed = Continuous(order=random.Random(completions), dies_after=completions)
+    with pytest.raises(KilledError):
+        measure(tmp_path, killed, sweep=SWEEP)
+    answered = list(filter(asks_for_answer, killed.requests))
+    assert sum(map(len, lines(tmp_path).values())) == len(answered)
+    engine = Continuous(order=random.Random(1))
+    measure(tmp_path, engine, sweep=SWEEP)
+    assert not set(engine.requests) & set(answered)
+    assert len(answered) + sum(map(asks_for_answer, engine.requests)) == len(QUESTIONS) * SAMPLES * 3
+    assert lines(tmp_path) == whole[0]
+
+
+def test_nothing_is_generated_when_a_question_leaves_no_room_for_an_answer(tmp_path: Path) -> None:
+    engine = Engine(context_tokens=1)
+    with pytest.raises(BadInputError, match=r"benchmark sums: a question of 1 tokens leaves no room .* model's 1"):
+        measure(tmp_path, engine)
+    assert not engine.requests

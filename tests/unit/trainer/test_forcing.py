@@ -26,7 +26,7 @@ from rft_trainer.evaluate.loops import LEAST_CHARACTERS, is_looping
 from rft_trainer.evaluate.sampler import CompletionRequest, Sampler
 from rft_trainer.prepare.formats import Format
 from rft_trainer.scoring.extract import final_part
-from support.scripted_engine import EOS, ScriptedSampler
+from support.scripted_engine import EOS, ScriptedSampler, complete
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "forcing").glob("*.json"))
 FAMILIES = {"s1": S1, "sky-t1": SKY_T1, "generic": GENERIC}
@@ -37,7 +37,7 @@ def run(sample: Forcing, sampler: Sampler) -> ForcedAnswer:
     while not sample.done:
         ask = sample.ask()
         request = CompletionRequest(prompt=ask.text, stops=ask.stops, max_tokens=ask.max_tokens)
-        sample.take(sampler.complete([request])[0])
+        sample.take(complete(sampler, [request])[0])
     return sample.answer()
 
 

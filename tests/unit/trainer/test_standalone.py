@@ -16,7 +16,7 @@ from rft_trainer.evaluate.forcing import S1
 from rft_trainer.evaluate.standalone import TerminalWork
 from rft_trainer.prepare.tiny import build_model
 from rft_trainer.uris import parse_uri
-from support.completions_server import Completions, Reply, as_vllm, serving
+from support.completions_server import Completions, Reply, as_vllm, card, serving
 from support.scripted_engine import EOS, ScriptedSampler
 
 WORDS = ["What is 12 + 30? The answer is 42. Wait, so let me think of it again."] * 5
@@ -55,7 +55,8 @@ def server() -> Iterator[Completions]:
         script[f"{asked}{S1.start}"] = [" hm", S1.stops[0]]
         script[f"{asked}{S1.start} hm{S1.end}"] = [f"\nAnswer: {answer}", EOS]
         script[asked] = [f"{S1.start} hm{S1.end}\nAnswer: {answer}", EOS]
-    with serving(Completions(as_vllm(ScriptedSampler(script)))) as found:
+    models = [card(name, max_model_len=200) for name in ("served", "one", "two")]
+    with serving(Completions(as_vllm(ScriptedSampler(script)), models=models)) as found:
         yield found
 
 
@@ -111,14 +112,14 @@ def test_evaluation_goes_on_where_the_engine_was_lost(
 ) -> None:
     words = (
         "served", "--endpoint", server.url, "--tokenizer", str(model), "--format", "s1", "-b", f"own={rows}",
-        "--batch-size", "2", "--max-tokens", "100", "-o", str(tmp_path / "out"),
+        "--batch-size", "1", "--max-tokens", "100", "-o", str(tmp_path / "out"),
     )  # fmt: skip
     give = server.give
     asked = itertools.count(1)
 
     def give_four(body: dict[str, Any]) -> Any:
         if next(asked) == 4:
-            server.failures += [Reply(401, b"no such key")] * 2
+            server.failures += [Reply(401, b"no such key")]
         return give(body)
 
     server.give = give_four

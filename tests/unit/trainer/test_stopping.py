@@ -11,7 +11,7 @@ import pytest
 
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest
 from rft_trainer.evaluate.stopping import Stop, StoppableSampler, StoppedError
-from support.scripted_engine import ScriptedSampler
+from support.scripted_engine import ScriptedSampler, complete
 
 REQUEST = CompletionRequest(prompt="q", max_tokens=1)
 
@@ -40,7 +40,7 @@ def test_engine_is_left_in_the_middle_of_its_work_when_a_stop_is_asked_for(tmp_p
     asker = threading.Thread(target=ask)
     asker.start()
     with stop.watching(), pytest.raises(StoppedError) as error:
-        StoppableSampler(SlowEngine(started=started), stop).complete([REQUEST])
+        complete(StoppableSampler(SlowEngine(started=started), stop), [REQUEST])
     asker.join()
     assert error.value.reason == "asked"
 
@@ -49,7 +49,7 @@ def test_engine_is_left_when_the_time_is_up() -> None:
     started = threading.Event()
     stop = Stop(deadline=1.0, clock=lambda: 2.0 if started.is_set() else 0.0, poll_seconds=0.01)
     with stop.watching(), pytest.raises(StoppedError) as error:
-        StoppableSampler(SlowEngine(started=started), stop).complete([REQUEST])
+        complete(StoppableSampler(SlowEngine(started=started), stop), [REQUEST])
     assert error.value.reason == "deadline"
 
 
@@ -68,7 +68,7 @@ def test_work_between_two_requests_is_not_broken_off() -> None:
         signal.raise_signal(signal.SIGUSR1)  # a wake-up that came too late
         assert looked.is_set()
         with pytest.raises(StoppedError):
-            StoppableSampler(ScriptedSampler({"q": ["a"]}), stop).complete([REQUEST])
+            complete(StoppableSampler(ScriptedSampler({"q": ["a"]}), stop), [REQUEST])
 
 
 def test_signal_handler_is_the_former_one_when_nobody_watches_any_more() -> None:

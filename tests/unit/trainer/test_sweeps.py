@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from rft_trainer.contract import Benchmark, EvaluationConfig
-from rft_trainer.evaluate.answering import Answer, Asked, answer_forced
+from rft_trainer.evaluate.answering import ask_all
+from rft_trainer.evaluate.exchanges import Answer, Asked, Way
 from rft_trainer.evaluate.forcing import S1
-from rft_trainer.evaluate.sampler import RememberingSampler
 from rft_trainer.evaluate.scaling import Point, curve
 from rft_trainer.evaluate.settings import settings_of
 from support.scripted_engine import EOS, ScriptedSampler
@@ -72,22 +72,18 @@ def thinking_aloud(tokens: int) -> dict[str, list[str]]:
     return script
 
 
-def run(engine: RememberingSampler, config: EvaluationConfig) -> dict[str, Answer]:
-    benchmark: Benchmark = config.benchmarks[0]
-    found = {}
-    for setting in settings_of(config):
-        budget = setting.budget(benchmark, config)
-        assert budget is not None
-        asked = [Asked("q", seed=1)]
-        [(_, answer)] = answer_forced(engine, asked, benchmark=benchmark, delimiters=S1, budget=budget)
-        found[setting.name] = answer
-    return found
+def run(engine: ScriptedSampler, config: EvaluationConfig) -> dict[str, Answer]:
+    [benchmark], asked = config.benchmarks, Asked("q", seed=1)
+    ways = {each.name: Way(benchmark, each.budget(benchmark, config), S1) for each in settings_of(config)}
+    place = {name: way.exchange(asked, sampler=engine) for name, way in ways.items()}
+    found = dict(ask_all(engine, [place], at_once=4))
+    return {name: found[name] for name in ways}
 
 
 def test_thinking_is_generated_once_when_several_budgets_are_measured() -> None:
     engine = ScriptedSampler(thinking_aloud(40))
     config = evaluation(waits=[0], max_thinking_tokens=60, sweep_thinking_tokens=[12, 24, 32])
-    answers = run(RememberingSampler(engine), config)
+    answers = run(engine, config)
     assert [answer.text.rpartition(" ")[2] for answer in answers.values()] == ["right", "right", "wrong", "wrong"]
     assert [answer.tokens for answer in answers.values()] == [40 + 1, 32 + 1, 24 + 1, 12 + 1]
     thought = [request.max_tokens for request in engine.requests if request.stops]
@@ -98,14 +94,14 @@ def test_thinking_is_generated_once_when_several_budgets_are_measured() -> None:
 @pytest.mark.parametrize("cap", [12, 24, 32])
 def test_answer_within_a_sweep_is_that_of_its_budget_alone(cap: int) -> None:
     swept = run(
-        RememberingSampler(ScriptedSampler(thinking_aloud(40))),
+        ScriptedSampler(thinking_aloud(40)),
         evaluation(waits=[0], max_thinking_tokens=60, sweep_thinking_tokens=[12, 24, 32]),
     )
     config = evaluation(waits=[0], max_thinking_tokens=cap)
     config = config.model_copy(
         update={"benchmarks": (Benchmark.model_validate({**BENCHMARK, "max_tokens": cap + 10}),)}
     )
-    [alone] = run(RememberingSampler(ScriptedSampler(thinking_aloud(40))), config).values()
+    [alone] = run(ScriptedSampler(thinking_aloud(40)), config).values()
     assert swept[f"think={cap}"] == alone
 
 

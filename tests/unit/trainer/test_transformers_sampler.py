@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.sampler import CompletionRequest, Finish
 from rft_trainer.evaluate.transformers_sampler import TransformersSampler, _Draw, _nucleus
 from rft_trainer.prepare.tiny import build_model
 from rft_trainer.uris import parse_uri
+from support.scripted_engine import complete
 
 WORDS = ["What is 12 + 30? The answer is 42. Wait, so let me think of it again."] * 5
 DRAWN = CompletionRequest(prompt="What is 1 + 2?", max_tokens=24, temperature=1.0, seed=5)
@@ -27,26 +30,26 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> TransformersSampler:
 
 
 def test_completion_does_not_depend_on_its_neighbours_when_it_is_drawn_or_greedy(sampler: TransformersSampler) -> None:
-    alone = [sampler.complete([request])[0] for request in (DRAWN, GREEDY)]
-    assert sampler.complete([GREEDY, replace(DRAWN, seed=6), DRAWN])[::2] == alone[::-1]
+    alone = [complete(sampler, [request])[0] for request in (DRAWN, GREEDY)]
+    assert complete(sampler, [GREEDY, replace(DRAWN, seed=6), DRAWN])[::2] == alone[::-1]
     assert [each.tokens for each in alone if each.finish is Finish.LENGTH] == [24, 9]
-    assert sampler.complete([replace(DRAWN, seed=6)]) != alone[:1]
+    assert complete(sampler, [replace(DRAWN, seed=6)]) != alone[:1]
 
 
 def test_completion_ends_before_its_stop_text_when_that_is_several_tokens_long(sampler: TransformersSampler) -> None:
-    [whole] = sampler.complete([DRAWN])
+    [whole] = complete(sampler, [DRAWN])
     ids = sampler.tokenizer(whole.text, add_special_tokens=False)["input_ids"]
     readable = [at for at in range(6, len(whole.text) - 4) if "\ufffd" not in whole.text[at : at + 4]]
     stop = whole.text[readable[0] : readable[0] + 4]
     assert sampler.count(stop) > 1
-    cut, other = sampler.complete([replace(DRAWN, stops=("never", stop)), replace(DRAWN, stops=("never",))])
+    cut, other = complete(sampler, [replace(DRAWN, stops=("never", stop)), replace(DRAWN, stops=("never",))])
     assert (cut.text, cut.finish) == (whole.text[: whole.text.index(stop)], Finish.STOP)
     assert cut.tokens < len(ids)
     assert other == whole
 
 
 def test_completion_ended_with_the_turn_when_the_model_says_so(sampler: TransformersSampler) -> None:
-    found = sampler.complete([replace(DRAWN, seed=seed, max_tokens=40) for seed in range(40)])
+    found = complete(sampler, [replace(DRAWN, seed=seed, max_tokens=40) for seed in range(40)])
     ended = [each for each in found if each.finish is Finish.EOS]
     assert ended, "a model of random weights ends its turn now and then"
     assert all(each.tokens < 40 and "<|im_end|>" not in each.text for each in ended)
@@ -55,8 +58,8 @@ def test_completion_ended_with_the_turn_when_the_model_says_so(sampler: Transfor
 def test_prompt_is_refused_when_it_fills_the_context(sampler: TransformersSampler) -> None:
     assert sampler.context_tokens == 64
     with pytest.raises(BadInputError, match="leaves no room for an answer in the model's 64"):
-        sampler.complete([CompletionRequest(prompt="1" * 64, max_tokens=1)])
-    [short] = sampler.complete([CompletionRequest(prompt="1" * 60, max_tokens=9, stops=("never",))])
+        complete(sampler, [CompletionRequest(prompt="1" * 64, max_tokens=1)])
+    [short] = complete(sampler, [CompletionRequest(prompt="1" * 60, max_tokens=9, stops=("never",))])
     assert short.tokens <= 4
 
 
@@ -82,12 +85,45 @@ def test_token_is_drawn_from_the_likeliest_that_hold_the_share_together(top_p: f
 
 
 def test_drawing_is_greedy_when_only_the_likeliest_token_is_left(sampler: TransformersSampler) -> None:
-    greedy = sampler.complete([replace(DRAWN, temperature=0.0)])
-    assert sampler.complete([replace(DRAWN, top_p=1e-6)]) == greedy
-    assert sampler.complete([DRAWN]) != greedy
+    greedy = complete(sampler, [replace(DRAWN, temperature=0.0)])
+    assert complete(sampler, [replace(DRAWN, top_p=1e-6)]) == greedy
+    assert complete(sampler, [DRAWN]) != greedy
 
 
 def test_identity_says_what_can_change_an_answer(sampler: TransformersSampler) -> None:
     identity = sampler.identity
     assert (identity["engine"], identity["precision"], identity["device"]) == ("transformers", "fp32", "cpu")
     assert set(identity) == {"engine", "transformers", "torch", "precision", "device"}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_room_of_a_completion_is_that_of_its_own_prompt_when_its_neighbours_are_long(
+    sampler: TransformersSampler, temperature: float
+) -> None:
+    short = CompletionRequest(
+        prompt="What is 1 + 2?", max_tokens=500, stops=("never",), temperature=temperature, seed=5
+    )
+    long_ = replace(short, prompt="1" * 60)
+    widest = replace(short, prompt="1" * 63)
+    alone = [complete(sampler, [request])[0] for request in (short, long_, widest)]
+    assert complete(sampler, [short, long_, widest]) == alone
+    assert complete(sampler, [widest, replace(short, max_tokens=2), short])[::2] == [alone[2], alone[0]]
+    cut = [(each.tokens, each.finish) for each in alone if each.finish is Finish.LENGTH]
+    assert cut[-1] == (1, Finish.LENGTH)
+    prompt = sampler.count(short.prompt)
+    assert temperature or cut[0] == (64 - prompt, Finish.LENGTH), "a greedy one fills what its prompt leaves"
+
+
+def test_row_that_has_ended_does_not_go_beyond_the_positions_when_others_go_on(
+    sampler: TransformersSampler, tmp_path: Path
+) -> None:
+    """A table of positions has no row for them, which an engine without rotary positions would stumble over."""
+    torch.manual_seed(1)
+    config = GPT2Config(n_positions=64, n_embd=32, n_layer=1, n_head=2, vocab_size=len(sampler.tokenizer))
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    sampler.tokenizer.save_pretrained(tmp_path)
+    table = TransformersSampler(tmp_path, device=torch.device("cpu"))
+    short = CompletionRequest(prompt="1 + 2", max_tokens=50, stops=("never",))
+    found = complete(table, [short, replace(short, prompt="1" * 60)])
+    assert found == [complete(table, [short])[0], complete(table, [replace(short, prompt="1" * 60)])[0]]
+    assert [each.tokens for each in found] == [50, 4]

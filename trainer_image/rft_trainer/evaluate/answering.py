@@ -1,123 +1,106 @@
-"""Puts questions to an engine, with or without a budget for the thinking.
+"""Keeps an engine supplied with questions, and hands on the answers as they come.
 
-Invariant: an answer is handed on as soon as it is there, and depends on its own question and seed alone.
+Invariant: as many requests are under way as may be, for as long as there are any; an answer is handed on as soon as it
+is there. The settings of a sweep share the thinking that they have in common, and no engine is asked for it twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Generic, TypeVar
 
-from rft_trainer.contract import Benchmark
-from rft_trainer.errors import BadInputError
-from rft_trainer.evaluate.forcing import FINAL_ANSWER, WAIT, Delimiters, ForcedAnswer, Forcing, ThinkingBudget
-from rft_trainer.evaluate.sampler import CompletionRequest, Finish, Sampler
-from rft_trainer.scoring.extract import opened_thinking
+from rft_trainer.evaluate.exchanges import Answer, Exchange
+from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Sampler
 
-ANSWERING_VERSION = 2
+ANSWERING_VERSION = 3
 """Part of the protocol: raised when a change of ours can change what a model answers."""
 
-
-@dataclass(frozen=True)
-class Asked:
-    """A rendered question and the seed of this answer to it."""
-
-    prompt: str
-    seed: int
+Key = TypeVar("Key")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One generated answer."""
+def ask_all(
+    sampler: Sampler, places: Iterable[Mapping[Key, Exchange]], *, at_once: int
+) -> Generator[tuple[Key, Answer], None, None]:
+    """Give each answer when it is there, in any order.
 
-    text: str
-    tokens: int
-    finished: bool
-    """False when the token limit cut it."""
-    forced: ForcedAnswer | None = None
-    """How the thinking went, where it had a budget."""
-
-
-def derived_seed(*parts: object) -> int:
-    """A seed of its own for each tuple of parts."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4]) >> 1
+    A place is a question's answers that may have thinking in common: the settings of a sweep. ``at_once`` requests are
+    under way at most. Places are begun in their order, and only when there is room for them.
+    """
+    with closing(_Answering(sampler, places, at_once=at_once)) as answering:
+        yield from answering.run()
 
 
-def answer_freely(sampler: Sampler, asked: Sequence[Asked], *, benchmark: Benchmark) -> Iterator[tuple[int, Answer]]:
-    """Give ``(index, answer)`` for each question; the model thinks for as long as it likes within the answer."""
-    requests = [
-        CompletionRequest(
-            prompt=each.prompt,
-            max_tokens=benchmark.max_tokens,
-            temperature=benchmark.temperature,
-            top_p=benchmark.top_p,
-            seed=each.seed,
-        )
-        for each in asked
-    ]
-    for index, given in enumerate(sampler.complete(requests)):
-        # With the mark that the template wrote, so that thinking which was cut is never taken for an answer.
-        text = opened_thinking(asked[index].prompt) + given.text
-        yield index, Answer(text, given.tokens, finished=given.finish is not Finish.LENGTH)
+class _Place(Generic[Key]):
+    """The answers to one question that share what they ask for."""
+
+    def __init__(self, exchanges: Mapping[Key, Exchange]) -> None:
+        self.open = dict(exchanges)
+        self._known: dict[CompletionRequest, Completion] = {}
+        self._awaited: dict[CompletionRequest, list[Key]] = {}
+
+    def begin(self) -> Sequence[CompletionRequest]:
+        """What is to be asked for first."""
+        return [request for key in self.open for request in self._advance(key)]
+
+    def take(self, request: CompletionRequest, completion: Completion) -> Sequence[CompletionRequest]:
+        """Go on with what came of a request; returns what is to be asked for then."""
+        self._known[request] = completion
+        return [new for key in self._awaited.pop(request) for new in self._advance(key)]
+
+    def finished(self) -> Sequence[tuple[Key, Answer]]:
+        """Take out the answers that are there."""
+        done = [key for key, exchange in self.open.items() if exchange.done]
+        return [(key, self.open.pop(key).answer()) for key in done]
+
+    def _advance(self, key: Key) -> Sequence[CompletionRequest]:
+        exchange = self.open[key]
+        while not exchange.done:
+            request = exchange.ask()
+            if request not in self._known:
+                awaiting = self._awaited.setdefault(request, [])
+                awaiting.append(key)
+                return [request] if len(awaiting) == 1 else []
+            exchange.take(self._known[request])
+        return []
 
 
-def answer_forced(
-    sampler: Sampler,
-    asked: Sequence[Asked],
-    *,
-    benchmark: Benchmark,
-    delimiters: Delimiters,
-    budget: ThinkingBudget,
-) -> Iterator[tuple[int, Answer]]:
-    """Give ``(index, answer)`` as the answers come, for some samples take more legs than others."""
-    _check_room(sampler, asked, benchmark=benchmark, delimiters=delimiters, budget=budget)
-    wait_tokens = sampler.count(WAIT)
-    open_ = {
-        index: Forcing(each.prompt, delimiters=delimiters, budget=budget, wait_tokens=wait_tokens)
-        for index, each in enumerate(asked)
-    }
-    turn = 0
-    while open_:
-        requests = []
-        for index, sample in open_.items():
-            ask = sample.ask()
-            requests.append(
-                CompletionRequest(
-                    prompt=ask.text,
-                    stops=ask.stops,
-                    max_tokens=ask.max_tokens,
-                    temperature=benchmark.temperature,
-                    top_p=benchmark.top_p,
-                    seed=derived_seed(asked[index].seed, turn),
-                )
-            )
-        for index, completion in zip(list(open_), sampler.complete(requests), strict=True):
-            open_[index].take(completion)
-            if open_[index].done:
-                yield index, _answer(open_.pop(index).answer())
-        turn += 1
+class _Answering(Generic[Key]):
+    """A window that is kept full."""
 
+    def __init__(self, sampler: Sampler, places: Iterable[Mapping[Key, Exchange]], *, at_once: int) -> None:
+        self._window, self._at_once = sampler.window(), at_once
+        self._places = iter(places)
+        self._next: deque[tuple[_Place[Key], CompletionRequest]] = deque()
+        self._under_way: dict[int, tuple[_Place[Key], CompletionRequest]] = {}
+        self._tickets = 0
 
-def _answer(forced: ForcedAnswer) -> Answer:
-    tokens = forced.thinking_tokens + forced.answer_tokens
-    return Answer(forced.text, tokens, finished=forced.answer_finished, forced=forced)
+    def run(self) -> Iterator[tuple[Key, Answer]]:
+        """Give the answers."""
+        self._fill()
+        while self._under_way:
+            for ticket, completion in self._window.get():
+                place, request = self._under_way.pop(ticket)
+                self._next.extend((place, new) for new in place.take(request, completion))
+                yield from place.finished()
+            self._fill()
 
+    def close(self) -> None:
+        """Leave what is under way."""
+        self._window.close()
 
-def _check_room(
-    sampler: Sampler,
-    asked: Sequence[Asked],
-    *,
-    benchmark: Benchmark,
-    delimiters: Delimiters,
-    budget: ThinkingBudget,
-) -> None:
-    if sampler.context_tokens is None:
-        return
-    around = sampler.count(f"{delimiters.start}\n{delimiters.end}{FINAL_ANSWER}")
-    prompt = max(sampler.count(each.prompt) for each in asked)
-    if prompt + around + budget.thinking_tokens + budget.answer_tokens > sampler.context_tokens:
-        raise BadInputError(
-            f"benchmark {benchmark.name}: maxTokens={benchmark.max_tokens} after a question of {prompt} tokens and "
-            f"{around} tokens around the thinking do not fit the model's {sampler.context_tokens}; lower maxTokens"
-        )
+    def _fill(self) -> None:
+        # What was begun goes before what was not: a restart repeats less.
+        while len(self._under_way) < self._at_once and (self._next or self._begin()):
+            self._tickets += 1
+            self._under_way[self._tickets] = self._next.popleft()
+            self._window.put(self._tickets, self._under_way[self._tickets][1])
+
+    def _begin(self) -> bool:
+        for exchanges in self._places:
+            place = _Place(exchanges)
+            self._next.extend((place, request) for request in place.begin())
+            if self._next:
+                return True
+        return False

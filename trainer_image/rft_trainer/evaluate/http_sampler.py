@@ -1,174 +1,150 @@
 """Lets an engine behind the OpenAI completions interface continue texts (vLLM, SGLang, llama.cpp and others).
 
-Invariant: an overloaded or restarting engine is asked again within bounds; anything else it says is an error, never an
-empty answer.
+Invariant: each text has a connection of its own and is handed over when its answer comes, for the engine makes its
+batches itself. An answer ends where the model ends its turn, also where the engine does not know that mark; anything
+the engine says that is no completion is an error, never an empty answer.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import queue
 import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rft_trainer.errors import BadInputError, StageError
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
+from rft_trainer.evaluate.http_connection import HttpConnection
+from rft_trainer.evaluate.http_served import COMPLETIONS, Served, body_of, more_fields
+from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish, Window
 
-TRIES = 6
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 60.0
-_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-_KEEP_MARKS = {"add_special_tokens": False, "skip_special_tokens": False, "spaces_between_special_tokens": False}
-"""Fields beyond OpenAI's: the prompt has its marks already, and the marks of the completion end the thinking."""
+_OWN_MARKS = 1
+"""Tokens that an engine may put before a prompt when it cannot be told not to."""
 
 
 class HttpSampler:
-    """A model at the other end of a connection; ``url`` ends before ``/completions``, as ``http://host:8000/v1``."""
+    """A model at the other end of a connection."""
 
     def __init__(
         self,
-        url: str,
+        connection: HttpConnection,
+        served: Served,
         *,
-        model: str,
         count: Callable[[str], int],
-        context_tokens: int | None = None,
-        api_key: str | None = None,
+        ends: Mapping[int, str],
         connections: int = 32,
-        timeout_seconds: float = 3_600.0,
-        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise BadInputError(f"endpoint {url!r}: must start with http:// or https://")
-        self._url, self._model, self._count = url.rstrip("/") + "/completions", model, count
-        self._context_tokens, self._api_key = context_tokens, api_key
-        self._connections, self._timeout_seconds, self._pause = connections, timeout_seconds, pause
+        self._connection, self._served, self._count = connection, served, count
+        self._ends, self._connections = ends, connections
+        self._more = more_fields(list(ends)) if served.takes_more else {}
 
     @property
-    def context_tokens(self) -> int | None:
-        """As it was given, for the interface does not say."""
-        return self._context_tokens
+    def context_tokens(self) -> int:
+        """What the engine holds, or less where that was said."""
+        return self._served.context_tokens - (0 if self._served.takes_more else _OWN_MARKS)
 
     @property
     def identity(self) -> dict[str, str]:
-        """Of the engine at the other end the interface says nothing."""
-        return {"engine": "openai-completions"}
+        """As the engine gives it."""
+        return self._served.identity
 
     def count(self, text: str) -> int:
         """As the given tokenizer counts."""
         return self._count(text)
 
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """Continue a batch, each text with a connection of its own; the engine makes its batches itself."""
-        given: dict[int, Completion] = {}
-        wanted: queue.SimpleQueue[tuple[int, CompletionRequest]] = queue.SimpleQueue()
-        came: queue.SimpleQueue[tuple[int, Completion | Exception]] = queue.SimpleQueue()
-        for item in enumerate(requests):
-            wanted.put(item)
-        # Not a pool: its threads would hold up a process that must end before their answers come.
-        for _ in range(min(self._connections, len(requests))):
-            threading.Thread(target=self._work, args=(wanted, came), daemon=True).start()
-        try:
-            while len(given) < len(requests):
-                index, completion = came.get()
-                if isinstance(completion, Exception):
-                    raise completion
-                given[index] = completion
-        finally:
-            while not wanted.empty():  # after an error nobody will read what comes of the rest
-                _next(wanted)
-        return [given[index] for index in range(len(requests))]
+    def window(self) -> Window:
+        """As many connections as there may be."""
+        return _HttpWindow(self._complete, limit=self._limit, connections=self._connections)
 
-    def _work(
-        self,
-        wanted: queue.SimpleQueue[tuple[int, CompletionRequest]],
-        came: queue.SimpleQueue[tuple[int, Completion | Exception]],
-    ) -> None:
-        while (item := _next(wanted)) is not None:
-            index, request = item
-            try:
-                came.put((index, self._complete(request)))
-            except Exception as error:  # raised where it is waited for
-                came.put((index, error))
+    def _limit(self, request: CompletionRequest) -> CompletionRequest:
+        """The request within what the context still holds: engines refuse what is beyond it."""
+        tokens = self._count(request.prompt)
+        room = self.context_tokens - tokens
+        if room < 1:
+            raise BadInputError(
+                f"a prompt of {tokens} tokens leaves no room for an answer in the endpoint's {self.context_tokens}"
+            )
+        return replace(request, max_tokens=min(request.max_tokens, room))
 
-    def _complete(self, request: CompletionRequest) -> Completion:
-        body = {
-            "model": self._model,
-            "prompt": request.prompt,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "seed": request.seed,
-            **({"stop": list(request.stops)} if request.stops else {}),
-            **_KEEP_MARKS,
-        }
-        given = self._ask(json.dumps(body).encode())
+    def _complete(self, request: CompletionRequest, wanted: Callable[[], bool]) -> Completion:
+        body = body_of(request, model=self._served.model, more=self._more)
+        given = self._connection.post(COMPLETIONS, body, wanted=wanted)
         try:
             return self._read(json.loads(given), request)
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise StageError(f"endpoint {self._url}: gave no completion but {given[:200]!r}") from error
+            raise StageError(f"endpoint {self._connection.url}: gave no completion but {given[:200]!r}") from error
 
     def _read(self, given: Any, request: CompletionRequest) -> Completion:
         [choice] = given["choices"]
-        text: str = choice["text"]
-        if choice["finish_reason"] == "length":
+        text, reason = str(choice["text"]), choice["finish_reason"]
+        if reason not in ("length", "stop"):
+            raise ValueError(reason)
+        ends = [text.index(mark) for mark in self._ends.values() if mark in text]
+        if ends:
+            return self._counted(text[: min(ends)], Finish.EOS)
+        if reason == "length":
             return Completion(text, int(given["usage"]["completion_tokens"]), Finish.LENGTH)
-        if choice["finish_reason"] != "stop":
-            raise ValueError(choice["finish_reason"])
         # vLLM and SGLang say which stop it was. Of others a stop text is assumed, for both end the thinking.
         unsaid = request.stops[0] if request.stops else None
         named = choice.get("stop_reason", choice.get("matched_stop", unsaid))
-        return Completion(text, self._count(text), Finish.STOP if named in request.stops else Finish.EOS)
+        return self._counted(text, Finish.STOP if named in request.stops else Finish.EOS)
 
-    def _ask(self, body: bytes) -> bytes:
-        seconds = FIRST_PAUSE_SECONDS
-        for left in range(TRIES - 1, -1, -1):
+    def _counted(self, text: str, finish: Finish) -> Completion:
+        """The engine counts the mark that ended it too."""
+        return Completion(text, self._count(text), finish)
+
+
+class _HttpWindow:
+    """Threads that ask, each for one text at a time."""
+
+    def __init__(
+        self,
+        complete: Callable[[CompletionRequest, Callable[[], bool]], Completion],
+        *,
+        limit: Callable[[CompletionRequest], CompletionRequest],
+        connections: int,
+    ) -> None:
+        self._complete, self._limit, self._connections = complete, limit, connections
+        self._wanted: queue.SimpleQueue[tuple[int, CompletionRequest] | None] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[tuple[int, Completion | Exception]] = queue.SimpleQueue()
+        self._error: Exception | None = None
+        self._under_way = self._threads = 0
+        self._closed = threading.Event()
+
+    def put(self, ticket: int, request: CompletionRequest) -> None:
+        if self._error is not None:
+            raise self._error
+        self._wanted.put((ticket, self._limit(request)))
+        self._under_way += 1
+        if self._threads < min(self._connections, self._under_way):
+            self._threads += 1
+            # Not a pool: its threads would hold up a process that must end before their answers come.
+            threading.Thread(target=self._work, name="completions", daemon=True).start()
+
+    def get(self) -> Sequence[tuple[int, Completion]]:
+        found: list[tuple[int, Completion]] = []
+        while self._error is None and not (found and self._came.empty()):
+            ticket, it = self._came.get()
+            self._under_way -= 1
+            if isinstance(it, Exception):
+                self._error = it
+            else:
+                found.append((ticket, it))
+        # What came before the error was paid for; it is raised when that is on the disk.
+        if self._error is not None and not found:
+            raise self._error
+        return found
+
+    def close(self) -> None:
+        self._closed.set()
+        for _ in range(self._threads):
+            self._wanted.put(None)
+
+    def _work(self) -> None:
+        while (item := self._wanted.get()) is not None and not self._closed.is_set():
+            ticket, request = item
             try:
-                return self._post(body)
-            except urllib.error.HTTPError as error:
-                with error:
-                    said = error.read(300).decode(errors="replace")
-                if error.code not in _AGAIN:
-                    raise BadInputError(f"endpoint {self._url}: answered {error.code}: {said}") from error
-                reason = f"answered {error.code}: {said}"
-                wanted = _seconds(error.headers.get("Retry-After"))
-            except (OSError, http.client.HTTPException) as error:
-                reason, wanted = f"could not be reached: {error}", None
-            if left:
-                self._pause(min(wanted if wanted is not None else seconds, LONGEST_PAUSE_SECONDS))
-                seconds *= 2
-        raise StageError(f"endpoint {self._url}: {reason}; {TRIES} tries")
-
-    def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        if self._api_key is not None:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310 - checked
-        with _OPENER.open(request, timeout=self._timeout_seconds) as response:
-            return bytes(response.read())
-
-
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key is for this endpoint alone."""
-
-    def redirect_request(self, *_: object, **__: object) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_StayHere)
-
-
-def _next(wanted: queue.SimpleQueue[tuple[int, CompletionRequest]]) -> tuple[int, CompletionRequest] | None:
-    try:
-        return wanted.get_nowait()
-    except queue.Empty:
-        return None
-
-
-def _seconds(header: str | None) -> float | None:
-    """``Retry-After`` as seconds; its other form, a date, is not waited for."""
-    return float(header) if header is not None and header.isdigit() else None
+                self._came.put((ticket, self._complete(request, lambda: not self._closed.is_set())))
+            except Exception as error:  # raised where it is waited for
+                self._came.put((ticket, error))

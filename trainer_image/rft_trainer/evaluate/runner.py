@@ -1,27 +1,29 @@
 """Puts a benchmark's questions to one model.
 
-Invariant: every question is asked the same number of times; an answer is on the volume before the next one is awaited,
-and none that is there is generated again. The settings of a sweep are asked batch by batch, so they share the thinking
-that they have in common.
+Invariant: every question is asked the same number of times, and each once before any is asked twice; an answer is on
+the volume before the next one is awaited, and none that is there is generated again. Answers are written in the order
+in which they are finished, which readers must not mind.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import Benchmark
-from rft_trainer.evaluate.answering import Answer, Asked, answer_forced, answer_freely, derived_seed
+from rft_trainer.evaluate.answering import ask_all
+from rft_trainer.evaluate.exchanges import Answer, Asked, Exchange, Way, derived_seed
 from rft_trainer.evaluate.forcing import ForcedAnswer, delimiters_of
 from rft_trainer.evaluate.measured import Measured, measured
 from rft_trainer.evaluate.programs import run_programs
 from rft_trainer.evaluate.protocol import Exam, protocol_hash
 from rft_trainer.evaluate.record import AnswerFile, AnswerRecord, ThinkingRecord
-from rft_trainer.evaluate.sampler import RememberingSampler, Sampler
-from rft_trainer.evaluate.settings import Setting, settings_of
+from rft_trainer.evaluate.sampler import Sampler
+from rft_trainer.evaluate.settings import Setting
 from rft_trainer.evaluate.stopping import Stop, StoppableSampler
 from rft_trainer.gym import gym_verifier
 from rft_trainer.prepare.formats import Message
@@ -44,13 +46,48 @@ class Model:
     """Turns -> the text that the model continues."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """An answer to a question that some settings do not have yet."""
+
+    question: Question
+    sample: int
+    settings: Sequence[Setting]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sitting:
+    """A model's answers to a benchmark: those that are there, and those that are not."""
+
+    model: Model
+    benchmark: Benchmark
+    files: Mapping[Setting, AnswerFile]
+    questions: Sequence[Question]
+
+    @property
+    def phase(self) -> str:
+        return f"{self.model.name} {self.benchmark.name}"
+
+    @property
+    def total(self) -> int:
+        return len(self.files) * len(self.questions) * self.benchmark.samples
+
+    def open(self) -> list[_Open]:
+        """In the order in which they are asked for."""
+        return [
+            _Open(question, sample, missing)
+            for sample in range(self.benchmark.samples)
+            for question in self.questions
+            if (missing := [each for each, file in self.files.items() if (question.id, sample) not in file.records])
+        ]
+
+
 class Runner:
     """What all runs of one evaluation share: the exam, the judge, the answers' folder, progress over all of them."""
 
     def __init__(self, exam: Exam, *, directory: Path, judge: Judge, stop: Stop, work: Work, total: int) -> None:
         self._exam, self._directory, self._judge, self._stop = exam, directory, judge, stop
         self._work, self._total, self._done, self._known = work, total, 0, 0
-        self._settings = settings_of(exam.evaluation)
 
     def skip(self, answers: int) -> None:
         """Count answers that need not be asked for as done."""
@@ -59,34 +96,17 @@ class Runner:
 
     def answer(self, model: Model, benchmark: Benchmark, *, settings: Sequence[Setting]) -> None:
         """Answer what is not answered yet; raises ``StoppedError`` when there is no more time for it."""
-        questions = self._exam.questions[benchmark.name]
         files = {setting: self.answers(model, benchmark, setting) for setting in settings}
+        questions = self._exam.questions[benchmark.name]
         if self._judge.runs_programs:
-            for answers in files.values():
-                run_programs(answers, questions, stop=self._stop)
-        verify = gym_verifier(parse_uri(benchmark.uri)) if questions[0].scorer == "gym" else None
-        wanted = [(question, sample) for sample in range(benchmark.samples) for question in questions]
-        size, phase = self._exam.evaluation.batch_size, f"{model.name} {benchmark.name}"
-        for start in range(0, len(wanted), size):
-            batch = wanted[start : start + size]
-            shared = RememberingSampler(StoppableSampler(model.sampler, self._stop))
-            any_missing = False
-            for setting, answers in files.items():
-                self._tell(phase)
-                self._done += len(batch)
-                missing_ = [each for each in batch if (each[0].id, each[1]) not in answers.records]
-                self._known += len(batch) - len(missing_)
-                if not missing_:
-                    continue
-                any_missing = True
-                self._stop.check()
-                asked = [self._asked(model, question, sample) for question, sample in missing_]
-                for index, answer in self._answers(shared, asked, benchmark=benchmark, setting=setting):
-                    answers.append(self._judged(*missing_[index], answer, verify=verify))
-            if any_missing:
-                sys.stdout.write(f"{phase}: {start + len(batch)} of {len(wanted)} answers\n")
-            sys.stdout.flush()
-        self._tell(phase)
+            for file in files.values():
+                run_programs(file, questions, stop=self._stop)
+        sitting = _Sitting(model=model, benchmark=benchmark, files=files, questions=questions)
+        open_ = sitting.open()
+        self.skip(sitting.total - sum(len(each.settings) for each in open_))
+        self._tell(sitting.phase)
+        if open_:
+            self._ask(sitting, open_)
 
     def measured(self, model: Model, benchmark: Benchmark, setting: Setting) -> Measured:
         """Count the answers that are there."""
@@ -102,18 +122,38 @@ class Runner:
     def _tell(self, phase: str) -> None:
         self._work.tell(done=self._done, total=self._total, phase=phase, known=self._known)
 
-    def _asked(self, model: Model, question: Question, sample: int) -> Asked:
-        prompt = model.render(self._exam.turns(question))
-        return Asked(prompt, seed=derived_seed(self._exam.evaluation.seed, question.id, sample))
+    def _ask(self, sitting: _Sitting, open_: Sequence[_Open]) -> None:
+        """Generate and judge; each answer is on the disk before the next one is looked at."""
+        at_once, verify = self._exam.evaluation.batch_size, _verify(sitting)
+        given, before = 0, sitting.total - sum(len(each.settings) for each in open_)
+        sampler = StoppableSampler(sitting.model.sampler, self._stop)
+        with closing(ask_all(sampler, self._places(sitting, open_), at_once=at_once)) as found:
+            for (setting, each), answer in found:
+                sitting.files[setting].append(self._judged(each.question, each.sample, answer, verify=verify))
+                given, self._done = given + 1, self._done + 1
+                self._tell(sitting.phase)
+                if given % at_once == 0 or before + given == sitting.total:
+                    sys.stdout.write(f"{sitting.phase}: {before + given} of {sitting.total} answers\n")
+                    sys.stdout.flush()
 
-    def _answers(
-        self, sampler: Sampler, asked: Sequence[Asked], *, benchmark: Benchmark, setting: Setting
-    ) -> Iterator[tuple[int, Answer]]:
-        budget = setting.budget(benchmark, self._exam.evaluation)
-        if budget is None:
-            return answer_freely(sampler, asked, benchmark=benchmark)
+    def _places(self, sitting: _Sitting, open_: Sequence[_Open]) -> Iterator[Mapping[tuple[Setting, _Open], Exchange]]:
+        """What is to be asked, when all of it is known to fit."""
+        sampler, evaluation = sitting.model.sampler, self._exam.evaluation
         delimiters = delimiters_of(self._exam.format)
-        return answer_forced(sampler, asked, benchmark=benchmark, delimiters=delimiters, budget=budget)
+        ways = {
+            setting: Way(sitting.benchmark, budget=setting.budget(sitting.benchmark, evaluation), delimiters=delimiters)
+            for setting in sitting.files
+        }
+        prompts = {
+            each.id: sitting.model.render(self._exam.turns(each))
+            for each in {each.question.id: each.question for each in open_}.values()
+        }
+        for way in ways.values():
+            way.check_room(prompts.values(), sampler=sampler)
+        for each in open_:
+            seed = derived_seed(evaluation.seed, each.question.id, each.sample)
+            asked = Asked(prompts[each.question.id], seed=seed)
+            yield {(setting, each): ways[setting].exchange(asked, sampler=sampler) for setting in each.settings}
 
     def _judged(
         self, question: Question, sample: int, answer: Answer, *, verify: Callable[..., float] | None
@@ -148,6 +188,13 @@ def _thinking(forced: ForcedAnswer) -> ThinkingRecord:
         leg_tokens=[leg.tokens for leg in forced.legs],
         leg_endings=[leg.ending.value for leg in forced.legs],
     )
+
+
+def _verify(sitting: _Sitting) -> Callable[..., float] | None:
+    """What judges answers to a generator's questions; None where the answers to all of them are known."""
+    if sitting.questions[0].scorer != "gym":
+        return None
+    return gym_verifier(parse_uri(sitting.benchmark.uri))
 
 
 def _gym_verdict(entry: Mapping[str, object] | None, text: str, *, verify: Callable[..., float]) -> Verdict:

@@ -1,12 +1,13 @@
 """What the evaluation asks of an engine that generates text, whichever it is.
 
 Invariant: text is the truth between two requests, for the marks around thinking may be several tokens long and may
-share a token with what stands before them. A sampled completion depends on its own request, not on its neighbours.
+share a token with what stands before them. A completion depends on its own request, not on its neighbours, and is
+handed over when it is finished; only an engine that knows nothing but batches finishes a batch together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -46,6 +47,19 @@ class Completion:
     finish: Finish
 
 
+class Window(Protocol):
+    """The requests that an engine has under way; each is handed back as soon as it is finished, in any order."""
+
+    def put(self, ticket: int, request: CompletionRequest) -> None:
+        """Take a request in; raises :class:`BadInputError` when its prompt fills what the model can hold."""
+
+    def get(self) -> Sequence[tuple[int, Completion]]:
+        """Wait until something is finished and hand all of that over, by ticket; never empty."""
+
+    def close(self) -> None:
+        """Nobody will ask for what is still under way."""
+
+
 class Sampler(Protocol):
     """A loaded model, here or at the other end of a connection."""
 
@@ -60,8 +74,30 @@ class Sampler(Protocol):
     def count(self, text: str) -> int:
         """The number of tokens of a text."""
 
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """Continue every text of a batch, in the order of the requests."""
+    def window(self) -> Window:
+        """An empty window; an engine has one at a time."""
+
+
+class BatchWindow:
+    """The window of an engine that knows batches alone: what was put since the last batch is the next one."""
+
+    def __init__(self, complete: Callable[[Sequence[CompletionRequest]], Sequence[Completion]]) -> None:
+        self._complete = complete
+        self._waiting: list[tuple[int, CompletionRequest]] = []
+
+    def put(self, ticket: int, request: CompletionRequest) -> None:
+        """Keep it for the next batch."""
+        self._waiting.append((ticket, request))
+
+    def get(self) -> Sequence[tuple[int, Completion]]:
+        """Complete all that waits, and hand it over together."""
+        batch, self._waiting = self._waiting, []
+        completions = self._complete([request for _, request in batch])
+        return [(ticket, it) for (ticket, _), it in zip(batch, completions, strict=True)]
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._waiting = []
 
 
 class AroundSampler:
@@ -83,18 +119,3 @@ class AroundSampler:
     def count(self, text: str) -> int:
         """As the engine counts."""
         return self._sampler.count(text)
-
-
-class RememberingSampler(AroundSampler):
-    """Never asks the engine for the same twice, so the settings of a sweep share the thinking they have in common."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        super().__init__(sampler)
-        self._known: dict[CompletionRequest, Completion] = {}
-
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """Ask for what is not known yet."""
-        new = [request for request in dict.fromkeys(requests) if request not in self._known]
-        if new:
-            self._known.update(zip(new, self._sampler.complete(new), strict=True))
-        return [self._known[request] for request in requests]

@@ -19,11 +19,14 @@ from rft_trainer.benchmarks import Question, file_hashes, load_questions, source
 from rft_trainer.contract import EvaluateSummary, EvaluationConfig, ModelSource
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.base_answers import fingerprint
+from rft_trainer.evaluate.http_connection import HttpConnection
 from rft_trainer.evaluate.http_sampler import HttpSampler
+from rft_trainer.evaluate.http_served import look_at
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.runner import Model
 from rft_trainer.evaluate.session import BASE, Candidate, Session
 from rft_trainer.evaluate.stopping import Stop
+from rft_trainer.evaluate.turn_ends import turn_ends
 from rft_trainer.paths import Layout
 from rft_trainer.prepare.chat import ChatRenderer
 from rft_trainer.prepare.formats import Format
@@ -111,9 +114,7 @@ def _exam(order: Order) -> Exam:
 
 def _candidate(order: Order, model: str, texts: Sequence[str], *, is_base: bool) -> Candidate:
     if order.endpoint is not None:
-        mark = f"endpoint:{order.endpoint.url} {model}"
-        load: Callable[[], Model] = lambda: _remote(order, model, mark, texts, is_base=is_base)  # noqa: E731
-        return Candidate(name=_name(mark, is_base=is_base), fingerprint=mark, load=load)
+        return _remote(order, order.endpoint, model, texts, is_base=is_base)
     from rft_trainer.evaluate.engines import free_memory, loader
 
     path = _folder(order, model, texts)
@@ -122,21 +123,25 @@ def _candidate(order: Order, model: str, texts: Sequence[str], *, is_base: bool)
     return Candidate(name=name, fingerprint=mark, load=loader(name, path, order.evaluation), unload=free_memory)
 
 
-def _remote(order: Order, model: str, mark: str, texts: Sequence[str], *, is_base: bool) -> Model:
+def _remote(order: Order, endpoint: Endpoint, model: str, texts: Sequence[str], *, is_base: bool) -> Candidate:
+    """A model at an endpoint; other weights under the same name are another model, so what is served is asked first."""
     from rft_trainer.prepare.model import load_tokenizer
 
-    endpoint = order.endpoint
-    assert endpoint is not None
     tokenizer: Any = load_tokenizer(_folder(order, endpoint.tokenizer, texts))
+    ends = turn_ends(tokenizer)
+    connection = HttpConnection(endpoint.url, api_key=endpoint.api_key)
+    served = look_at(connection, model, ends=list(ends), context_tokens=endpoint.context_tokens)
+    mark = f"endpoint:{endpoint.url} {model} {served.weights}"
+    name = _name(mark, is_base=is_base)
     sampler = HttpSampler(
-        endpoint.url,
-        model=model,
+        connection,
+        served,
         count=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
-        context_tokens=endpoint.context_tokens,
-        api_key=endpoint.api_key,
+        ends=ends,
         connections=order.evaluation.batch_size,
     )
-    return Model(_name(mark, is_base=is_base), sampler=sampler, render=ChatRenderer(tokenizer).prompt)
+    it = Model(name, sampler=sampler, render=ChatRenderer(tokenizer).prompt)
+    return Candidate(name=name, fingerprint=mark, load=lambda: it)
 
 
 def _folder(order: Order, model: str, texts: Sequence[str]) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from rft_trainer.evaluate.sampler import AroundSampler, Completion, CompletionRequest, Sampler
+from rft_trainer.evaluate.sampler import AroundSampler, Completion, CompletionRequest, Sampler, Window
 
 POLL_SECONDS = 0.25
 Reason = Literal["deadline", "asked"]
@@ -97,13 +97,28 @@ class Stop:
 
 
 class StoppableSampler(AroundSampler):
-    """An engine whose work may be broken off."""
+    """An engine whose work may be broken off, and which begins nothing when there is no more time for it."""
 
     def __init__(self, sampler: Sampler, stop: Stop) -> None:
         super().__init__(sampler)
         self._stop = stop
 
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """Ask the engine, for as long as there is time."""
+    def window(self) -> Window:
+        """The engine's, for as long as there is time."""
+        return _StoppableWindow(self._sampler.window(), self._stop)
+
+
+class _StoppableWindow:
+    def __init__(self, window: Window, stop: Stop) -> None:
+        self._window, self._stop = window, stop
+
+    def put(self, ticket: int, request: CompletionRequest) -> None:
+        self._stop.check()
+        self._window.put(ticket, request)
+
+    def get(self) -> Sequence[tuple[int, Completion]]:
         with self._stop.waiting():
-            return self._sampler.complete(requests)
+            return self._window.get()
+
+    def close(self) -> None:
+        self._window.close()

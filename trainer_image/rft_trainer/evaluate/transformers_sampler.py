@@ -1,7 +1,8 @@
 """Lets a model on this machine continue texts, in batches with a key-value cache.
 
-Invariant: greedy completions do not depend on chance, sampled ones only on the seed of their own request; special
-tokens stay in the text, for they mark the end of thinking.
+Invariant: greedy completions do not depend on chance, sampled ones only on the seed of their own request, and how much
+room one has follows from its own prompt: nothing depends on the other rows of its batch. Special tokens stay in the
+text, for they mark the end of thinking.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from transformers import AutoModelForCausalLM, LogitsProcessor, StoppingCriteria
 
 from rft_trainer.contract import EvaluationPrecision
 from rft_trainer.errors import BadInputError
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
+from rft_trainer.evaluate.sampler import BatchWindow, Completion, CompletionRequest, Finish, Window
+from rft_trainer.evaluate.turn_ends import turn_ends
 from rft_trainer.prepare.model import load_tokenizer
 
-_ENDS_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>")
 _SMALLEST = 1e-300
 
 
@@ -37,9 +38,8 @@ class TransformersSampler:
             raise BadInputError(f"model {path.name}: weights are missing, the first is {min(info['missing_keys'])}")
         self._model: Any = model.to(device).eval()
         self._device = device
-        vocabulary = self.tokenizer.get_vocab()
-        ends = {vocabulary[end] for end in _ENDS_OF_TURN if end in vocabulary} | {self.tokenizer.eos_token_id}
-        self._end_ids = sorted(end for end in ends if end is not None)
+        self._model.register_forward_pre_hook(self._within_context, with_kwargs=True)
+        self._end_ids = list(turn_ends(self.tokenizer))
         pad = self.tokenizer.pad_token_id
         self._pad_id: int = pad if pad is not None else self._end_ids[0]
         if self.tokenizer.pad_token is None:
@@ -65,17 +65,19 @@ class TransformersSampler:
         """The number of tokens of a text."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+    def window(self) -> Window:
+        """A batch at a time: its rows are computed together, and a row that has ended waits for the others."""
+        return BatchWindow(self._complete)
+
+    def _complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Continue a batch; raises :class:`BadInputError` when a prompt fills the model's context."""
         prompts = [request.prompt for request in requests]
         encoded = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self._device)
         width = encoded["input_ids"].shape[1]
-        room = self.context_tokens - width
-        if room < 1:
-            raise BadInputError(
-                f"a prompt of {width} tokens leaves no room for an answer in the model's {self.context_tokens}"
-            )
-        limits = [min(request.max_tokens, room) for request in requests]
+        limits = [
+            self._limit(request, tokens=tokens)
+            for request, tokens in zip(requests, encoded["attention_mask"].sum(1).tolist(), strict=True)
+        ]
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=encoded["input_ids"],
@@ -90,6 +92,25 @@ class TransformersSampler:
             )
         rows = output[:, width:].tolist()
         return [self._read(row[:limit], request) for row, limit, request in zip(rows, limits, requests, strict=True)]
+
+    def _limit(self, request: CompletionRequest, *, tokens: int) -> int:
+        room = self.context_tokens - tokens
+        if room < 1:
+            raise BadInputError(
+                f"a prompt of {tokens} tokens leaves no room for an answer in the model's {self.context_tokens}"
+            )
+        return min(request.max_tokens, room)
+
+    def _within_context(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Hold rows that have ended at the last position.
+
+        The library computes them until the whole batch has ended. A model with a table of positions would fail beyond
+        its end, and scaling that follows the largest position would change what the other rows say.
+        """
+        positions = kwargs.get("position_ids")
+        if positions is not None:
+            kwargs["position_ids"] = positions.clamp(max=self.context_tokens - 1)
+        return args, kwargs
 
     def _read(self, tokens: list[int], request: CompletionRequest) -> Completion:
         ends = [index for index, token in enumerate(tokens) if token in self._end_ids]

@@ -1,22 +1,24 @@
 """Lets vLLM continue texts: many at once, with the beginnings that they share computed once.
 
 Invariant: vLLM is needed only when it is asked for, and an engine that is missing or does not start is an error that
-says what to do. Tokens are counted as of the text that is kept, for vLLM counts the mark that ended it too.
+says what to do. Its own loop is driven here step by step, so an answer is there when it is finished and the next one
+takes its place at once. Tokens are counted as of the text that is kept, for vLLM counts the mark that ended it too.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rft_trainer.contract import EvaluationPrecision
 from rft_trainer.errors import BadInputError, StageError
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
+from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish, Window
+from rft_trainer.evaluate.turn_ends import turn_ends
 from rft_trainer.prepare.model import load_tokenizer
 
 _DTYPES: dict[EvaluationPrecision, str] = {"auto": "auto", "bf16": "bfloat16", "fp32": "float32"}
-_ENDS_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>")
 
 
 class VllmSampler:
@@ -25,6 +27,7 @@ class VllmSampler:
     def __init__(self, path: Path, *, precision: EvaluationPrecision, gpus: int, seed: int) -> None:
         try:
             import vllm
+            from vllm.sampling_params import RequestOutputKind
         except ImportError as error:
             raise BadInputError(
                 f"evaluation.engine: vllm is not installed here ({error}); build the trainer's image with it "
@@ -32,6 +35,7 @@ class VllmSampler:
             ) from error
         self.tokenizer = load_tokenizer(path)
         self._vllm, self._precision = vllm, precision
+        self._when_finished = RequestOutputKind.FINAL_ONLY
         try:
             self._engine: Any = vllm.LLM(
                 model=str(path),
@@ -44,9 +48,8 @@ class VllmSampler:
             )
         except (RuntimeError, ValueError) as error:
             raise StageError(f"evaluation.engine: vllm does not load the model: {error}") from error
-        vocabulary = self.tokenizer.get_vocab()
-        ends = {vocabulary[end] for end in _ENDS_OF_TURN if end in vocabulary} | {self.tokenizer.eos_token_id}
-        self._end_ids = sorted(end for end in ends if end is not None)
+        self._ends = turn_ends(self.tokenizer)
+        self._numbers = itertools.count()
 
     @property
     def context_tokens(self) -> int:
@@ -62,31 +65,44 @@ class VllmSampler:
         """The number of tokens of a text."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """Continue a batch; raises :class:`BadInputError` when a prompt fills the model's context."""
-        prompts, parameters = [], []
-        for request in requests:
-            tokens = self.tokenizer(request.prompt, add_special_tokens=False)["input_ids"]
-            room = self.context_tokens - len(tokens)
-            if room < 1:
-                raise BadInputError(
-                    f"a prompt of {len(tokens)} tokens leaves no room for an answer in {self.context_tokens}"
-                )
-            prompts.append({"prompt_token_ids": tokens})
-            parameters.append(
-                self._vllm.SamplingParams(
-                    max_tokens=min(request.max_tokens, room),
-                    temperature=request.temperature,
-                    top_p=request.top_p,
-                    seed=request.seed,
-                    stop=list(request.stops),
-                    stop_token_ids=self._end_ids,
-                    skip_special_tokens=False,
-                    spaces_between_special_tokens=False,
-                )
+    def window(self) -> Window:
+        """What vLLM has under way; it makes its batches itself, anew in each step."""
+        return _VllmWindow(self)
+
+    def add(self, request: CompletionRequest) -> str:
+        """Give vLLM a request, and return its name for it; raises :class:`BadInputError` when there is no room."""
+        tokens = self.tokenizer(request.prompt, add_special_tokens=False)["input_ids"]
+        room = self.context_tokens - len(tokens)
+        if room < 1:
+            raise BadInputError(
+                f"a prompt of {len(tokens)} tokens leaves no room for an answer in {self.context_tokens}"
             )
-        outputs = self._engine.generate(prompts, parameters, use_tqdm=False)
-        return [self._read(each.outputs[0], request) for each, request in zip(outputs, requests, strict=True)]
+        parameters = self._vllm.SamplingParams(
+            max_tokens=min(request.max_tokens, room),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            stop=list(request.stops),
+            stop_token_ids=list(self._ends),
+            skip_special_tokens=False,
+            spaces_between_special_tokens=False,
+            output_kind=self._when_finished,
+        )
+        name = str(next(self._numbers))
+        # With its type it is an input that needs no rendering; older versions look at the tokens alone.
+        self._engine.llm_engine.add_request(name, {"type": "token", "prompt_token_ids": tokens}, parameters)
+        return name
+
+    def step(self) -> list[Any]:
+        """Let vLLM generate a token for each request; returns what is finished by that."""
+        if not self._engine.llm_engine.has_unfinished_requests():
+            raise StageError("evaluation.engine: vllm has lost a request")
+        return [output for output in self._engine.llm_engine.step() if output.finished]
+
+    def read(self, output: Any, request: CompletionRequest) -> Completion:
+        """A finished request as a completion."""
+        [given] = output.outputs
+        return self._read(given, request)
 
     def _read(self, output: Any, request: CompletionRequest) -> Completion:
         text = str(output.text)
@@ -96,6 +112,30 @@ class VllmSampler:
             raise StageError(f"evaluation.engine: vllm ended an answer with {output.finish_reason!r}")
         if output.stop_reason in request.stops:
             return Completion(text, self.count(text), Finish.STOP)
-        for mark in self.tokenizer.convert_ids_to_tokens(self._end_ids):
+        for mark in self._ends.values():
             text = text.removesuffix(mark)
         return Completion(text, self.count(text), Finish.EOS)
+
+
+class _VllmWindow:
+    """Knows vLLM's requests by tickets."""
+
+    def __init__(self, sampler: VllmSampler) -> None:
+        self._sampler = sampler
+        self._under_way: dict[str, tuple[int, CompletionRequest]] = {}
+
+    def put(self, ticket: int, request: CompletionRequest) -> None:
+        self._under_way[self._sampler.add(request)] = ticket, request
+
+    def get(self) -> Sequence[tuple[int, Completion]]:
+        found: list[tuple[int, Completion]] = []
+        while not found:
+            # What a window that was left has begun comes too, and nobody waits for it.
+            for output in self._sampler.step():
+                if output.request_id in self._under_way:
+                    ticket, request = self._under_way.pop(output.request_id)
+                    found.append((ticket, self._sampler.read(output, request)))
+        return found
+
+    def close(self) -> None:
+        self._under_way = {}

@@ -6,13 +6,13 @@ the same files and are of the same protocol as if they had been judged at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from rft_trainer.errors import BadInputError
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest
+from rft_trainer.evaluate.sampler import Window
 from rft_trainer.evaluate.stopping import Reason
 from rft_trainer.files import read_json, write_json
 
@@ -97,8 +97,6 @@ class NoSampler:
         """Nothing is asked here, so nothing is counted."""
         raise BadInputError(f"{FILE}: an answer is missing, and none can be given without a GPU; evaluate again")
 
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+    def window(self) -> Window:
         """Refuse."""
-        raise BadInputError(
-            f"{FILE}: {len(requests)} answers are missing, and none can be given without a GPU; evaluate again"
-        )
+        raise BadInputError(f"{FILE}: answers are missing, and none can be given without a GPU; evaluate again")
