@@ -48,6 +48,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "number as a label's value": ({"dashboards": {"labelValue": 1}}, "/dashboards/labelValue"),
     "budget without a limit": ({"teamBudgets": [{"name": "a", "namespace": "b"}]}, "limitUSD"),
     "budget of a float": ({"teamBudgets": [{**BUDGET, "limitUSD": 1.5}]}, "/teamBudgets/0/limitUSD"),
+    "budget in another currency": ({"teamBudgets": [{**BUDGET, "currency": "EUR"}]}, "/teamBudgets/0/currency"),
     "budget of no window": ({"teamBudgets": [{**BUDGET, "window": "year"}]}, "/teamBudgets/0/window"),
     "unknown budget key": ({"teamBudgets": [{**BUDGET, "limit": 1}]}, "limit"),
     "too high a priority": ({"priorityClass": {"value": 2_000_000_000}}, "/priorityClass/value"),

@@ -12,11 +12,11 @@ PAGE = ROOT / "docs" / "troubleshooting.md"
 SOURCES = sorted((ROOT / "operator" / "rft_operator" / "domain").glob("*.py"))
 _KUBERNETES = """
 Always ConfigMap ContainerCreating CreateContainerConfigError CreateContainerError DeletionByPodGC
-DeletionByTaintManager DisruptionTarget Egress ErrImageNeverPull ErrImagePull Error EvictionByEvictionAPI Failed
+DeletionByTaintManager DisruptionTarget Egress ErrImageNeverPull ErrImagePull Error EvictionByEvictionAPI Exists Failed
 FallbackToLogsOnError IfNotPresent Indexed Ingress InvalidImageName Job Memory NetworkPolicy Never NodeAffinity
-NodeShutdown NonIndexed None Normal OnRootMismatch Pending PersistentVolumeClaim Pod PodInitializing PodScheduled
-PreemptionByScheduler ReadWriteMany ReadWriteOnce Ready ReasoningFinetune RunContainerError Running RuntimeDefault
-SchedulingGated Secret Service Terminated TerminationByKubelet True Unknown Warning
+NoSchedule NodeShutdown NonIndexed None Normal NotIn OnRootMismatch Pending PersistentVolumeClaim Pod
+PodInitializing PodScheduled PreemptionByScheduler ReadWriteMany ReadWriteOnce Ready ReasoningFinetune RunContainerError Running
+RuntimeDefault SchedulingGated Secret Service Terminated TerminationByKubelet True Unknown Warning
 """
 KUBERNETES = frozenset(_KUBERNETES.split())
 """Words that Kubernetes says, and kinds."""

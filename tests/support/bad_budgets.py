@@ -8,6 +8,7 @@ Bad = tuple[dict[str, Any], str, str]
 
 FULL: dict[str, Any] = {
     "limitUSD": "450.50",
+    "currency": "USD",
     "selector": {
         "matchLabels": {"team": "nlp"},
         "matchExpressions": [
@@ -32,6 +33,8 @@ BAD: list[Bad] = [
     ({"limitUSD": -1}, "spec.limitUSD", "must be at least 0"),
     ({"limitUSD": "1.0000001"}, "spec.limitUSD", "must be at least 0"),
     ({"limitUSD": 1_000_000_000}, "spec.limitUSD", "below a billion US dollars"),
+    ({"currency": "EUR"}, "spec.currency", '"EUR": must be USD, the currency of the price catalogue'),
+    ({"currency": ""}, "spec.currency", "nothing is converted; write limitUSD in dollars"),
     ({"window": "year"}, "spec.window", 'supported values: "none", "day", "week", "month"'),
     ({"resetTime": "yesterday"}, "spec.resetTime", 'must be of type date-time: "yesterday"'),
     ({"resetTime": "2026-13-01T00:00:00Z"}, "spec.resetTime", "must be of type date-time"),

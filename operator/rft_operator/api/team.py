@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from rft_operator.api.base import ApiModel, BigCounter, StatusModel, Timestamp
 from rft_operator.api.resource import ObjectMeta
 from rft_operator.api.status import ConditionStatus, DecimalText, Message, Name, Reason
-from rft_operator.api.texts import LabelKey, LabelValue, Money, text
+from rft_operator.api.texts import Currency, LabelKey, LabelValue, Money, text
 
 MAX_RESERVATIONS = 1_024
 
@@ -63,6 +63,8 @@ class TeamSpec(ApiModel):
 
     limit_usd: Money = Field(alias="limitUSD")
     """Never spend more in a window. A whole number or a quoted decimal, in US dollars; 0 lets no run start."""
+    currency: Currency = "USD"
+    """Only USD: the price catalogue is in US dollars, and nothing is converted."""
     selector: Selector | None = None
     """Runs that share it; absent means all of the namespace. A run that has a reservation keeps it until its end."""
     window: Window = Window.NONE

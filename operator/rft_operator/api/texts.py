@@ -188,3 +188,12 @@ ControllerName = Annotated[
         remedy="must be domain/controller, for example kueue.x-k8s.io/multikueue",
     ),
 ]
+Currency = Annotated[
+    str,
+    text(
+        16,
+        pattern=r"^USD$",
+        remedy="must be USD, the currency of the price catalogue: bills and limits are in US dollars, and nothing is "
+        "converted; write limitUSD in dollars, and leave currency out",
+    ),
+]

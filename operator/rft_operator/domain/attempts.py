@@ -28,7 +28,7 @@ from rft_operator.domain.publishing import PUBLISH_SECONDS, tell_not_published
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import answers_wait, is_complete, take_answers, take_over
 from rft_operator.domain.scores import out_of_time, take_scores, unreadable
-from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, Stop
+from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, FATAL_STOPS, Stop
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import EvaluateSummary, Stage, StageResult
 
@@ -266,7 +266,7 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
         message = attempt.message or ""
         _close(draft, attempt, outcome=outcome, reason=attempt.stop_reason, message=message, counted=counted)
         if not drained:
-            fatal = _is_final_stall(draft, attempt.stop_reason)
+            fatal = attempt.stop_reason in FATAL_STOPS or _is_final_stall(draft, attempt.stop_reason)
             _record_failure(draft, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
         return
     trouble = classify_end(gang.pods, gang.job)

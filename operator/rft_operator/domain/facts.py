@@ -104,6 +104,8 @@ class PodFacts:
     """Message of PodScheduled=False, unless gates are all that it waits for."""
     gated: bool = False
     """It waits for our consent."""
+    resource_claims: tuple[str, ...] = ()
+    """Names of devices it claims beside its GPUs (dynamic resource allocation); ours claim none by themselves."""
     terminated_reason: str | None = None
     """Of the trainer's container: OOMKilled, Error, Completed, ..."""
     exit_code: int | None = None

@@ -121,6 +121,7 @@ def digest_pod(raw: Raw) -> PodFacts | None:
         finalizers=tuple(meta.get("finalizers") or ()),
         unschedulable_message=_unschedulable(scheduled),
         gated=any(each.get("name") == GATE for each in spec.get("schedulingGates") or ()),
+        resource_claims=tuple(each["name"] for each in spec.get("resourceClaims") or ()),
         pod_reason=status.get("reason"),
         pod_message=status.get("message"),
         disruption_reason=disruption.get("reason") if disruption is not None else None,

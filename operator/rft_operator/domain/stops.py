@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rft_operator.api.status import Attempt, ConditionStatus, ConditionType
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import PodPhase
+from rft_operator.domain.facts import PodFacts, PodPhase
 from rft_operator.domain.failure import classify_pod, suspended_by_queue
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.timestamps import epoch
@@ -32,8 +32,16 @@ DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted", UNREADABLE})
 """Stops that are asked for, or no fault of the run's; the attempt then ended as Drained, not as Failed."""
 
 
+RESOURCE_CLAIMS = "ResourceClaims"
+FATAL_STOPS = frozenset({RESOURCE_CLAIMS})
+"""Stops that another attempt would meet again."""
+
+
 def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     """Return why the gang must be taken down, if it hangs, waits too long or lost a node."""
+    claiming = next((pod for pod in gang.pods if pod.resource_claims), None)
+    if claiming is not None:
+        return Stop(reason=RESOURCE_CLAIMS, message=_claims_words(claiming))
     lost = [pod for pod in gang.pods if pod.uid in gang.lost]
     if lost:
         names = ", ".join(f"{pod.name} on node {pod.node}" for pod in lost)
@@ -44,6 +52,16 @@ def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
     if gang.waits_for_admission:
         return None
     return _pending_stop(draft, attempt, gang) or _silence_stop(draft, attempt, gang) or _half_dead_stop(draft, gang)
+
+
+def _claims_words(pod: PodFacts) -> str:
+    """A device behind a claim may be a GPU that nobody has priced, so that the bill would be too low."""
+    return (
+        f"{pod.name} has the resource claims {', '.join(pod.resource_claims[:4])}, which a webhook or a policy gave it: "
+        "devices of dynamic resource allocation have no price, so the run spends nothing on them. Keep the "
+        "policy off pods labelled app.kubernetes.io/managed-by=rft-operator, or offer the GPUs as an extended resource "
+        "(a DeviceClass with extendedResourceName) and name it in resources.gpuResource."
+    )
 
 
 def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:

@@ -197,6 +197,7 @@ def test_quantity_is_read_as_text_when_it_is_a_whole_number() -> None:
 def test_team_budget_has_a_window_and_thresholds_when_none_are_written() -> None:
     defaults = {path: schema["default"] for path, schema in fields(TEAM_BUDGET) if "default" in schema}
     assert {path: value for path, value in defaults.items() if path.startswith("spec")} == {
+        "spec.currency": "USD",
         "spec.window": "none",
         "spec.warnAtPercent": [50, 80],
     }

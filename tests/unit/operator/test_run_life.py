@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rft_operator.domain.prices import PriceCatalogue
@@ -255,6 +257,26 @@ async def test_resource_of_another_controller_is_left_alone() -> None:
     world = World(managedBy="example.com/other")
     assert await world.settle() == 0
     assert world.status.stage is None
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.TRAIN])
+async def test_run_fails_for_good_when_a_pod_was_given_devices_that_nobody_prices(stage: Stage) -> None:
+    world = World()
+    await (world.to_training() if stage is Stage.TRAIN else world.settle())
+    if stage is Stage.PREPARE:
+        world.run_pods(stage)
+
+    def claim(obj: dict[str, Any]) -> None:
+        obj["spec"] = {**obj["spec"], "resourceClaims": [{"name": "gpus", "resourceClaimTemplateName": "h100"}]}
+
+    world.kube.patch("Pod", NAMESPACE, world.pods(stage)[0]["metadata"]["name"], claim)
+    await world.settle()
+    assert world.job_gone(stage)
+    world.finish_pods(stage, exit_code=143)
+    await world.settle()
+    assert (world.condition("Failed").status, world.condition("Failed").reason) == ("True", "ResourceClaims")
+    assert "has the resource claims gpus" in world.condition("Failed").message
+    assert len([each for each in world.status.attempts if each.stage == stage.value]) == 1
 
 
 async def test_stalled_training_is_restarted_when_no_step_is_made() -> None:
