@@ -57,7 +57,7 @@ def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
 def _claims_words(pod: PodFacts) -> str:
     """A device behind a claim may be a GPU that nobody has priced, so that the bill would be too low."""
     return (
-        f"{pod.name} has the resource claims {', '.join(pod.resource_claims[:4])}, which a webhook or a policy gave it: "
+        f"{pod.name} has the resource claims {', '.join(pod.resource_claims[:4])}, given by a webhook or a policy: "
         "devices of dynamic resource allocation have no price, so the run spends nothing on them. Keep the "
         "policy off pods labelled app.kubernetes.io/managed-by=rft-operator, or offer the GPUs as an extended resource "
         "(a DeviceClass with extendedResourceName) and name it in resources.gpuResource."
