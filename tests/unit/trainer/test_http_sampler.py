@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from rft_trainer.evaluate.answering import ask_all
 from rft_trainer.evaluate.exchanges import Asked, Way
 from rft_trainer.evaluate.forcing import S1, Ending, ThinkingBudget
 from rft_trainer.evaluate.http_connection import LONGEST_PAUSE_SECONDS, TRIES, HttpConnection
-from rft_trainer.evaluate.http_sampler import HttpSampler, _HttpWindow
+from rft_trainer.evaluate.http_sampler import HttpSampler
 from rft_trainer.evaluate.http_served import Served, look_at
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
 from support.completions_server import VLLM, Completions, Reply, as_vllm, card, serving
@@ -225,29 +224,48 @@ def test_no_more_connections_are_open_than_there_may_be() -> None:
     assert most == [2]
 
 
-def test_what_came_before_an_error_is_handed_over_before_it_is_raised() -> None:
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [(Reply(401, b"no such key"), "answered 401: no such key"), (Reply(200, b"hm"), "gave no completion")],
+)
+def test_what_came_before_an_error_is_handed_over_before_it_is_raised(bad: Reply, error: str) -> None:
     reached, released = threading.Event(), threading.Event()
 
-    def give(request: CompletionRequest, wanted: Callable[[], bool]) -> Completion:
-        if request.prompt == "bad":
-            raise BadInputError("no such key")
-        if request.prompt == "after":
+    def give(body: dict[str, Any]) -> Any:
+        if body["prompt"] == "before":
+            server.failures.append(bad)
+        if body["prompt"] == "after":
             reached.set()
-            released.wait(30)
-        return Completion(request.prompt, 1, Finish.EOS)
+            assert released.wait(30)
+        return said()
 
-    window = _HttpWindow(give, limit=lambda request: request, connections=1)
-    for ticket, prompt in enumerate(["good", "bad", "after"]):
-        window.put(ticket, CompletionRequest(prompt=prompt, max_tokens=5))
-    assert reached.wait(30)
-    assert window.get() == [(0, Completion("good", 1, Finish.EOS))]
-    for _ in range(2):
-        with pytest.raises(BadInputError, match="no such key"):
-            window.get()
-    with pytest.raises(BadInputError, match="no such key"):
-        window.put(3, REQUEST)
-    window.close()
-    released.set()
+    with serving(Completions(give)) as server:
+        window = sampler(server.url, connections=1).window()
+        for ticket, prompt in enumerate(["before", "bad", "after"]):
+            window.put(ticket, CompletionRequest(prompt=prompt, max_tokens=5))
+        assert reached.wait(30)
+        assert [ticket for ticket, _ in window.get()] == [0]
+        for _ in range(2):
+            with pytest.raises(StageError, match=error):
+                window.get()
+        with pytest.raises(StageError, match=error):
+            window.put(3, REQUEST)
+        window.close()
+        released.set()
+
+
+def test_tokenizer_counts_for_one_thread_at_a_time() -> None:
+    threads: set[int] = set()
+
+    def count(text: str) -> int:
+        threads.add(threading.get_ident())
+        return words(text)
+
+    with serving(Completions(lambda _: said())) as server:
+        served = Served(model="m", context_tokens=100, takes_more=True)
+        remote = HttpSampler(HttpConnection(server.url), served, count=count, ends=ENDS)
+        complete(remote, [CompletionRequest(prompt=f"q{number}", max_tokens=5) for number in range(8)])
+    assert threads == {threading.get_ident()}, "tokenizers of the library fail when two threads use them"
 
 
 def test_engine_is_not_asked_again_when_nobody_waits_for_the_answer_any_more() -> None:

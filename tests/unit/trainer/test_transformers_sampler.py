@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.sampler import CompletionRequest, Finish
@@ -127,3 +127,23 @@ def test_row_that_has_ended_does_not_go_beyond_the_positions_when_others_go_on(
     found = complete(table, [short, replace(short, prompt="1" * 60)])
     assert found == [complete(table, [short])[0], complete(table, [replace(short, prompt="1" * 60)])[0]]
     assert [each.tokens for each in found] == [50, 4]
+
+
+def test_completion_does_not_depend_on_its_neighbours_when_positions_are_scaled_by_the_longest_row(
+    sampler: TransformersSampler, tmp_path: Path
+) -> None:
+    scaled = {
+        "rope_type": "longrope", "rope_theta": 10_000.0, "factor": 8.0, "original_max_position_embeddings": 8,
+        "short_factor": [1.0] * 4, "long_factor": [50.0] * 4,
+    }  # fmt: skip
+    torch.manual_seed(1)
+    config = Qwen2Config(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=len(sampler.tokenizer), max_position_embeddings=64, rope_parameters=scaled,
+        initializer_range=0.5,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    sampler.tokenizer.save_pretrained(tmp_path)
+    engine = TransformersSampler(tmp_path, device=torch.device("cpu"))
+    requests = [CompletionRequest(prompt=prompt, max_tokens=3) for prompt in ("1 + 2", "let me", "Wait", "1" * 40)]
+    assert complete(engine, requests) == [complete(engine, [each])[0] for each in requests]

@@ -6,7 +6,6 @@ Invariant: what is asked for follows from question, seed and what came before al
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -143,8 +142,8 @@ class Way:
         forcing = Forcing(asked.prompt, delimiters=self.delimiters, budget=self.budget, wait_tokens=sampler.count(WAIT))
         return ForcedExchange(asked, benchmark=self.benchmark, forcing=forcing)
 
-    def check_room(self, prompts: Iterable[str], *, sampler: Sampler) -> None:
-        """Raise :class:`BadInputError` for a question that leaves no room for what is to come after it.
+    def check_room(self, prompt: int, *, sampler: Sampler) -> None:
+        """Raise :class:`BadInputError` when a question of so many tokens leaves no room for what is to come after it.
 
         To be called before anything is paid for. An answer without a budget needs some room; it is cut where that ends.
         """
@@ -154,7 +153,7 @@ class Way:
         if self.budget is not None:
             around = sampler.count(f"{self.delimiters.start}\n{self.delimiters.end}{FINAL_ANSWER}")
             wanted = self.budget.thinking_tokens + self.budget.answer_tokens
-        name, prompt = self.benchmark.name, max((sampler.count(each) for each in prompts), default=0)
+        name = self.benchmark.name
         if prompt + around + max(1, wanted) <= sampler.context_tokens:
             return
         if self.budget is None:

@@ -55,10 +55,10 @@ class HttpSampler:
 
     def window(self) -> Window:
         """As many connections as there may be."""
-        return _HttpWindow(self._complete, limit=self._limit, connections=self._connections)
+        return _HttpWindow(self, connections=self._connections)
 
-    def _limit(self, request: CompletionRequest) -> CompletionRequest:
-        """The request within what the context still holds: engines refuse what is beyond it."""
+    def within_context(self, request: CompletionRequest) -> CompletionRequest:
+        """The request with no more tokens than the context still holds: engines refuse what is beyond it."""
         tokens = self._count(request.prompt)
         room = self.context_tokens - tokens
         if room < 1:
@@ -67,9 +67,13 @@ class HttpSampler:
             )
         return replace(request, max_tokens=min(request.max_tokens, room))
 
-    def _complete(self, request: CompletionRequest, wanted: Callable[[], bool]) -> Completion:
+    def ask(self, request: CompletionRequest, *, wanted: Callable[[], bool]) -> bytes:
+        """What the engine says to a request; may be called by several threads."""
         body = body_of(request, model=self._served.model, more=self._more)
-        given = self._connection.post(COMPLETIONS, body, wanted=wanted)
+        return self._connection.post(COMPLETIONS, body, wanted=wanted)
+
+    def read(self, given: bytes, request: CompletionRequest) -> Completion:
+        """What it said as a completion; by one thread alone, for tokenizers cannot count for two at a time."""
         try:
             return self._read(json.loads(given), request)
         except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -98,26 +102,21 @@ class HttpSampler:
 class _HttpWindow:
     """Threads that ask, each for one text at a time."""
 
-    def __init__(
-        self,
-        complete: Callable[[CompletionRequest, Callable[[], bool]], Completion],
-        *,
-        limit: Callable[[CompletionRequest], CompletionRequest],
-        connections: int,
-    ) -> None:
-        self._complete, self._limit, self._connections = complete, limit, connections
+    def __init__(self, sampler: HttpSampler, *, connections: int) -> None:
+        self._sampler, self._connections = sampler, connections
         self._wanted: queue.SimpleQueue[tuple[int, CompletionRequest] | None] = queue.SimpleQueue()
-        self._came: queue.SimpleQueue[tuple[int, Completion | Exception]] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[tuple[int, bytes | Exception]] = queue.SimpleQueue()
+        self._under_way: dict[int, CompletionRequest] = {}
         self._error: Exception | None = None
-        self._under_way = self._threads = 0
+        self._threads = 0
         self._closed = threading.Event()
 
     def put(self, ticket: int, request: CompletionRequest) -> None:
         if self._error is not None:
             raise self._error
-        self._wanted.put((ticket, self._limit(request)))
-        self._under_way += 1
-        if self._threads < min(self._connections, self._under_way):
+        self._under_way[ticket] = self._sampler.within_context(request)
+        self._wanted.put((ticket, self._under_way[ticket]))
+        if self._threads < min(self._connections, len(self._under_way)):
             self._threads += 1
             # Not a pool: its threads would hold up a process that must end before their answers come.
             threading.Thread(target=self._work, name="completions", daemon=True).start()
@@ -125,12 +124,14 @@ class _HttpWindow:
     def get(self) -> Sequence[tuple[int, Completion]]:
         found: list[tuple[int, Completion]] = []
         while self._error is None and not (found and self._came.empty()):
-            ticket, it = self._came.get()
-            self._under_way -= 1
-            if isinstance(it, Exception):
-                self._error = it
-            else:
-                found.append((ticket, it))
+            ticket, said = self._came.get()
+            request = self._under_way.pop(ticket)
+            try:
+                if isinstance(said, Exception):
+                    raise said
+                found.append((ticket, self._sampler.read(said, request)))
+            except StageError as error:
+                self._error = error
         # What came before the error was paid for; it is raised when that is on the disk.
         if self._error is not None and not found:
             raise self._error
@@ -145,6 +146,6 @@ class _HttpWindow:
         while (item := self._wanted.get()) is not None and not self._closed.is_set():
             ticket, request = item
             try:
-                self._came.put((ticket, self._complete(request, lambda: not self._closed.is_set())))
+                self._came.put((ticket, self._sampler.ask(request, wanted=lambda: not self._closed.is_set())))
             except Exception as error:  # raised where it is waited for
                 self._came.put((ticket, error))

@@ -148,8 +148,9 @@ class Runner:
             each.id: sitting.model.render(self._exam.turns(each))
             for each in {each.question.id: each.question for each in open_}.values()
         }
+        longest = max(map(sampler.count, prompts.values()))
         for way in ways.values():
-            way.check_room(prompts.values(), sampler=sampler)
+            way.check_room(longest, sampler=sampler)
         for each in open_:
             seed = derived_seed(evaluation.seed, each.question.id, each.sample)
             asked = Asked(prompts[each.question.id], seed=seed)

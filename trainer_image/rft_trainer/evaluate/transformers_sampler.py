@@ -39,6 +39,7 @@ class TransformersSampler:
         self._model: Any = model.to(device).eval()
         self._device = device
         self._model.register_forward_pre_hook(self._within_context, with_kwargs=True)
+        self._row_by_row = "longrope" in _rotary_types(self._model.config)
         self._end_ids = list(turn_ends(self.tokenizer))
         pad = self.tokenizer.pad_token_id
         self._pad_id: int = pad if pad is not None else self._end_ids[0]
@@ -67,7 +68,11 @@ class TransformersSampler:
 
     def window(self) -> Window:
         """A batch at a time: its rows are computed together, and a row that has ended waits for the others."""
-        return BatchWindow(self._complete)
+        return BatchWindow(self._one_by_one if self._row_by_row else self._complete)
+
+    def _one_by_one(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """For models that scale the positions of a whole batch by its longest row."""
+        return [completion for request in requests for completion in self._complete([request])]
 
     def _complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Continue a batch; raises :class:`BadInputError` when a prompt fills the model's context."""
@@ -125,6 +130,13 @@ class TransformersSampler:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+
+
+def _rotary_types(config: Any) -> set[str]:
+    """How rotary positions are scaled; some models do it in another way in each kind of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    return {str(value["rope_type"]) for value in each if "rope_type" in value}
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
