@@ -46,6 +46,7 @@ class Config:
     progress_write_seconds: int = 60
     restart_backoff_seconds: int = 10
     node_lost_seconds: int = 30
+    expected_startup_seconds: int = 120
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Config:
@@ -75,6 +76,7 @@ class Config:
             progress_write_seconds=read("PROGRESS_WRITE_SECONDS", _whole(1, 3_600), 60),
             restart_backoff_seconds=read("RESTART_BACKOFF_SECONDS", _whole(0, 300), 10),
             node_lost_seconds=read("NODE_LOST_SECONDS", _whole(5, 3_600), 30),
+            expected_startup_seconds=read("EXPECTED_STARTUP_SECONDS", _whole(0, 7_200), 120),
         )
 
 

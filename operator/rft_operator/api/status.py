@@ -120,8 +120,12 @@ class Attempt(StatusModel):
     """activeDeadlineSeconds of its pods: the kubelet ends them then, even if everything else is down."""
     worst_case_usd: DecimalText | None = Field(default=None, alias="worstCaseUSD")
     """What it can cost at most, decided before its first pod exists: deadline, grace and slack at the dearest price."""
+    bound_time: Timestamp | None = None
+    """When its first pod was bound to a node: paid for from then on."""
     running_time: Timestamp | None = None
     """When the container of its last rank started."""
+    first_step_time: Timestamp | None = None
+    """When it first reported a step of its own; what was paid before is its start-up."""
     last_checkpoint_time: Timestamp | None = None
     """Its newest checkpoint when it ended; what came after is lost work."""
     start_step: Counter | None = None

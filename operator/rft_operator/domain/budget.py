@@ -119,6 +119,8 @@ class Terms:
     """Kept back for the evaluation; the evaluation itself keeps nothing back."""
     grace: int
     """Seconds its pods get to stop."""
+    startup: int = 0
+    """Seconds from its first bound pod to its first step."""
 
     @property
     def gpus(self) -> int:
@@ -137,15 +139,16 @@ class Terms:
 
 
 def admit(terms: Terms, bill: Bill) -> Admission:
-    """Return whether a stage may start: it must be able to do something useful and to stop in time (E2)."""
-    seconds = MINIMUM_USEFUL_SECONDS + stop_bound_seconds(terms.grace)
+    """Return whether a stage may start: it must be able to start up, do something useful and stop in time (E2)."""
+    seconds = terms.startup + MINIMUM_USEFUL_SECONDS + stop_bound_seconds(terms.grace)
+    start = f"to start (about {terms.startup} s)" if terms.startup else "to start"
     needed = -(-terms.ahead(bill).cost(seconds) // SECONDS_PER_HOUR)
     left = terms.limit_micro_usd - bill.spent_micro_usd
     kept = terms.kept_micro_usd
     numbers = (
         f"limit {usd_display(terms.limit_micro_usd)}, spent {usd_display(bill.spent_micro_usd)}, kept for the "
         f"evaluation {usd_display(kept)}; {terms.gpus} GPUs at {usd_display(terms.rate.micro_usd_per_gpu_hour)} per "
-        f"GPU-hour need at least {usd_display(needed)} to start and to stop in time"
+        f"GPU-hour need at least {usd_display(needed)} {start} and to stop in time"
     )
     if left >= kept + needed:
         return Admission(ok=True, message=f"The budget is enough: {numbers}.")

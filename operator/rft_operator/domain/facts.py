@@ -231,5 +231,7 @@ class Settings:
     """A pod on a node that is not ready for so long counts as lost."""
     restart_backoff_seconds: int = 10
     """Pause before the first restart that counts; doubles each time, at most 5 minutes."""
+    expected_startup_seconds: int = 0
+    """From the first bound pod to the first step of a training that has measured none; image pulls take longest."""
     namespace_pod_security_user: int = 65_532
     """uid and gid of the pods."""

@@ -28,6 +28,7 @@ from rft_operator.domain.money import micro_of_text
 from rft_operator.domain.prices import LABELS
 from rft_operator.domain.rates import Rate, pool, price_steps, rate_of_node, rate_of_pool
 from rft_operator.domain.schedule import Schedule, amount_of
+from rft_operator.domain.startup import expected_startup_seconds
 from rft_operator.domain.team_money import effective_limit, hold_after
 from rft_operator.domain.waste import lives_of
 from rft_trainer.contract import Stage
@@ -190,6 +191,7 @@ def terms_of(draft: Draft, money: Money, *, rate: Rate, stage: Stage, attempt: A
         limit_micro_usd=money.limit_micro_usd,
         reserve_micro_usd=money.reserve_micro_usd,
         grace=begun if begun is not None else grace_seconds(draft.spec, stage, save_seconds=saved),
+        startup=expected_startup_seconds(draft, stage),
     )
 
 

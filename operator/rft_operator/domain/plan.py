@@ -35,9 +35,9 @@ from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import answers_wait, take_report
 from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
 from rft_operator.domain.show_money import announce_money, show_money, show_risk
+from rft_operator.domain.startup import remember_first_step, remember_start
 from rft_operator.domain.stops import Stop, trouble_stop
 from rft_operator.domain.team_money import ask_again, ask_no_more, show_team, start_is_known, unraised
-from rft_operator.domain.timestamps import rfc3339
 from rft_operator.domain.view import View
 from rft_trainer.contract import Stage
 
@@ -52,7 +52,7 @@ def plan(view: View, now: int) -> Plan:
         return Plan(status=None)
     draft = Draft(view=view, now=now, status=resource.status)
     draft.update(observed_generation=resource.metadata.generation)
-    _remember_start(draft)
+    remember_start(draft)
     money = meter(draft)
     if resource.metadata.deletion_timestamp is not None:
         delete(draft, money)
@@ -79,14 +79,6 @@ def _go_on(draft: Draft, money: Money) -> None:
         rest(draft, money)
 
 
-def _remember_start(draft: Draft) -> None:
-    """Put on record when the last rank's container started: until then the others waited for it."""
-    attempt = draft.open_attempt()
-    started_at = gang_of(draft, attempt).started_at if attempt is not None else None
-    if attempt is not None and attempt.running_time is None and started_at is not None:
-        draft.replace_attempt(attempt.model_copy(update={"running_time": rfc3339(started_at)}))
-
-
 def _live(draft: Draft, money: Money) -> None:
     if draft.recorded.start_time is None:
         accept(draft, money)
@@ -101,6 +93,7 @@ def _live(draft: Draft, money: Money) -> None:
     stop_at: int | None = None
     if attempt is not None and gang is not None:
         take_report(draft, attempt)
+        attempt = remember_first_step(draft, attempt)
         stop_at = _tend(draft, attempt, gang, snapshot=snapshot, money=money)
     if draft.open_attempt() is None and not finished(draft):
         _advance(draft, money)

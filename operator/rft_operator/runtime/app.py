@@ -109,6 +109,7 @@ class Runtime:
             progress_write_seconds=config.progress_write_seconds,
             restart_backoff_seconds=config.restart_backoff_seconds,
             node_lost_seconds=config.node_lost_seconds,
+            expected_startup_seconds=config.expected_startup_seconds,
         )
 
     def _parsed(self) -> list[ReasoningFinetune]:

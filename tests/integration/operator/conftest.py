@@ -81,6 +81,7 @@ def settings(server: ApiServer, namespace: str, prices: Path, monkeypatch: pytes
             "metrics_port": free_port(),
             "prices_file": prices,
             "sweep_seconds": 1,
+            "expected_startup_seconds": 0,
             "progress_write_seconds": 600,
             "restart_backoff_seconds": 0,
         }

@@ -44,6 +44,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "RFT_PROGRESS_WRITE_SECONDS": "30",
         "RFT_RESTART_BACKOFF_SECONDS": "0",
         "RFT_NODE_LOST_SECONDS": "5",
+        "RFT_EXPECTED_STARTUP_SECONDS": "300",
     }
     assert {f"RFT_{field.name.upper()}" for field in fields(Config)} == {*given, *LEAST}
     assert read(**given) == Config(
@@ -66,6 +67,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         progress_write_seconds=30,
         restart_backoff_seconds=0,
         node_lost_seconds=5,
+        expected_startup_seconds=300,
     )
 
 
