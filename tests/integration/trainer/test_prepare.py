@@ -9,6 +9,7 @@ import pytest
 
 from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.prepare.dataset import load
+from rft_trainer.weights import KEPT
 from support.hub_server import serving
 from unit.trainer.factory import Pod, run_config, wait_until
 
@@ -25,13 +26,21 @@ def test_prepare_gives_equal_bytes_when_it_is_killed_and_repeated(tmp_path: Path
     assert 0 < summary.target_tokens < summary.tokens
     for path in (pod.paths.model, pod.paths.dataset):
         other = prepared / pod.paths.data.name / path.name
-        assert {each.name: each.read_bytes() for each in path.iterdir()} == {
-            each.name: each.read_bytes() for each in other.iterdir()
-        }
+        assert contents(path) == contents(other)
     marked = pod.paths.prepared.stat().st_mtime_ns
     assert pod.run("prepare") == ExitCode.DONE
     assert pod.result().prepare == summary
     assert pod.paths.prepared.stat().st_mtime_ns == marked, "what is done is not done again"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but notes of ours: those beside the weights hold times."""
+    return {each.name: each.read_bytes() for each in folder.iterdir() if not each.name.startswith(".")}
+
+
+def test_base_model_is_hashed_while_no_gpu_is_held(prepared: Path) -> None:
+    (model,) = prepared.glob("*/model")
+    assert "model.safetensors" in json.loads((model / KEPT).read_text())["files"]
 
 
 def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(tmp_path: Path) -> None:

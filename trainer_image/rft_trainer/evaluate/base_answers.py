@@ -17,28 +17,9 @@ from pathlib import Path
 
 from rft_trainer.contract import BaseAnswers, KeptBaseAnswers
 from rft_trainer.evaluate.measured import Measured
-from rft_trainer.files import read_json
-from rft_trainer.hub import RECORD
 
 MOST_BYTES = 65_536
 """Of an entry; one in a ConfigMap is far smaller."""
-_HASHED_BYTES = 64 << 20
-_SAMPLES, _SAMPLE_BYTES = 16, 1 << 20
-
-
-def fingerprint(model: Path) -> str:
-    """What tells these weights and this tokenizer from others: the hub's commit, or hashes of the files.
-
-    Of files above 64 MiB sixteen samples and the size are hashed: GPUs do not wait for hashes of weights.
-    """
-    record = read_json(model / RECORD)
-    if isinstance(record, dict) and record.get("whole") is True and isinstance(record.get("request"), dict):
-        return f"hub:{record['request'].get('target')}@{record.get('commit')}"
-    digest = hashlib.sha256()
-    for path in sorted(model.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            digest.update(f"{path.relative_to(model)} {path.stat().st_size} {_sampled(path)}\n".encode())
-    return f"files:{digest.hexdigest()}"
 
 
 def key_of(model: str, protocol: Mapping[str, object]) -> str:
@@ -89,18 +70,6 @@ def _rights(it: BaseAnswers, *, key: str, questions: int, samples: int) -> tuple
     if (it.key, it.questions, it.samples) != (key, questions, samples):
         raise ValueError("it is of other questions")
     return _unpacked(it.rights, questions=questions, samples=samples)
-
-
-def _sampled(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        if size <= _HASHED_BYTES:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-        digest = hashlib.sha256()
-        for index in range(_SAMPLES):
-            stream.seek((size - _SAMPLE_BYTES) * index // (_SAMPLES - 1))
-            digest.update(stream.read(_SAMPLE_BYTES))
-        return digest.hexdigest()
 
 
 def _packed(rights: Sequence[int], *, samples: int) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from rft_trainer.benchmarks import Question, file_hashes, load_questions, source_files
 from rft_trainer.contract import EvaluateSummary, Outcome, RunConfig, Stage, StageResult
 from rft_trainer.errors import BadInputError
-from rft_trainer.evaluate.base_answers import fingerprint
 from rft_trainer.evaluate.engines import free_memory, loader
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.session import BASE, Candidate, Session
@@ -24,6 +23,7 @@ from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import load, question_hash
 from rft_trainer.report import Reporter, Work
 from rft_trainer.stage_main import parse_layout, run_stage
+from rft_trainer.weights import fingerprint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,6 @@ from typing import Any
 from rft_trainer.benchmarks import Question, file_hashes, load_questions, source_files
 from rft_trainer.contract import EvaluateSummary, EvaluationConfig, ModelSource
 from rft_trainer.errors import BadInputError
-from rft_trainer.evaluate.base_answers import fingerprint
 from rft_trainer.evaluate.http_connection import HttpConnection
 from rft_trainer.evaluate.http_sampler import HttpSampler
 from rft_trainer.evaluate.http_served import look_at
@@ -31,6 +30,7 @@ from rft_trainer.paths import Layout
 from rft_trainer.prepare.chat import ChatRenderer
 from rft_trainer.prepare.formats import Format
 from rft_trainer.report import Work
+from rft_trainer.weights import fingerprint
 
 _HASH_LETTERS = 8
 _INIT_TOKENS = 1_024

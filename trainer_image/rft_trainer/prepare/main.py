@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rft_trainer import weights
 from rft_trainer.benchmarks import load_questions
 from rft_trainer.contract import Outcome, PrepareSummary, RunConfig, Stage, StageResult
 from rft_trainer.errors import BadInputError, DrainedError
@@ -83,6 +84,10 @@ def prepare(layout: Layout) -> StageResult:
         max_sequence_length=config.training.max_sequence_length,
     )
     _check_stop(layout)
+    if config.evaluation is not None and config.evaluation.baseline == "measure":
+        work.tell(done=_READ, total=_DONE, phase="hash")
+        weights.fingerprint(paths.model)  # kept beside the weights: an evaluation with GPUs does not read them for it
+        _check_stop(layout)
     dataset = _tokenise(config, layout, paths, kept=kept, counts=counts, work=work)
     save(dataset, paths.dataset)
     summary = _summary(config, paths, counts=counts)

@@ -1,7 +1,7 @@
 """Puts the base model on the volume.
 
-Invariant: ``<data>/model`` appears whole or not at all, in safetensors with its tokenizer; it is never written again,
-for it is also the baseline of the evaluation.
+Invariant: ``<data>/model`` appears whole or not at all, in safetensors with its tokenizer; it is never written again
+(but for the hashes beside it, rft_trainer.weights), for it is also the baseline of the evaluation.
 """
 
 from __future__ import annotations
