@@ -4,12 +4,14 @@ Fed by watch events, by the answers to our own writes (so a reconcile always see
 repaired by the sweep. Invariants: an object never goes back to an older resourceVersion of itself or of a namesake
 before it, and one that was seen to be deleted never comes back (the answer to a write may arrive after the watch
 reported the deletion).
-A resource is kept as JSON text: a fifth of the memory of the dicts, and nothing for the garbage collector to visit.
+A resource is kept as compressed JSON text: a tenth of the memory of the dicts and less, and nothing for the garbage
+collector to visit.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -21,16 +23,18 @@ Fact = PodFacts | JobFacts | ObjectFacts
 ChildId = tuple[str, str]
 """(kind, name)"""
 TOMBSTONES_KEPT = 20_000
+COMPRESSION = 1
+"""zlib's quickest: a resource of 4.4 kB becomes one of 1.5 kB in a ninth of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Resource:
     uid: str
     version: str
-    text: str
+    text: bytes
 
     def decoded(self) -> JsonObject:
-        found: dict[str, object] = json.loads(self.text)
+        found: dict[str, object] = json.loads(zlib.decompress(self.text))
         return found
 
 
@@ -132,7 +136,7 @@ class Cache:
                 run.report = None
         slim = {name: value for name, value in meta.items() if name != "managedFields"}
         text = json.dumps({**raw, "metadata": slim}, separators=(",", ":"))
-        run.resource = _Resource(meta["uid"], meta["resourceVersion"], text)
+        run.resource = _Resource(meta["uid"], meta["resourceVersion"], zlib.compress(text.encode(), COMPRESSION))
         return (key,)
 
     def _put_fact(self, fact: Fact) -> tuple[Key, ...]:

@@ -32,7 +32,8 @@ from rft_operator.runtime.kube import FIELD_MANAGER, STATUS_FIELD_MANAGER, JsonO
 TIMEOUT_SECONDS = 15
 LIST_TIMEOUT_SECONDS = 60
 PAGE = 100
-CONCURRENT_REQUESTS = 64
+CONCURRENT_REQUESTS = 32
+"""Each TLS connection of asyncio holds a read buffer of 256 KiB."""
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
