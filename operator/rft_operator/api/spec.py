@@ -416,8 +416,9 @@ class CodeExecution(ApiModel):
 
     cpu: Quantity = "2"
     """CPUs, request and limit; so many programs are tested at once."""
-    memory: Quantity = "4Gi"
-    """Memory, request and limit; a program may take 1 GiB unless its tests say otherwise."""
+    memory: Quantity | None = None
+    """Memory, request and limit. Default: what the programs that are tested at once may take (1 GiB each, of
+    livecodebench 4), and what their judge takes. Where the tests of own rows have a larger memory_mib, set it."""
     max_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600
     """After so long the pod is ended; the next attempt goes on where it was."""
     runtime_class_name: DnsSubdomain | None = None

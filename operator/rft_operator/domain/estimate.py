@@ -8,7 +8,6 @@ model, its sources and its calibration: docs/planning.md.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 from rft_operator.api.spec import Spec
@@ -21,6 +20,7 @@ from rft_operator.domain.estimate_memory import Gang, Memory, memory, number_byt
 from rft_operator.domain.estimate_speed import StepTime, step_time
 from rft_operator.domain.evaluation import evaluation_config
 from rft_operator.domain.money import micro_usd
+from rft_operator.domain.quantities import quantity_floor
 from rft_operator.domain.rates import Rate
 from rft_operator.domain.recipes import effective
 from rft_operator.domain.resolve import check_parts, training_config
@@ -37,10 +37,6 @@ STORAGE_BYTES_PER_SECOND = 2_000_000_000
 """What a node reads from and writes to the volume. Assumed."""
 SAVED_BYTES_PER_TEN_PARAMETERS = 123
 """A DeepSpeed checkpoint: 12.3 bytes a trained parameter, measured on a small model under ZeRO-3; no frozen ones."""
-_QUANTITY = re.compile(r"([0-9.]+)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
-_UNITS = {"m": 1e-3, "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15} | {
-    f"{prefix}i": 2 ** (10 * power) for power, prefix in enumerate("KMGTP", start=1)
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +139,7 @@ def estimate(spec: Spec, *, facts: ModelShape, data: DataShape, rate: Rate | Non
         export_seconds=export,
         seconds=seconds,
         gpu_seconds=gpu_seconds,
-        memory=memory(facts, training, gang, data=seen, gpu=gpu, host_bytes=_bytes(spec.resources.memory)),
+        memory=memory(facts, training, gang, data=seen, gpu=gpu, host_bytes=quantity_floor(spec.resources.memory)),
         money=None if rate is None else _money(spec, rate=rate, gang=gang, seconds=seconds, save_seconds=save),
     )
 
@@ -180,9 +176,3 @@ def _money(spec: Spec, *, rate: Rate, gang: Gang, seconds: Span, save_seconds: i
 def _micro_usd(amount: int) -> int:
     """Divide once and round up once (docs/metering.md M12)."""
     return -(-amount // SECONDS_PER_HOUR)
-
-
-def _bytes(quantity: str | None) -> int | None:
-    """Return a Kubernetes quantity in whole bytes."""
-    match = _QUANTITY.fullmatch(quantity or "")
-    return None if match is None else int(float(match[1]) * _UNITS[match[2] or ""])

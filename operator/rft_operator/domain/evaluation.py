@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from rft_operator.api.evaluation import Baseline, BenchmarkSpec, BudgetForcing
 from rft_operator.api.spec import Evaluation
+from rft_operator.domain.program_memory import check_program_memory, program_memory_mib
 from rft_operator.errors import InvalidResource
 from rft_trainer import contract
 from rft_trainer.contract import Benchmark, EvaluationConfig
@@ -26,6 +27,7 @@ def evaluation_config(it: Evaluation, *, model_uri: str) -> EvaluationConfig:
     forcing = preset.forcing if it.budget_forcing is None else _forcing(it.budget_forcing)
     benchmarks = tuple(_benchmark(each, preset, baseline=it.baseline, model_uri=model_uri) for each in it.benchmarks)
     _check(benchmarks, forcing)
+    check_program_memory(it)
     return EvaluationConfig(
         benchmarks=benchmarks,
         baseline=it.baseline.value,
@@ -38,6 +40,7 @@ def evaluation_config(it: Evaluation, *, model_uri: str) -> EvaluationConfig:
         engine=it.engine.value,
         precision=preset.precision,
         gpus=it.gpus,
+        program_memory_mib=program_memory_mib(it),
     )
 
 

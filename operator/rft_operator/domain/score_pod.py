@@ -25,6 +25,7 @@ from rft_operator.domain.pods import (
     pod_security,
     uri_claims,
 )
+from rft_operator.domain.program_memory import program_memory_mib
 from rft_operator.domain.resolve import RUN_KEY, RunSnapshot
 from rft_trainer.contract import (
     CONFIG_DIRECTORY,
@@ -77,7 +78,8 @@ def _claims(resource: ReasoningFinetune) -> list[str]:
 def _container(resource: ReasoningFinetune, snapshot: RunSnapshot, *, attempt: int) -> Manifest:
     assert resource.spec.evaluation is not None
     execution = resource.spec.evaluation.code_execution
-    bounds = {"cpu": execution.cpu, "memory": execution.memory, "ephemeral-storage": "1Gi"}
+    memory = execution.memory or f"{program_memory_mib(resource.spec.evaluation)}Mi"
+    bounds = {"cpu": execution.cpu, "memory": memory, "ephemeral-storage": "1Gi"}
     answers = f"{snapshot.config.data_directory}/{EVALUATION_FOLDER}"
     folder = answers.removeprefix(f"{DATA_DIRECTORY}/")
     return {

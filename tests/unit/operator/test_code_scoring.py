@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any, Literal
 
@@ -9,10 +10,11 @@ import pytest
 
 from rft_operator.api.status import Attempt
 from rft_operator.cli.report import report
+from rft_operator.domain.evaluation import evaluation_config
 from rft_operator.domain.facts import FINALIZER, Settings
 from rft_operator.domain.manifests import score_network_policy, stage_job
 from rft_operator.domain.resolve import resolve
-from rft_operator.errors import Rejected
+from rft_operator.errors import InvalidResource, Rejected
 from rft_trainer.contract import EvaluateSummary, ExitCode, Outcome, Stage, StageResult
 from support.builders import NAME, NAMESPACE, resource
 from support.stage import ANSWERED, SCORED_IN_PART, World, answered_in_part
@@ -363,7 +365,7 @@ def test_the_pod_has_nothing_to_lose() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    bounds = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "1Gi"}
+    bounds = {"cpu": "2", "memory": "3584Mi", "ephemeral-storage": "1Gi"}
     assert container["resources"] == {"requests": bounds, "limits": bounds}
     assert job["spec"]["backoffLimit"] == 0
     assert job["spec"]["template"]["metadata"]["labels"]["team"] == "a"
@@ -401,6 +403,45 @@ def test_the_pod_runs_on_another_kernel_when_the_spec_says_so() -> None:
     pod = score_job(evaluation=evaluation)["spec"]["template"]["spec"]
     assert pod["runtimeClassName"] == "gvisor"
     assert pod["containers"][0]["resources"]["limits"]["cpu"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "execution", "memory"),
+    [
+        (["humaneval"], {}, "3584Mi"),
+        (["livecodebench"], {}, "9728Mi"),
+        (["humaneval", "livecodebench", "math500"], {"cpu": "4"}, "18432Mi"),
+        (["livecodebench"], {"cpu": "500m"}, "5376Mi"),
+        (["livecodebench"], {"memory": "32Gi"}, "32Gi"),
+    ],
+)
+def test_the_pod_has_room_for_what_the_programs_at_once_may_take_and_their_judge(
+    benchmarks: list[str], execution: dict[str, str], memory: str
+) -> None:
+    evaluation = {"benchmarks": [{"name": name} for name in benchmarks], "codeExecution": execution}
+    pod = score_job(evaluation={**resource()["spec"]["evaluation"], **evaluation})["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["memory"] == memory
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "memory", "words"),
+    [
+        ({"name": "livecodebench"}, "5375Mi", "memory is 5375Mi, and a program of livecodebench may take 4096 MiB"),
+        ({"name": "livecodebench"}, "5375Mi", "give at least 5376Mi"),
+        ({"name": "own", "uri": "pvc://own/rows.jsonl", "scorer": "code"}, "2Gi", "give at least 2304Mi"),
+        ({"name": "livecodebench"}, "5376Mi", None),
+        ({"name": "math500"}, "64Mi", None),
+    ],
+)
+def test_run_is_refused_when_its_pod_has_no_room_for_a_program(
+    benchmark: dict[str, str], memory: str, words: str | None
+) -> None:
+    spec = {**resource()["spec"]["evaluation"], "benchmarks": [benchmark], "codeExecution": {"memory": memory}}
+    finetune = World(evaluation=spec).run
+    assert finetune.spec.evaluation is not None
+    with contextlib.nullcontext() if words is None else pytest.raises(InvalidResource, match=words):
+        config = evaluation_config(finetune.spec.evaluation, model_uri="hf://org/model")
+        assert config.program_memory_mib == int(memory.removesuffix("Mi"))
 
 
 def test_the_pod_never_waits_in_a_queue_for_gpus() -> None:

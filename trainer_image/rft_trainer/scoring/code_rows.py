@@ -23,7 +23,10 @@ from rft_trainer.sandbox.limits import PROGRAM_MIB
 MAX_TESTS_BYTES = 512 << 20
 _HUMAN_EVAL = ("prompt", "test", "entry_point")
 _LIVE_CODE_BENCH = ("question_content", "public_test_cases", "private_test_cases")
-_TESTS_OF = {_HUMAN_EVAL: _HUMAN_EVAL, _LIVE_CODE_BENCH: (*_LIVE_CODE_BENCH[1:], "metadata")}
+_TESTS_OF: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    _HUMAN_EVAL: _HUMAN_EVAL,
+    _LIVE_CODE_BENCH: (*_LIVE_CODE_BENCH[1:], "metadata"),
+}
 """Fields that the tests are in, by benchmark."""
 
 
