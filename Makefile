@@ -21,7 +21,7 @@ test: setup ## Run all tests (PYTEST_ARGS="-k name" for a part)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: check
-check: setup ## Lint, format, types, import contracts, generated files
+check: setup ## Lint, format, types, import contracts, generated files, graders of chart, images, alerts and dashboards
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -31,6 +31,7 @@ check: setup ## Lint, format, types, import contracts, generated files
 	@$(BIN)/python -m rft_operator.metrics_reference --check
 	@$(BIN)/python -m rft_monitoring --check
 	@$(BIN)/python hack/values_reference.py --check
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m grader tests/charts tests/unit/monitoring
 
 .PHONY: generate
 generate: setup ## Write the generated files: CRD, references of API, commands and metrics, dashboards, rendered chart

@@ -17,6 +17,8 @@ from support.api_schemas import LOCATION, write_schemas
 from support.checkov import checkov_python, failed_checks
 from support.helm import APIS, ROOT, VALUES, Helm
 
+pytestmark = pytest.mark.grader
+
 HERE = Path(__file__).parent
 VERSIONS = ("1.30.0", "1.37.0")
 """The oldest that the chart admits, and the newest with schemas."""

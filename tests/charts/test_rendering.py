@@ -42,10 +42,12 @@ def environment_of(objects: list[Manifest]) -> dict[str, str]:
     }
 
 
+@pytest.mark.grader
 def test_lint_finds_nothing_with_default_values(helm: Helm) -> None:
     assert "0 chart(s) failed" in helm.run("lint", "--strict", CHART).stdout
 
 
+@pytest.mark.grader
 @pytest.mark.parametrize("name", [path.name for path in sorted(CI.iterdir()) if not path.name.startswith(NEEDS_APIS)])
 def test_lint_finds_nothing_with_the_values_of_each_feature(helm: Helm, name: str) -> None:
     values_file = CI / name

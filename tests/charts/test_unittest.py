@@ -10,6 +10,8 @@ import pytest
 from rft_local.tools import binary
 from support.helm import CHART
 
+pytestmark = pytest.mark.grader
+
 SUITES = sorted((CHART / "tests").glob("*_test.yaml"))
 
 

@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from rft_monitoring import __main__ as command
 from support.dashboards import FOLDER, Dashboard, complaints, dashboards, filled, panels, targets, uses
 
+pytestmark = pytest.mark.grader
+
 ROOT = Path(__file__).resolve().parents[3]
 Spoil = Callable[[Dashboard], Any]
 
