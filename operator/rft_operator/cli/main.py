@@ -23,6 +23,7 @@ COMMANDS = {
     "cost": "commands_money:cost_command",
     "evaluate": "commands_evaluate:evaluate_command",
     "get": "commands_runs:get_command",
+    "lm-eval": "commands_lm_eval:lm_eval_command",
     "logs": "commands_follow:logs_command",
     "plan": "commands_money:plan_command",
     "publish": "commands_publish:publish_command",
