@@ -1,8 +1,8 @@
 """``python -m bench.training``: non-padding tokens a second of this trainer and of TRL's SFTTrainer, side by side.
 
 Both train the same tiny model on the same rows on two CPU ranks with DeepSpeed, the same ZeRO stage, fp32, without
-packing; the lengths are spread as Sky-T1's are, 32 times shorter. TRL goes into an environment of its own in the cache,
-on top of the project's, with pinned versions. The runs alternate, and the first steps of each are left out.
+packing and then with it; the lengths are spread as Sky-T1's are, 32 times shorter. TRL goes into an environment of its
+own in the cache, on top of the project's, with pinned versions. The runs alternate, and their first steps are left out.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "trl-requirements.txt"
 RANKS = 2
 WARM_UP_STEPS = 5
+ROWS_A_STEP = 32
+"""Without packing."""
 MEAN_TOKENS, LONGEST_TOKENS, SPREAD = 145, 512, 0.7
 RUN_SECONDS = 900.0
 
@@ -57,8 +59,9 @@ class Speed:
         return self.tokens / self.processor_seconds
 
 
-def configuration(*, stage: int, steps: int) -> RunConfig:
-    """One epoch of the rows, so that both trainers see each of them once."""
+def configuration(*, stage: int, packing: bool) -> RunConfig:
+    """One epoch of the rows, so that both trainers see each of them once; a packed sequence holds three or four."""
+    rows_at_once, rows_a_step = (1, 8) if packing else (4, ROWS_A_STEP)
     return run_config(
         model={"uri": "init://tiny-qwen2?hidden=128&layers=4&vocab=1024"},
         dataset={"uri": "file:///rft/claims/rows/rows.jsonl", "format": "messages"},
@@ -66,12 +69,12 @@ def configuration(*, stage: int, steps: int) -> RunConfig:
         training__epochs=1,
         training__max_steps=None,
         training__learning_rate=1e-3,
-        training__global_batch_size=32,
-        training__micro_batch_size=4,
+        training__global_batch_size=rows_a_step,
+        training__micro_batch_size=rows_at_once,
+        training__packing=packing,
         training__max_sequence_length=LONGEST_TOKENS,
         training__zero_stage=stage,
         checkpoint__every_minutes=60,
-        name=f"bench-{steps}",
     )
 
 
@@ -89,10 +92,10 @@ def write_rows(path: Path, *, count: int) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def prepare(folder: Path, config: RunConfig) -> Pod:
+def prepare(folder: Path, config: RunConfig, *, rows: int) -> Pod:
     """Tokenise the rows once; both trainers read the result."""
     pod = Pod(folder, config, hosts=f"localhost slots={RANKS}\n")
-    write_rows(pod.layout.claim("rows", "rows.jsonl"), count=_steps(config) * config.training.global_batch_size)
+    write_rows(pod.layout.claim("rows", "rows.jsonl"), count=rows)
     if pod.run("prepare") != ExitCode.DONE:
         sys.exit(f"prepare failed:\n{pod.log('prepare')[-2_000:]}")
     return pod
@@ -103,7 +106,7 @@ def ours(prepared: Pod, folder: Path) -> Speed:
     pod = Pod(folder, prepared.config, hosts=f"localhost slots={RANKS}\n")
     shutil.copytree(prepared.layout.root / "data", folder / "data")
     process = pod.start("train", RFT_RENDEZVOUS_PORT=str(free_port()))
-    used = [_processor_seconds(pod, process, after=step) for step in (WARM_UP_STEPS, _steps(prepared.config))]
+    used = [_processor_seconds(pod, process, after=step) for step in (WARM_UP_STEPS, _steps(prepared))]
     if process.wait(RUN_SECONDS) != ExitCode.DONE:
         sys.exit(f"training failed:\n{pod.log('train')[-2_000:]}")
     lines = pod.steps()
@@ -115,8 +118,10 @@ def ours(prepared: Pod, folder: Path) -> Speed:
     )
 
 
-def _steps(config: RunConfig) -> int:
-    return int(config.name.rpartition("-")[2])
+def _steps(prepared: Pod) -> int:
+    summary = prepared.result().prepare
+    assert summary is not None
+    return summary.steps
 
 
 def _processor_seconds(pod: Pod, process: subprocess.Popen[str], *, after: int) -> float:
@@ -180,30 +185,46 @@ def trl_python() -> Path:
 
 @click.command()
 @click.option("--stage", default=1, show_default=True, help="ZeRO stage of both.")
-@click.option("--steps", default=40, show_default=True, help="Optimizer steps of each run.")
+@click.option("--steps", default=40, show_default=True, help="Optimizer steps of each run without packing.")
 @click.option("--repeat", default=3, show_default=True, help="Runs of each trainer; they alternate.")
 def main(stage: int, steps: int, repeat: int) -> None:
     """Train with both and print a line for each."""
     python = trl_python()
     folder = Path(tempfile.mkdtemp(prefix="rft-bench-training-"))
-    prepared = prepare(folder / "prepared", configuration(stage=stage, steps=steps))
-    trainers: dict[str, Callable[[Path], Speed]] = {
-        "this trainer": lambda at: ours(prepared, at),
-        "TRL SFTTrainer": lambda at: trl(prepared, at, python=python, sampling="random"),
-        "TRL SFTTrainer, grouped by length": lambda at: trl(prepared, at, python=python, sampling="group_by_length"),
-    }
-    found: dict[str, list[Speed]] = {name: [] for name in trainers}
+    rows = steps * ROWS_A_STEP
+    plain, packed = (
+        prepare(folder / name, configuration(stage=stage, packing=packing), rows=rows)
+        for name, packing in (("plain", False), ("packed", True))
+    )
+    groups: list[dict[str, Callable[[Path], Speed]]] = [
+        {
+            "this trainer": lambda at: ours(plain, at),
+            "TRL SFTTrainer": lambda at: trl(plain, at, python=python, sampling="random"),
+            "TRL SFTTrainer, grouped by length": lambda at: trl(plain, at, python=python, sampling="group_by_length"),
+        },
+        {
+            "this trainer, packed": lambda at: ours(packed, at),
+            "TRL SFTTrainer, packed": lambda at: trl(packed, at, python=python, sampling="random"),
+        },
+    ]
+    found: dict[str, list[Speed]] = {name: [] for group in groups for name in group}
     for number in range(repeat):
-        for index, (name, train) in enumerate(trainers.items()):
-            speed = train(folder / f"run-{number}-{index}")
-            found[name].append(speed)
-            sys.stderr.write(f"{name}: {speed}\n")
+        for group in groups:
+            for name, train in group.items():
+                speed = train(Path(tempfile.mkdtemp(dir=folder)) / "run")
+                found[name].append(speed)
+                sys.stderr.write(f"{number + 1} {name}: {speed}\n")
     shutil.rmtree(folder)
-    click.echo(f"{facts()}\nZeRO-{stage}, {RANKS} ranks, {steps} steps of 32 rows, {repeat} runs each; medians")
+    click.echo(f"{facts()}\nZeRO-{stage}, {RANKS} ranks, {rows} rows, {repeat} runs each; medians")
+    for group in groups:
+        _print([(name, *_medians(found[name])) for name in group])
+
+
+def _print(lines: list[tuple[str, float, float]]) -> None:
+    """A table against its first line."""
     click.echo(f"{'':<36}{'tokens/s':>10}{'ours / this':>13}{'tokens/processor-s':>20}{'ours / this':>13}")
-    by_clock, by_use = _medians(found["this trainer"])
-    for name, speeds in found.items():
-        clock, use = _medians(speeds)
+    _, by_clock, by_use = lines[0]
+    for name, clock, use in lines:
         click.echo(f"{name:<36}{clock:>10.0f}{by_clock / clock:>13.2f}{use:>20.0f}{by_use / use:>13.2f}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,13 @@ def main() -> None:
     config = RunConfig.model_validate_json(asked.config.read_bytes())
     prepared = load(asked.data / "dataset")
     rows = [prepared.row(index) for index in range(prepared.rows)]
-    data = Dataset.from_dict(
-        {
-            "input_ids": [row.tokens.tolist() for row in rows],
-            "completion_mask": [row.target.tolist() for row in rows],
-            "length": [len(row.tokens) for row in rows],
-        }
-    )
+    columns: dict[str, Any] = {
+        "input_ids": [row.tokens.tolist() for row in rows],
+        "completion_mask": [row.target.tolist() for row in rows],
+    }
+    if not config.training.packing:  # else what is as long as a row would be cut up with it
+        columns["length"] = [len(row.tokens) for row in rows]
+    data = Dataset.from_dict(columns)
     ended: list[float] = []
     used: list[float] = []
 
@@ -95,9 +96,9 @@ def settings(config: Any, asked: argparse.Namespace) -> Any:
         adam_beta1=training.adam_betas[0],
         adam_beta2=training.adam_betas[1],
         max_grad_norm=training.max_gradient_norm,
-        max_length=None,
+        max_length=training.max_sequence_length if training.packing else None,
         completion_only_loss=True,
-        packing=False,
+        packing=training.packing,
         gradient_checkpointing=False,
         bf16=False,
         train_sampling_strategy=asked.sampling,
@@ -122,3 +123,5 @@ def settings(config: Any, asked: argparse.Namespace) -> Any:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # the threads of gloo, still at work when the interpreter ends, abort the process now and then
