@@ -146,12 +146,16 @@ async def test_harmful_programs_fail_their_own_tests_alone_and_nothing_else_on_t
         "returns it to a test of the benchmark's own": (CHECKED, FORGED),
     }
     last = {f"{name}, after them": it for name, it in GOOD.items()}
-    async with answered_run(finetune, {**GOOD, **harmful, **last}, folder=tmp_path / "rft") as run:
+    room_for_one = {"codeExecution": {"memory": "1600Mi"}}
+    async with answered_run(
+        finetune, {**GOOD, **harmful, **last}, folder=tmp_path / "rft", evaluation=room_for_one
+    ) as run:
         before = run.records()
         run.score()
         status = await finetune.until_complete(seconds=120)
         verdicts = run.records()
         pod = finetune.pod(stage="score")
+        log = finetune.kubectl("logs", pod["metadata"]["name"])
         [policy] = finetune.kubectl_json("get", "networkpolicy", "-o", "json")["items"]
 
     expected = {
@@ -169,6 +173,7 @@ async def test_harmful_programs_fail_their_own_tests_alone_and_nothing_else_on_t
     assert (status.evaluation.results[0].questions, status.evaluation.partial) == (len(expected), False)
     assert status.usage.gpu_seconds == 0
 
+    assert f"{len(expected)} programs to run, 1 at once" in log
     assert (life_of(pod)[1:], "serviceaccount" in json.dumps(pod["spec"]["volumes"])) == (("Succeeded", 0), False)
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert container_processes(machines.layout, pod_uid=pod["metadata"]["uid"], word="") == []

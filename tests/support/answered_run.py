@@ -25,6 +25,7 @@ from rft_trainer.evaluate.session import Candidate, Session
 from rft_trainer.evaluate.stopping import Stop
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.report import Work
+from support.builders import merged
 from support.finetune import Finetune, holds
 from support.polling import eventually
 
@@ -100,7 +101,8 @@ async def _answered(
 ) -> AnsweredRun:
     benchmark = {"name": ROWS, "uri": f"configmap://{ROWS}/rows.jsonl", "maxTokens": 4_096}
     evaluation = {"benchmarks": [benchmark], "baseline": "none", "budgetForcing": None}
-    finetune.apply(suspend=True, storage={"claimName": CLAIM, "size": None}, evaluation=evaluation, **change)
+    spec = merged({"suspend": True, "storage": {"claimName": CLAIM, "size": None}, "evaluation": evaluation}, change)
+    finetune.apply(**spec)
     await finetune.until(lambda status: holds(status, "Suspended"), what="the run to be accepted", seconds=60)
     evaluated = await _onto_the_volume(finetune, _answer(finetune, rows, programs, folder=folder))
     _to_scoring(finetune)

@@ -14,6 +14,7 @@ from rft_operator.cli.main import main
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import EvaluateSummary, Outcome, RunConfig, Stage, StageResult
 from rft_trainer.errors import BadInputError, SandboxError
+from rft_trainer.evaluate import main as evaluate_main
 from rft_trainer.evaluate import programs, score_main
 from rft_trainer.evaluate.main import exam_of
 from rft_trainer.evaluate.record import AnswerFile
@@ -28,7 +29,7 @@ from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.tiny import build_model
 from rft_trainer.publish.main import publish
 from rft_trainer.report import Work
-from rft_trainer.results import read_result
+from rft_trainer.results import read_result, termination_message
 from rft_trainer.sandbox import sandbox as sandbox_module
 from rft_trainer.scoring import Judge, Verdict
 from rft_trainer.scoring.code_tests import CodeTests
@@ -176,6 +177,17 @@ def test_programs_answered_before_the_time_was_up_are_scored_as_a_part(
     document = json.loads((pod.paths.evaluation / "results.json").read_text())
     assert document["stopped"] == "deadline"
     assert {row["benchmark"] for row in document["missing"]} == {"times", "sums"} - set(expected)
+
+
+def test_the_evaluate_stage_says_how_many_programs_wait_when_its_time_was_up(pod: Pod) -> None:
+    exam = exam_of(pod.config, pod.layout, pod.paths)
+    result = evaluate_main._result(pod.answer(requests=4), exam)
+    assert result.outcome is Outcome.DRAINED
+    said = StageResult.model_validate_json(termination_message(result))
+    assert said.error is not None
+    assert "4 answers are programs that wait to be run; the answers are kept" in said.error
+    assert said.evaluate is not None
+    assert (said.evaluate.pending, said.evaluate.stopped) == (4, "deadline")
 
 
 def test_an_evaluation_whose_part_was_scored_goes_on_and_comes_to_the_scores_of_one_that_was_not_ended(

@@ -97,6 +97,33 @@ def test_prepare_takes_model_and_rows_from_the_hub_when_the_token_allows_it(
 
 
 @pytest.mark.parametrize(
+    ("tests", "reason"),
+    [
+        (
+            {"inputs": ["1"], "outputs": []},
+            "benchmark own: test.jsonl:1: tests.outputs [] is not a list of at least one",
+        ),
+        (
+            {"inputs": ["1"], "outputs": ["1"], "memory_mib": 4_096},
+            "(tests.memory_mib), which the 3584 MiB of evaluation.codeExecution.memory have no room for; give at least",
+        ),
+    ],
+    ids=["wrong", "too large"],
+)
+def test_prepare_refuses_tests_of_programs_before_a_gpu_is_paid_for(
+    tmp_path: Path, tests: dict[str, object], reason: str
+) -> None:
+    benchmarks = [{"name": "own", "uri": "pvc://rows/test.jsonl", "max_tokens": 8}]
+    config = run_config(evaluation__benchmarks=benchmarks, evaluation__program_memory_mib=3_584)
+    pod = Pod(tmp_path, config)
+    claim = pod.layout.claim("rows", "")
+    claim.mkdir(parents=True)
+    (claim / "test.jsonl").write_text(json.dumps({"problem": "Say 1.", "tests": tests}))
+    assert pod.run_here("prepare") == ExitCode.BAD_INPUT
+    assert reason in str(pod.result().error)
+
+
+@pytest.mark.parametrize(
     ("overrides", "reason"),
     [
         ({"dataset": {"uri": "file:///rft/rows.jsonl", "format": "s1"}}, "rows.jsonl:2: is not JSON"),

@@ -38,6 +38,9 @@ def run_programs(answers: AnswerFile, questions: Sequence[Question], *, stop: St
         return
     waiting = _with_tests(answers, questions)
     count = workers or programs_at_once(program_mib=max(map(_program_mib, questions)))
+    waiting_count = sum(each.reason == PENDING for each in answers.records.values())
+    sys.stdout.write(f"{waiting_count} programs to run, {count} at once\n")
+    sys.stdout.flush()
     judges: SimpleQueue[Judge] = SimpleQueue()
     for _ in range(count):
         judges.put(Judge(programs=True))
