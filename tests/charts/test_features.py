@@ -37,8 +37,8 @@ def test_pod_monitor_scrapes_the_metrics_port_and_lets_the_runs_own_labels_win(h
             "without it leave nodePool empty and write spec.scheduling into each run",
         ),
         (
-            {"teamBudgets": [{"name": "a", "namespace": "b", "limitUSD": 1}]},
-            "install the chart without teamBudgets first, then run helm upgrade with them",
+            {"teamBudgets": [{"name": "a", "namespace": "b", "limitUSD": 1}], "crds": {"enabled": False}},
+            "apply the chart's files/rft.dev_finetunebudgets.yaml first, or set crds.enabled to true",
         ),
     ],
 )
@@ -59,7 +59,7 @@ def test_rules_are_those_of_the_plain_file_but_for_what_the_values_say(helm: Hel
         for rule in group["rules"]:
             if "alert" in rule:
                 rule["labels"]["team"] = "platform"
-                page = f"{rule['alert']}.md"
+                page = f"{rule['alert']}.html"
                 rule["annotations"]["runbook_url"] = f"https://docs.example.com/rft/{page}"
     assert groups == plain
     assert [rule["alert"] for rule in added["rules"]] == ["TooDear"]
@@ -126,6 +126,26 @@ def test_team_budgets_of_millions_stay_whole_numbers(helm: Helm) -> None:
     made = the(helm.objects(more={"teamBudgets": [budget]}), "FinetuneBudget")
     assert made["spec"] == {"limitUSD": 250_000_000}
     assert isinstance(made["spec"]["limitUSD"], int)
+
+
+def test_team_budgets_of_a_first_install_come_after_all_else_and_once_their_kind_is_served(helm: Helm) -> None:
+    budget = {"name": "a", "namespace": "b", "limitUSD": 1}
+    text = helm.template(more={"teamBudgets": [budget]}).stdout
+    made = [each for each in yaml.safe_load_all(text) if each]
+    hooks = {
+        each["kind"]: each for each in made if "post-install" in each["metadata"].get("annotations", {}).get(HOOK, "")
+    }
+    assert set(hooks) == {"NetworkPolicy", "Job", "FinetuneBudget"}
+    weights = [int(hooks[kind]["metadata"]["annotations"].get("helm.sh/hook-weight", 0)) for kind in hooks]
+    assert weights == sorted(weights)
+    assert hooks["FinetuneBudget"]["metadata"]["annotations"] == {
+        "helm.sh/resource-policy": "keep",
+        "helm.sh/hook": "post-install,post-upgrade",
+        "helm.sh/hook-delete-policy": "hook-failed",
+        "meta.helm.sh/release-name": RELEASE,
+        "meta.helm.sh/release-namespace": NAMESPACE,
+    }
+    assert hooks["Job"]["spec"]["template"]["spec"]["containers"][0]["command"][-1] == "FinetuneBudget"
 
 
 def test_team_budget_is_refused_when_it_is_there_twice(helm: Helm) -> None:

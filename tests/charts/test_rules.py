@@ -18,6 +18,7 @@ TESTS = Path(__file__).parent / "rules_test.yaml"
 PAGES = ROOT / "docs" / "runbooks"
 HEADINGS = ["What it means", "What to look at", "What to do"]
 SEVERITIES = {"critical", "warning", "info"}
+pytestmark = pytest.mark.grader
 
 
 def rules(file: Path = RULES) -> list[dict[str, Any]]:
@@ -77,9 +78,8 @@ def test_alert_says_how_bad_it_is_and_links_a_page_that_helps(name: str) -> None
     severity = rule["labels"]["severity"]
     assert severity in SEVERITIES
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
-    page = ROOT / rule["annotations"]["runbook_url"]
-    assert page == PAGES / f"{name}.md"
-    text = page.read_text(encoding="utf-8")
+    assert rule["annotations"]["runbook_url"] == f"https://rft.dev/runbooks/{name}.html"
+    text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
     assert text.startswith(f"# {name}\n\nSeverity: {severity}. ")
     assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE) == HEADINGS
     assert all(len(part.split()) >= 8 for part in re.split(r"^## .+$", text, flags=re.MULTILINE)[1:])

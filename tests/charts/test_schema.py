@@ -44,6 +44,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no timeout": ({"podMonitor": {"scrapeTimeout": "soon"}}, "/podMonitor/scrapeTimeout"),
     "unknown rule value": ({"prometheusRule": {"disable": []}}, "disable"),
+    "runbooks at a path": ({"prometheusRule": {"runbookBaseUrl": "docs/runbooks"}}, "/prometheusRule/runbookBaseUrl"),
     "no name of an alert": ({"prometheusRule": {"disabled": ["nothing"]}}, "/prometheusRule/disabled/0"),
     "number as a label's value": ({"dashboards": {"labelValue": 1}}, "/dashboards/labelValue"),
     "budget without a limit": ({"teamBudgets": [{"name": "a", "namespace": "b"}]}, "limitUSD"),
