@@ -419,3 +419,20 @@ def test_version_is_asked_for_again_when_the_engine_cannot_say_it_now() -> None:
 
         server.look = look_later  # type: ignore[method-assign]
         assert look(server).version == "0.33.0", "another version is another protocol"
+
+
+def test_engine_that_does_not_say_what_it_serves_is_not_waited_for_without_end() -> None:
+    tries, released = [0], threading.Event()
+
+    def hang(path: str, authorization: str | None) -> Reply:
+        tries[0] += 1
+        released.wait(30)
+        return Reply(0)
+
+    with serving(Completions(lambda _: said())) as server:
+        server.look = hang  # type: ignore[method-assign]
+        connection = HttpConnection(server.url, look_seconds=0.05, pause=lambda _: None)
+        with pytest.raises(StageError, match="/models: could not be reached: timed out; 6 tries"):
+            look_at(connection, "m", ends=[])
+        released.set()
+    assert tries == [TRIES]

@@ -19,6 +19,8 @@ from rft_trainer.errors import BadInputError, StageError
 TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+LOOK_SECONDS = 60.0
+"""An engine that does not say within so long what it serves is asked again; an answer may take far longer."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _INTERFACE = "/v1"
 """Where OpenAI's interface is below the engine's own, by custom."""
@@ -41,12 +43,14 @@ class HttpConnection:
         *,
         api_key: str | None = None,
         timeout_seconds: float = 3_600.0,
+        look_seconds: float = LOOK_SECONDS,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise BadInputError(f"endpoint {url!r}: must start with http:// or https://")
         self.url = url.rstrip("/")
-        self._api_key, self._timeout_seconds, self._pause = api_key, timeout_seconds, pause
+        self._api_key, self._pause = api_key, pause
+        self._timeout_seconds, self._look_seconds = timeout_seconds, look_seconds
 
     def post(self, path: str, body: Any, *, wanted: Callable[[], bool] = lambda: True) -> bytes:
         """Ask below the interface; no more when the answer is not ``wanted`` any longer."""
@@ -86,7 +90,8 @@ class HttpConnection:
         if self._api_key is not None:
             headers["Authorization"] = f"Bearer {self._api_key}"
         request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - checked
-        with _OPENER.open(request, timeout=self._timeout_seconds) as response:
+        seconds = self._look_seconds if body is None else self._timeout_seconds
+        with _OPENER.open(request, timeout=seconds) as response:
             return bytes(response.read())
 
 
