@@ -217,6 +217,24 @@ def test_programs_answered_before_the_time_was_up_wait_with_the_reason(bench: Be
     assert note.base is not None, "the base model is compared with what is scored later"
 
 
+def test_answers_count_when_the_next_attempt_has_no_time_to_load_its_model(bench: Bench) -> None:
+    first = bench.run(batches=2)
+    assert [(row.benchmark, row.questions) for row in first.scores] == [("sums", 8)]
+    again = Bench(bench.root)
+    assert again.run(batches=0) == first
+    assert again.trained.requests == []
+    assert again.run().stopped is None, "and the one after it goes on"
+    assert len(again.trained.requests) == len(QUESTIONS) + len(OTHERS) - 8
+
+
+def test_answers_of_other_weights_do_not_count_when_there_is_no_time_to_load_the_model(bench: Bench) -> None:
+    bench.run(batches=2)
+    stale = bench.root / "evaluation" / "step-5-engine.json"
+    stale.write_text(stale.read_text().replace("files:step-5", "files:another"))
+    summary = Bench(bench.root).run(batches=0)
+    assert (summary.scores, summary.stopped) == ((), "deadline")
+
+
 def test_published_score_is_compared_where_there_is_one(tmp_path: Path) -> None:
     first, second = Bench(tmp_path, baseline="published", published=0.25).run().scores
     assert (first.baseline, first.baseline_stderr, first.comparison) == (0.25, None, "published")

@@ -22,12 +22,14 @@ from rft_trainer.evaluate.runner import Model, Runner
 from rft_trainer.evaluate.settings import Setting, settings_of
 from rft_trainer.evaluate.stopping import Reason, Stop, StoppedError
 from rft_trainer.evaluate.summary import Findings, Place, line, summarise
-from rft_trainer.evaluate.waiting import Answered, Waiting
-from rft_trainer.files import write_atomic, write_json
+from rft_trainer.evaluate.waiting import Answered, NoSampler, Waiting
+from rft_trainer.files import read_json, write_atomic, write_json
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge
 
 BASE = "base"
+ENGINE = "-engine.json"
+"""Ends the name of the file that says which engine gave a model's answers."""
 USED = "taken-over"
 """Folder beside the answers with what was taken over from earlier runs."""
 
@@ -117,16 +119,12 @@ class Session:
             runner.skip((len(self._settings) - len(missing[benchmark.name])) * self._answers_of(benchmark))
         if not any(missing.values()):
             return found
-        try:
-            with self.stop.waiting():
-                model = candidate.load()
-        except StoppedError as error:
-            self._stopped = error
+        model = self._loaded(candidate)
+        if model is None:
             return found
-        self._engine = dict(model.sampler.identity)
         try:
             for benchmark in self._benchmarks:
-                if missing[benchmark.name]:
+                if missing[benchmark.name] and self._stopped is None:
                     self._answer(runner, model, benchmark, settings=missing[benchmark.name])
         except StoppedError as error:
             self._stopped = error
@@ -139,6 +137,23 @@ class Session:
         del model
         candidate.unload()
         return found
+
+    def _loaded(self, candidate: Candidate) -> Model | None:
+        """The model or, when there is no time to load it, what counts its earlier answers; None without any."""
+        file = self.directory / f"{candidate.name}{ENGINE}"
+        try:
+            with self.stop.waiting():
+                model = candidate.load()
+        except StoppedError as error:
+            self._stopped = error
+            found = read_json(file)
+            if not isinstance(found, dict) or found.get("fingerprint") != candidate.fingerprint:
+                return None
+            self._engine = found["engine"]
+            return Model(candidate.name, sampler=NoSampler(self._engine), render=lambda turns: turns[-1].content)
+        self._engine = dict(model.sampler.identity)
+        write_json(file, {"fingerprint": candidate.fingerprint, "engine": self._engine})
+        return model
 
     def _answer(self, runner: Runner, model: Model, benchmark: Benchmark, *, settings: Sequence[Setting]) -> None:
         if self.ended is None:
