@@ -177,6 +177,19 @@ BAD: list[Bad] = [
         "spec.scheduling.cpuPods.tolerations[0].value",
         "operator Exists takes no value",
     ),
+    (cpu_toleration(value="x"), "spec.scheduling.cpuPods.tolerations[0].key", "operator Equal needs a key"),
+    (cpu_toleration(key="a b"), "spec.scheduling.cpuPods.tolerations[0].key", '"a b": must look like pool'),
+    (cpu_toleration(key="a", value="-"), "spec.scheduling.cpuPods.tolerations[0].value", '"-": must be empty or'),
+    (
+        cpu_toleration(key="gpu", effect="NoSchedule", tolerationSeconds=5),
+        "spec.scheduling.cpuPods.tolerations[0].tolerationSeconds",
+        "remove it or set effect: NoExecute",
+    ),
+    (
+        {"scheduling": {"cpuPods": {"nodeSelector": {"pool": "-"}}}},
+        "spec.scheduling.cpuPods.nodeSelector[pool]",
+        '"-": must be empty or letters',
+    ),
     (
         {"scheduling": {"cpuPods": {"nodeSelector": {"a b": "c"}}}},
         "spec.scheduling.cpuPods.nodeSelector",
