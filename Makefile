@@ -26,20 +26,12 @@ check: setup ## Lint, format, types, import contracts, generated files, graders 
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m rft_operator.api.crd --check
-	@$(BIN)/python -m rft_operator.cli.reference --check
-	@$(BIN)/python -m rft_operator.metrics_reference --check
-	@$(BIN)/python -m rft_monitoring --check
-	@$(BIN)/python hack/values_reference.py --check
+	@$(BIN)/python hack/generate.py --check
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m grader tests/charts tests/unit/monitoring
 
 .PHONY: generate
 generate: setup ## Write the generated files: CRD, references of API, commands and metrics, dashboards, rendered chart
-	@$(BIN)/python -m rft_operator.api.crd
-	@$(BIN)/python -m rft_operator.cli.reference
-	@$(BIN)/python -m rft_operator.metrics_reference
-	@$(BIN)/python -m rft_monitoring
-	@$(BIN)/python hack/values_reference.py
+	@$(BIN)/python hack/generate.py
 	@hack/render.sh
 
 .PHONY: images

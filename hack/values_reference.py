@@ -1,20 +1,14 @@
-"""Writes the table of values into the chart's README: names and defaults from values.yaml, meanings from the schema.
-
-Usage: python hack/values_reference.py [--check]
-"""
+"""The table of values in the chart's README: names and defaults from values.yaml, meanings from the schema."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-CHART = Path(__file__).resolve().parents[1] / "helm" / "rft-operator"
-README = CHART / "README.md"
 BEGIN, END = "<!-- values: written by `make generate` -->\n", "<!-- end of values -->\n"
 OPAQUE = {"resources", "podSecurityContext", "securityContext"}
 """Values that are one Kubernetes object: their parts are not ours to describe."""
@@ -39,27 +33,17 @@ def shown(value: Any) -> str:
     return f"`{text}`" if len(text) <= LONGEST_DEFAULT else "see values.yaml"
 
 
-def table() -> str:
-    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+def table(chart: Path) -> str:
+    """Return the table of a chart's values."""
+    values = yaml.safe_load((chart / "values.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
     rows = [f"| `{name}` | {shown(value)} | {meaning} |" for name, value, meaning in leaves(values, schema)]
     return "\n".join(["| value | default | meaning |", "|---|---|---|", *rows, ""])
 
 
-def main(arguments: list[str]) -> int:
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    fresh = f"{before}{BEGIN}{table()}{END}{after}"
-    if fresh == text:
-        return 0
-    if "--check" in arguments:
-        sys.stderr.write(f"error: {README} differs from the chart's values; run: make generate\n")
-        return 1
-    README.write_text(fresh, encoding="utf-8")
-    sys.stdout.write(f"wrote {README}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def outputs(root: Path) -> dict[Path, str]:
+    """Return the chart's README with a fresh table."""
+    chart = root / "helm" / "rft-operator"
+    readme = chart / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    return {readme: f"{before}{BEGIN}{table(chart)}{END}{rest.split(END)[1]}"}

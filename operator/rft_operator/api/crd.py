@@ -1,11 +1,10 @@
-"""``python -m rft_operator.api.crd [--check]``: writes the CRDs and their references from the models.
+"""The CRDs and their references, generated from the models (``make generate``).
 
-Invariant: the committed files are exactly what the models say; ``--check`` fails when they are not.
+Invariant: the committed files are exactly what the models say; ``make check`` fails when they are not.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,25 +227,3 @@ def outputs(root: Path) -> dict[Path, str]:
         files[root / "crds" / name] = files[root / "helm" / "rft-operator" / "files" / name] = text
         files[root / "docs" / "reference" / resource.reference] = reference(resource)
     return files
-
-
-def main(arguments: list[str]) -> int:
-    """Write the files, or with ``--check`` say which are stale."""
-    stale = []
-    for path, text in outputs(Path.cwd()).items():
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale.append(path)
-        if "--check" not in arguments:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            sys.stdout.write(f"wrote {path.relative_to(Path.cwd())}\n")
-    if stale and "--check" in arguments:
-        names = ", ".join(str(path.relative_to(Path.cwd())) for path in stale)
-        sys.stderr.write(f"error: {names} differ from the models; run: make generate\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
