@@ -69,7 +69,7 @@ for image in "${images[@]}"; do
   echo "images: building $name on $base with $builder"
   file=${dockerfiles[$image]}
   if [ "$builder" = buildah ]; then
-    buildah build "${options[@]}" --ignorefile "$file.dockerignore" --build-arg "BASE=$base" -t "$name" -f "$file" .
+    buildah build --layers "${options[@]}" --ignorefile "$file.dockerignore" --build-arg "BASE=$base" -t "$name" -f "$file" .
     rm -f "$out/$image.tar"
     buildah push -q "$name" "docker-archive:$out/$image.tar:$name"
   else
