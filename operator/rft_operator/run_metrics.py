@@ -28,7 +28,8 @@ from rft_operator.domain.observe import DEFAULT_GPU_RESOURCE
 from rft_operator.domain.prices import LABELS, PriceCatalogue
 from rft_operator.domain.timestamps import epoch
 from rft_operator.pool_metrics import pool_sizes, price_ages
-from rft_trainer.contract import MetricName, Stage
+from rft_trainer.contract import Stage
+from rft_trainer.progress_report import MetricName
 
 SETTLED_SECONDS = 10
 PREFIX = "reasoning_finetune_"

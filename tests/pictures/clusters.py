@@ -15,7 +15,9 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.facts import Key, NodeFacts, Report
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import rfc3339
-from rft_trainer.contract import EvaluateSummary, MetricName, Outcome, Score, Stage, StageResult
+from rft_trainer.contract import Outcome, Stage
+from rft_trainer.progress_report import MetricName
+from rft_trainer.stage_results import EvaluateSummary, Score, StageResult
 from support.builders import NAMESPACE, node
 from support.team import TeamWorld, team_budget
 

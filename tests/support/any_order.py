@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from rft_operator.api import KIND
 from rft_operator.domain.facts import LABEL_FINETUNE
 from rft_operator.errors import Conflict, Unavailable
-from rft_trainer.contract import Outcome, Stage, StageResult
+from rft_trainer.contract import Outcome, Stage
+from rft_trainer.stage_results import StageResult
 from support.builders import NAME, NAMESPACE
 from support.cluster import NODE_PRICES, Fault, Object, holds_node, is_terminal
 from support.controllers import TOTAL_STEPS

@@ -11,7 +11,8 @@ from typing import Any
 
 from rft_operator.domain.facts import LABEL_QUEUE
 from rft_operator.domain.timestamps import epoch, rfc3339
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult, TrainSummary
+from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.stage_results import StageResult, TrainSummary
 from support.builders import NAMESPACE
 from support.cluster import NODE_PRICES, Cluster, Object, holds_node, is_terminal
 from support.stage import SUMMARIES

@@ -19,7 +19,8 @@ from kubernetes.aio import client
 from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import KubeError
 from rft_operator.runtime.kube_client import KubeClient
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult, TrainSummary
+from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.stage_results import StageResult, TrainSummary
 from support.builders import NAME, SPEC, node
 from support.polling import eventually
 from support.stage import ANSWERED, SUMMARIES

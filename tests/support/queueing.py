@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rft_operator.domain.timestamps import rfc3339
-from rft_trainer.contract import Outcome, Stage, StageResult, TrainSummary
+from rft_trainer.contract import Outcome, Stage
+from rft_trainer.stage_results import StageResult, TrainSummary
 from support.builders import NAMESPACE
 from support.stage import World
 

@@ -15,16 +15,8 @@ from rft_operator.metrics import Metrics
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.reconciler import Reconciler
 from rft_operator.runtime.sweep import KINDS
-from rft_trainer.contract import (
-    EvaluateSummary,
-    Outcome,
-    PrepareSummary,
-    PublishSummary,
-    Score,
-    Stage,
-    StageResult,
-    TrainSummary,
-)
+from rft_trainer.contract import Outcome, Stage
+from rft_trainer.stage_results import EvaluateSummary, PrepareSummary, PublishSummary, Score, StageResult, TrainSummary
 from support.builders import NAME, NAMESPACE, merged, node, resource
 from support.fake_kube import FakeKube
 

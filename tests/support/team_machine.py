@@ -19,7 +19,8 @@ from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import KubeError
 from rft_operator.runtime.queue import WorkQueue
 from rft_operator.runtime.sweep import list_budgets, sweep
-from rft_trainer.contract import Outcome, Stage, StageResult
+from rft_trainer.contract import Outcome, Stage
+from rft_trainer.stage_results import StageResult
 from support.builders import NAMESPACE
 from support.cluster import GracefulKube, holds_node, is_terminal
 from support.stage import SUMMARIES

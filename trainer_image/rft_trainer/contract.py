@@ -1,7 +1,9 @@
 """The contract between the operator and the pods it starts: files, exit codes, labels of progress.
 
-Both sides import these models, so neither can drift. Invariant: nothing here imports torch, kopf or
-kubernetes, and every file carries a ``version``, so an old pod and a new operator can tell each other apart.
+What a stage says at its end is in :mod:`rft_trainer.stage_results`, what it reports on the way in
+:mod:`rft_trainer.progress_report`. Both sides import these models, so neither can drift. Invariant: nothing in the
+three imports torch, kopf or kubernetes, and every file carries a ``version``, so an old pod and a new operator can tell
+each other apart.
 
 Layout inside a pod (docs/architecture.md)::
 
@@ -13,9 +15,9 @@ Layout inside a pod (docs/architecture.md)::
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict
 
 CONFIG_DIRECTORY = "/rft/config"
 DATA_DIRECTORY = "/rft/data"
@@ -82,11 +84,13 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-class _Contract(BaseModel):
+class Contract(BaseModel):
+    """What both sides read: frozen, and without a field that one of them does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelSource(_Contract):
+class ModelSource(Contract):
     """Where the base model comes from: ``hf://``, ``pvc://``, ``file://`` or ``init://<preset>``."""
 
     uri: str
@@ -96,7 +100,7 @@ class ModelSource(_Contract):
 EndOfTurn = Literal["template", "im_end", "endoftext"]
 
 
-class DatasetSource(_Contract):
+class DatasetSource(Contract):
     """Where the training rows come from: ``hf://``, ``pvc://``, ``file://`` or ``gym://<task>?key=value``."""
 
     uri: str
@@ -110,7 +114,7 @@ class DatasetSource(_Contract):
     """What becomes of rows longer than the maximum sequence length; they are never cut."""
 
 
-class LoraConfig(_Contract):
+class LoraConfig(Contract):
     """An adapter of low rank beside the frozen weights of the linear layers."""
 
     rank: int
@@ -121,7 +125,7 @@ class LoraConfig(_Contract):
     """Names of the layers that get one; empty means all linear layers but the output layer."""
 
 
-class TrainingConfig(_Contract):
+class TrainingConfig(Contract):
     """The recipe, resolved: presets and defaults are already applied."""
 
     lora: LoraConfig | None = None
@@ -146,7 +150,7 @@ class TrainingConfig(_Contract):
     offload: Literal["none", "optimizer", "all"]
 
 
-class CheckpointConfig(_Contract):
+class CheckpointConfig(Contract):
     """When to save and how many to keep."""
 
     every_minutes: int
@@ -155,7 +159,7 @@ class CheckpointConfig(_Contract):
     resume: Literal["latest", "never"]
 
 
-class Benchmark(_Contract):
+class Benchmark(Contract):
     """One benchmark of the evaluation; rows are JSONL ``{id, problem, answer, scorer?, choices?}`` or a gym task."""
 
     name: str
@@ -172,7 +176,7 @@ class Benchmark(_Contract):
     """The base model's published score, for baseline ``published``."""
 
 
-class BudgetForcing(_Contract):
+class BudgetForcing(Contract):
     """How long the models may think, and how often they are made to think again; each combination is a setting."""
 
     waits: tuple[int, ...]
@@ -188,7 +192,7 @@ Engine = Literal["transformers", "vllm"]
 EvaluationPrecision = Literal["auto", "bf16", "fp32"]
 
 
-class EvaluationConfig(_Contract):
+class EvaluationConfig(Contract):
     """What to measure after training."""
 
     benchmarks: tuple[Benchmark, ...]
@@ -212,7 +216,7 @@ class EvaluationConfig(_Contract):
     for."""
 
 
-class RunConfig(_Contract):
+class RunConfig(Contract):
     """``/rft/config/run.json``: the effective values of one finetune, resolved once, immutable after."""
 
     version: Literal[1] = 1
@@ -232,238 +236,3 @@ class RunConfig(_Contract):
     """Bound on the rendezvous of a training gang, and again on loading the model."""
     stall_seconds: int = 900
     """After so long without a step the operator ends the attempt; the trainer itself sees a hang a little earlier."""
-
-
-ShortText = Annotated[str, StringConstraints(max_length=1_024)]
-
-
-# Bounds of the resource's status: what a pod says outside of them is no result, and must not stop the operator.
-Whole = Annotated[int, Field(ge=0, le=2_147_483_647)]
-Label = Annotated[str, StringConstraints(max_length=40)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class StageResult(_Contract):
-    """``result.json`` and the termination message: what a stage says of itself when it ends.
-
-    Success is read from here, never from exit code 0 alone.
-    """
-
-    version: Literal[1] = 1
-    stage: Stage
-    outcome: Outcome
-    error: ShortText | None = None
-    prepare: PrepareSummary | None = None
-    train: TrainSummary | None = None
-    evaluate: EvaluateSummary | None = None
-    publish: PublishSummary | None = None
-
-
-class PrepareSummary(_Contract):
-    """What the Prepare stage found."""
-
-    rows: int
-    dropped_rows: int
-    """Rows that are not trained on: all of the three below; dropped whole, never cut."""
-    too_long_rows: int = 0
-    """Rows longer than the maximum sequence length."""
-    unanswered_rows: int = 0
-    """Rows without an answer."""
-    held_out_rows: int = 0
-    """Rows whose question a benchmark asks."""
-    sequences: int = 0
-    """What a batch is made of: rows, or packed rows."""
-    longest_row_tokens: int = 0
-    fill: Share | None = None
-    """Share of the maximum sequence length that a sequence has, on average."""
-    padding_share: Share | None = None
-    """Share of padding in what the ranks compute in one epoch."""
-    tokens: int
-    target_tokens: int
-    steps: int
-    """Optimiser steps the whole training takes."""
-    parameters: int
-    dataset_sha256: str
-
-
-class TrainSummary(_Contract):
-    """Where training stands when its process ends."""
-
-    step: Whole
-    total_steps: Whole
-    tokens: int
-    loss: float | None = None
-    checkpoint_step: Whole | None = None
-    checkpoint_path: ShortText | None = None
-    checkpoint_seconds: Annotated[float, Field(ge=0, le=2_147_483_647)] | None = None
-    """Measured duration of the last save: the budget's bound for a stop."""
-    checkpoint_count: int = 0
-    export_path: str | None = None
-
-
-Verdict = Literal["Improved", "Regressed", "Inconclusive"]
-
-
-Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,64}$", max_length=64)]
-Tokens = Annotated[float, Field(ge=0, le=2_147_483_647)]
-
-
-class _Short(BaseModel):
-    """Fields have short names in the termination message, which has little room, and their own everywhere else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Score(_Short):
-    """One benchmark's score: ``value`` and ``stderr`` in 0..1; the standard error is over questions."""
-
-    benchmark: Label = Field(alias="b")
-    metric: Label = Field(alias="m")
-    value: Share = Field(alias="v")
-    stderr: Share = Field(alias="se")
-    questions: Whole = Field(alias="n")
-    """Questions that the score is over."""
-    samples: Whole = Field(alias="k")
-    of_answers: Whole | None = Field(default=None, alias="of")
-    """Of a partial score: so many answers were to be given, where it is over questions x samples."""
-    no_answer: Whole = Field(default=0, alias="na")
-    """Answers that could not be found or read."""
-    capped: Whole = Field(default=0, alias="ca")
-    """Answers whose thinking was ended at its budget or, where it had none, that the token limit cut."""
-    thinking_tokens: Tokens | None = Field(default=None, alias="tt")
-    """Mean of an answer; where thinking has no budget, of the whole answer."""
-    interval: tuple[Share, Share] | None = Field(default=None, alias="ci")
-    """Of 95 %."""
-    baseline: Share | None = Field(default=None, alias="bv")
-    baseline_stderr: Share | None = Field(default=None, alias="bs")
-    comparison: Literal["paired", "published"] | None = Field(default=None, alias="cm")
-    """Paired: the base model answered the same questions under the same protocol."""
-    wins: Whole | None = Field(default=None, alias="w")
-    """Questions answered better than by the baseline."""
-    losses: Whole | None = Field(default=None, alias="l")
-    p_value: Share | None = Field(default=None, alias="p")
-    """Of no difference to the baseline, adjusted for the number of benchmarks."""
-    verdict: Verdict | None = Field(default=None, alias="ve")
-
-
-class Scaling(_Short):
-    """What more thinking is worth on a benchmark (s1, section 3.2): the sweep's settings together."""
-
-    benchmark: Label = Field(alias="b")
-    control: Share = Field(alias="c")
-    """Share of the settings that stayed within their budget of thinking tokens."""
-    slope: Annotated[float, Field(ge=-1e6, le=1e6)] = Field(alias="s")
-    """Percentage points per 1,000 thinking tokens, mean over pairs of settings."""
-    performance: Share = Field(alias="v")
-    """The best setting's score."""
-
-
-class BaseAnswers(_Short):
-    """How the base model answered a benchmark under one protocol: what a later run need not pay for again."""
-
-    key: Hash = Field(alias="h")
-    """Hash of model and protocol."""
-    questions: Annotated[int, Field(ge=1, le=1_000_000)] = Field(alias="n")
-    samples: Annotated[int, Field(ge=1, le=256)] = Field(alias="k")
-    rights: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=8_192)] = Field(alias="r")
-    """Right answers of each question, packed (rft_trainer.evaluate.base_answers)."""
-    no_answer: Whole = Field(default=0, alias="na")
-    capped: Whole = Field(default=0, alias="ca")
-    thinking_tokens: Tokens | None = Field(default=None, alias="tt")
-
-
-class KeptBaseAnswers(_Contract):
-    """An entry of the ConfigMap that the operator keeps for runs of the same base model."""
-
-    version: Literal[1] = 1
-    measured_by: Label
-    """Name of the run whose evaluation paid for it."""
-    measured_at: Label
-    answers: BaseAnswers
-
-
-class EvaluateSummary(_Short):
-    """Scores in the order of the benchmarks asked for."""
-
-    scores: Annotated[tuple[Score, ...], Field(max_length=16)]
-    artifacts: ShortText | None = None
-    protocol: Hash | None = Field(default=None, alias="pr")
-    """Of all that the scores depend on beside the model: scores of different protocols are not comparable."""
-    stopped: Literal["deadline", "asked"] | None = None
-    """Why not every question was answered: the time was used up, or a stop was asked for; the scores are over those
-    questions that were."""
-    scaling: Annotated[tuple[Scaling, ...], Field(max_length=16)] = Field(default=(), alias="sc")
-    base_answers: Annotated[tuple[BaseAnswers, ...], Field(max_length=16)] = Field(default=(), alias="ba")
-    pending: Whole = Field(default=0, alias="pe")
-    """Answers that are programs and wait for the stage Score; there are no scores before it. With ``stopped`` they are
-    not all that were asked for, and the scores will be partial."""
-
-
-class PublishSummary(_Contract):
-    """Where the model is now."""
-
-    uri: ShortText
-    revision: Annotated[str, StringConstraints(max_length=64)] | None = None
-    """The hub's commit; a volume has none."""
-    files: Whole
-    bytes: Annotated[int, Field(ge=0)]
-
-
-StageResult.model_rebuild()
-
-
-class Metric(BaseModel):
-    """A named value of the progress report; the value is text, as in Kubeflow Trainer's contract."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    value: Annotated[str, StringConstraints(max_length=64)]
-
-
-class TrainerStatus(BaseModel):
-    """Body of a progress report: Kubeflow Trainer's wire contract (KEP-2779), unchanged."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    last_updated_time: str = Field(alias="lastUpdatedTime")
-    progress_percentage: int | None = Field(default=None, ge=0, le=100, alias="progressPercentage")
-    estimated_remaining_seconds: Whole | None = Field(default=None, alias="estimatedRemainingSeconds")
-    metrics: Annotated[tuple[Metric, ...], Field(max_length=256)] = ()
-
-
-class ProgressReport(BaseModel):
-    """The envelope of a POST; an absent ``trainerStatus`` changes nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    trainer_status: TrainerStatus | None = Field(default=None, alias="trainerStatus")
-
-
-class MetricName(StrEnum):
-    """Names our own trainer reports under; the operator reads the steps and the checkpoint from them."""
-
-    STEP = "step"
-    TOTAL_STEPS = "total_steps"
-    EPOCH = "epoch"
-    LOSS = "loss"
-    LEARNING_RATE = "learning_rate"
-    GRADIENT_NORM = "gradient_norm"
-    LOSS_MAX = "loss_max"
-    """Of all ranks the highest mean loss of a rank's own rows."""
-    TOKENS_PER_SECOND = "tokens_per_second"
-    """Without padding."""
-    MFU = "mfu"
-    """Share of the GPUs' peak that the model's arithmetic uses; absent where the peak is unknown."""
-    PADDING_SHARE = "padding_share"
-    """Of the positions computed, those that are padding."""
-    SLOW_RANK = "slow_rank"
-    """The rank that takes much longer than the others for the same work; absent when none does."""
-    SLOW_RATIO = "slow_ratio"
-    """How much longer it takes than the median rank."""
-    CHECKPOINT_AGE_SECONDS = "checkpoint_age_seconds"
-    CHECKPOINT_STEP = "checkpoint_step"
-    CHECKPOINT_SECONDS = "checkpoint_seconds"
-    CHECKPOINT_TIME = "checkpoint_time"
-    """RFC 3339, the moment the newest complete checkpoint was marked complete."""
-    PHASE = "phase"

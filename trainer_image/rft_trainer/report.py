@@ -18,15 +18,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from rft_trainer.contract import (
-    ENV_PROGRESS_CA_CERT,
-    ENV_PROGRESS_TOKEN,
-    ENV_PROGRESS_URL,
-    Metric,
-    MetricName,
-    ProgressReport,
-    TrainerStatus,
-)
+from rft_trainer.contract import ENV_PROGRESS_CA_CERT, ENV_PROGRESS_TOKEN, ENV_PROGRESS_URL
+from rft_trainer.progress_report import Metric, MetricName, ProgressReport, TrainerStatus
 
 MINIMUM_INTERVAL_SECONDS = 3.0
 TIMEOUT_SECONDS = 10.0

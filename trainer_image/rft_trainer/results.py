@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rft_trainer.contract import (
-    TERMINATION_MESSAGE_LIMIT_BYTES,
-    EvaluateSummary,
-    Outcome,
-    Score,
-    Stage,
-    StageResult,
-)
+from rft_trainer.contract import TERMINATION_MESSAGE_LIMIT_BYTES, Outcome, Stage
 from rft_trainer.files import write_atomic
+from rft_trainer.stage_results import EvaluateSummary, Score, StageResult
 
 ERROR_LIMIT_CHARACTERS = 1_000
 _DROPPED_FIRST_TO_LAST = (

@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
+from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.errors import DrainedError, StageError
 from rft_trainer.files import write_json
 from rft_trainer.paths import Layout
 from rft_trainer.results import failed, write_result
+from rft_trainer.stage_results import StageResult
 
 CACHE_VARIABLES = {
     "HOME": "home",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rft_operator.api.spec import Overlong, Spec
+from rft_operator.api.choices import Overlong
+from rft_operator.api.spec import Spec
 from rft_operator.cli.output import table
 from rft_operator.cli.plan_input import find_data, find_model, find_rate, read_catalogue, read_manifest
 from rft_operator.domain.architectures import ModelShape

@@ -1,4 +1,4 @@
-"""The life of an attempt: begun on record, given its objects, stopped for a reason on record, concluded.
+"""The life of an attempt: begun on record, given its objects, stopped for a reason on record (its end: conclusions).
 
 Invariant: at most one attempt is open; it is on record before its Job exists and its stop is on record before
 its Job is deleted, so a crash between any two steps repeats the same step and never starts a twin.
@@ -6,37 +6,31 @@ its Job is deleted, so a crash between any two steps repeats the same step and n
 
 from __future__ import annotations
 
-from rft_operator.api.spec import OnStall, Resume
+from rft_operator.api.choices import Resume
 from rft_operator.api.status import (
     MAX_ATTEMPTS_KEPT,
     Attempt,
-    AttemptOutcome,
     ConditionStatus,
     ConditionType,
-    Failure,
 )
 from rft_operator.domain.actions import Apply, Create, Delete, OpenGate, SetDeadline
 from rft_operator.domain.budget import CPU_STAGES, admit, pod_deadline_seconds, worst_case_micro_usd
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
-from rft_operator.domain.failure import classify_end, parse_result
+from rft_operator.domain.facts import LABEL_QUEUE, ChildKind
 from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, score_network_policy, service, stage_job
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
-from rft_operator.domain.publishing import PUBLISH_SECONDS, tell_not_published
+from rft_operator.domain.publishing import PUBLISH_SECONDS
 from rft_operator.domain.resolve import RunSnapshot
-from rft_operator.domain.results import answers_wait, is_complete, take_answers, take_over
-from rft_operator.domain.scores import out_of_time, take_scores, unreadable
-from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, FATAL_STOPS, Stop
+from rft_operator.domain.results import answers_wait
+from rft_operator.domain.stops import DRAINING_STOPS, Stop
 from rft_operator.domain.timestamps import epoch
-from rft_trainer.contract import EvaluateSummary, Stage, StageResult
+from rft_trainer.contract import Stage
 
 MAX_BACKOFF_SECONDS = 300
 DEADLINE_TOLERANCE_SECONDS = 5
 """A deadline is not lowered by less: a kubelet takes a second or two to acknowledge a pod; the slack has that."""
-OVERDUE = "DeadlineExceeded"
-"""Reason of an evaluation that its own time has ended, and not the budget."""
 COMMITMENT_MARGIN_SECONDS = 10
 """How much shorter a deadline is made while other pods go on spending, so that it is not outdated at once."""
 
@@ -238,179 +232,3 @@ def lower_deadlines(draft: Draft, attempt: Attempt, gang: Gang, *, stop_at: int)
             if attempt.deadline_seconds is None or allowed < attempt.deadline_seconds:
                 attempt = attempt.model_copy(update={"deadline_seconds": allowed})
                 draft.replace_attempt(attempt)
-
-
-def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
-    """Close the attempt: take over its result, or classify why it has none."""
-    result = _result_of(gang)
-    if result is not None:
-        take_over(draft, result)
-        if result.train is not None:
-            attempt = attempt.model_copy(update={"end_step": result.train.step})
-    if result is not None and is_complete(result):
-        _close(draft, attempt, outcome=AttemptOutcome.SUCCEEDED, reason="Succeeded", message="", counted=False)
-        if result.stage is Stage.SCORE and result.evaluate is not None and result.evaluate.stopped is not None:
-            _end_partial(draft, draft.attempts_of(Stage.EVALUATE)[-1])
-        return
-    if gang.stage is Stage.PUBLISH:
-        _conclude_publishing(draft, attempt, gang)
-        return
-    words = None if result is None else out_of_time(attempt, result, gang.pods)
-    if result is not None and result.evaluate is not None and words is not None:
-        _close_partial(draft, attempt, result.evaluate, words=words)
-        return
-    if attempt.stop_reason is not None:
-        drained = attempt.stop_reason in DRAINING_STOPS
-        counted = attempt.stop_reason in COUNTED_STOPS
-        outcome = AttemptOutcome.DRAINED if drained else AttemptOutcome.FAILED
-        message = attempt.message or ""
-        _close(draft, attempt, outcome=outcome, reason=attempt.stop_reason, message=message, counted=counted)
-        if not drained:
-            fatal = attempt.stop_reason in FATAL_STOPS or _is_final_stall(draft, attempt.stop_reason)
-            _record_failure(draft, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
-        return
-    trouble = classify_end(gang.pods, gang.job)
-    unread = unreadable(gang.pods) if gang.stage is Stage.EVALUATE else None
-    if unread is not None:
-        draft.set_condition(ConditionType.EVALUATED, False, *unread)
-    drained = trouble.reason in ("Drained", "DrainedWithoutCheckpoint", "DeadlineExceeded") and not trouble.counted
-    outcome = AttemptOutcome.DRAINED if drained else AttemptOutcome.FAILED
-    _close(
-        draft,
-        attempt,
-        outcome=outcome,
-        reason=trouble.reason,
-        message=trouble.message,
-        counted=trouble.counted,
-    )
-    if drained:
-        draft.emit("Normal", trouble.reason, trouble.message)
-    else:
-        fatal = trouble.fatal or _is_final_stall(draft, trouble.reason)
-        _record_failure(draft, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=fatal)
-
-
-def _conclude_publishing(draft: Draft, attempt: Attempt, gang: Gang) -> None:
-    """Close a try that published nothing; it never counts against the run, whose model is there."""
-    if attempt.stop_reason is not None:
-        reason, message, counted = attempt.stop_reason, attempt.message or "", attempt.stop_reason in COUNTED_STOPS
-    else:
-        trouble = classify_end(gang.pods, gang.job)
-        reason, message, counted = trouble.reason, trouble.message, trouble.counted
-    outcome = AttemptOutcome.FAILED if counted else AttemptOutcome.DRAINED
-    _close(draft, attempt, outcome=outcome, reason=reason, message=message, counted=False)
-    if counted:
-        tell_not_published(draft, reason, message)
-
-
-def _close_partial(draft: Draft, attempt: Attempt, summary: EvaluateSummary, *, words: str) -> None:
-    """Post what an evaluation came to within its bound, or have its programs run first, which costs nothing."""
-    reason = attempt.stop_reason or OVERDUE
-    _close(draft, attempt, outcome=AttemptOutcome.DRAINED, reason=reason, message=words, counted=False)
-    if summary.pending:
-        take_answers(draft, summary, given=words)
-        return
-    take_scores(draft, summary)
-    _end_partial(draft, draft.attempts_of(Stage.EVALUATE)[-1])
-
-
-def _end_partial(draft: Draft, evaluation: Attempt) -> None:
-    """End a run whose evaluation its time has ended; where it was the money, that is looked at again (``plan``).
-
-    More of either lets it go on from its answers.
-    """
-    if evaluation.reason == OVERDUE:
-        advice = "Raise budget.limitUSD to let it go on where it was."
-        fail(draft, "EvaluationReserveExhausted", f"{evaluation.message}: the scores are partial. {advice}")
-
-
-def _is_final_stall(draft: Draft, reason: str) -> bool:
-    return reason == "Stalled" and draft.spec.timeouts.on_stall is OnStall.FAIL
-
-
-def _result_of(gang: Gang) -> StageResult | None:
-    for pod in gang.pods:
-        result = parse_result(pod)
-        if result is not None and result.stage is gang.stage:
-            return result
-    return None
-
-
-def _close(
-    draft: Draft, attempt: Attempt, *, outcome: AttemptOutcome, reason: str, message: str, counted: bool
-) -> None:
-    progress = draft.status.progress
-    mine = progress is not None and (progress.stage, progress.attempt) == (attempt.stage, attempt.number)
-    end_step = attempt.end_step
-    if end_step is None and mine and progress is not None:
-        end_step = progress.step
-    checkpoint = draft.status.checkpoint
-    saved = checkpoint is not None and epoch(checkpoint.time) >= epoch(attempt.start_time)
-    draft.replace_attempt(
-        attempt.model_copy(
-            update={
-                "end_time": draft.now_text,
-                "outcome": outcome,
-                "reason": reason,
-                "message": message[:2_048] or None,
-                "counted": counted,
-                "end_step": end_step,
-                "last_checkpoint_time": checkpoint.time if saved and checkpoint is not None else None,
-            }
-        )
-    )
-    if counted:
-        restarts = draft.status.restarts
-        draft.update(restarts=restarts.model_copy(update={"toward_limit": restarts.toward_limit + 1}))
-    draft.wake(draft.now)
-
-
-def _record_failure(draft: Draft, *, reason: str, message: str, pod: PodFacts | None, fatal: bool) -> None:
-    draft.update(
-        last_failure=Failure(
-            reason=reason,
-            message=message[:2_048],
-            time=draft.now_text,
-            pod=pod.name if pod else None,
-            node=pod.node if pod else None,
-            exit_code=pod.exit_code if pod and pod.exit_code is not None and 0 <= pod.exit_code <= 255 else None,
-        )
-    )
-    draft.emit("Warning", reason, message)
-    used, allowed = draft.status.restarts.toward_limit, draft.spec.retries.max_restarts
-    if fatal:
-        fail(draft, reason, message)
-    elif used > allowed:
-        fail(
-            draft,
-            "BackoffLimitExceeded",
-            f"{used} failures, retries.maxRestarts allows {allowed}. The last one: {message}",
-        )
-
-
-def fail(draft: Draft, reason: str, message: str) -> None:
-    """End the run as Failed."""
-    draft.set_condition(ConditionType.FAILED, True, reason, message)
-    draft.set_condition(ConditionType.COMPLETE, False, reason, message)
-    _finish(draft)
-    draft.emit("Warning", "Failed", f"{reason}: {message}")
-
-
-def complete(draft: Draft) -> None:
-    """End the run as Complete."""
-    draft.set_condition(ConditionType.COMPLETE, True, "Succeeded", _done_words(draft))
-    draft.set_condition(ConditionType.FAILED, False, "Succeeded")
-    _finish(draft)
-    draft.emit("Normal", "Complete", f"Complete. Spent {draft.status.cost.display} so far; see status.cost.")
-
-
-def _done_words(draft: Draft) -> str:
-    done = "Trained as asked." if draft.spec.evaluation is None else "Trained and evaluated as asked."
-    unpublished = draft.spec.publish is not None and not draft.holds(ConditionType.PUBLISHED)
-    return done + (" It is not published: see the condition Published." if unpublished else "")
-
-
-def _finish(draft: Draft) -> None:
-    draft.set_condition(ConditionType.SUSPENDED, False, "Finished")
-    draft.update(completion_time=draft.now_text)
-    draft.wake(draft.now)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rft_operator.api.choices import PricePolicy
 from rft_operator.api.ledger import Ledger, LedgerEntry
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import PricePolicy
 from rft_operator.domain.bill import Share, bill, priced_from
 from rft_operator.domain.facts import Key, NodeFacts, PodFacts
 from rft_operator.domain.ledger import Evidence, next_ledger, no_steps, open_waste

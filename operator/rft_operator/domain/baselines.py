@@ -15,11 +15,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from rft_operator.api.evaluation import Baseline
-from rft_operator.api.spec import Model, Spec
+from rft_operator.api.spec import Spec
+from rft_operator.api.training import Model
 from rft_operator.domain.actions import KeepBaselines
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import LABEL_MANAGED_BY, MANAGED_BY
-from rft_trainer.contract import BASELINES_DIRECTORY, BaseAnswers, KeptBaseAnswers, Stage
+from rft_trainer.contract import BASELINES_DIRECTORY, Stage
+from rft_trainer.stage_results import BaseAnswers, KeptBaseAnswers
 
 LABEL_CACHE = "rft.dev/cache"
 CACHE = "baselines"

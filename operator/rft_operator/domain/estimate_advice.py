@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rft_operator.api.spec import Offload, Spec
+from rft_operator.api.choices import Offload
+from rft_operator.api.spec import Spec
 from rft_operator.domain.architectures import ModelShape
 from rft_operator.domain.estimate import Estimate, estimate
 from rft_operator.domain.estimate_data import DataShape

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
-from rft_trainer.contract import ExitCode, Stage, StageResult
+from rft_trainer.contract import ExitCode, Stage
+from rft_trainer.stage_results import StageResult
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rft_operator.api import API_VERSION, KIND
+from rft_operator.api.choices import Gang
 from rft_operator.api.overlay import ExtraVolume
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import Gang, Spec
+from rft_operator.api.spec import Spec
 from rft_operator.api.status import Attempt
 from rft_operator.domain.benchmark_volumes import row_config_maps
 from rft_operator.domain.budget import CPU_STAGES

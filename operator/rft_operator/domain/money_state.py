@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rft_operator.api.choices import PricePolicy
 from rft_operator.api.ledger import Ledger, LedgerEntry
-from rft_operator.api.spec import PricePolicy
 from rft_operator.api.status import Attempt
 from rft_operator.domain.bill import Bill, Share, bill, priced_from
 from rft_operator.domain.budget import (

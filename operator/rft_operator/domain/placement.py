@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rft_operator.api.spec import Gang, Scheduling, Spec, Toleration
+from rft_operator.api.choices import Gang
+from rft_operator.api.scheduling import Scheduling, Toleration
+from rft_operator.api.spec import Spec
 from rft_operator.domain.facts import GATE
 
 Manifest = dict[str, Any]

@@ -8,21 +8,13 @@ that has not changed yields the same status and no action, so an idle run costs 
 
 from __future__ import annotations
 
-from rft_operator.api.spec import OnExhausted
+from rft_operator.api.choices import OnExhausted
 from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.accept import accept
 from rft_operator.domain.actions import Apply, Plan, SetFinalizers
-from rft_operator.domain.attempts import (
-    begin,
-    budget_stop,
-    complete,
-    conclude,
-    fail,
-    open_gates,
-    provide,
-    stop_if_needed,
-)
+from rft_operator.domain.attempts import begin, budget_stop, open_gates, provide, stop_if_needed
 from rft_operator.domain.budget import Admission, admit
+from rft_operator.domain.conclusions import complete, conclude, fail
 from rft_operator.domain.draft import Draft, finished
 from rft_operator.domain.ending import delete, rest, revivable, revive
 from rft_operator.domain.facts import FINALIZER, ChildKind

@@ -15,14 +15,8 @@ from rft_operator.api.spec import Spec
 from rft_operator.api.status import AttemptOutcome, ConditionType, Failure
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.timestamps import epoch
-from rft_trainer.contract import (
-    ENV_PUBLISH_PRIVATE,
-    ENV_PUBLISH_URI,
-    ENV_RUN_COST,
-    PUBLISH_DIRECTORY,
-    PublishSummary,
-    Stage,
-)
+from rft_trainer.contract import ENV_PUBLISH_PRIVATE, ENV_PUBLISH_URI, ENV_RUN_COST, PUBLISH_DIRECTORY, Stage
+from rft_trainer.stage_results import PublishSummary
 
 TRIES = 3
 """Failures after which it is given up."""

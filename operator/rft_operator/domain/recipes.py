@@ -6,7 +6,8 @@ the values that are defaults here, so that a new default never changes a recipe.
 
 from __future__ import annotations
 
-from rft_operator.api.spec import DeepSpeed, EndOfTurn, Offload, Precision, Recipe, Schedule, Training
+from rft_operator.api.choices import EndOfTurn, Offload, Precision, Recipe, Schedule
+from rft_operator.api.training import DeepSpeed, Training
 
 DEFAULTS = Training(
     epochs=3,

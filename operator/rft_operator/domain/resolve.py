@@ -13,8 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rft_operator.api.choices import EndOfTurn, Method, Offload, Precision, Recipe
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import EndOfTurn, Lora, Method, Offload, Precision, Recipe, Spec, Training
+from rft_operator.api.spec import Spec
+from rft_operator.api.training import Lora, Training
 from rft_operator.domain.architectures import known_model
 from rft_operator.domain.evaluation import evaluation_config
 from rft_operator.domain.facts import Settings

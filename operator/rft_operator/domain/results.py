@@ -20,15 +20,9 @@ from rft_operator.domain.facts import Report
 from rft_operator.domain.publishing import tell_published
 from rft_operator.domain.scores import take_scores
 from rft_operator.domain.timestamps import epoch, rfc3339
-from rft_trainer.contract import (
-    EvaluateSummary,
-    MetricName,
-    Outcome,
-    PrepareSummary,
-    Stage,
-    StageResult,
-    TrainSummary,
-)
+from rft_trainer.contract import Outcome, Stage
+from rft_trainer.progress_report import MetricName
+from rft_trainer.stage_results import EvaluateSummary, PrepareSummary, StageResult, TrainSummary
 
 LARGEST = 2_147_483_647
 ANSWERS_WAIT = "ScoringPending"

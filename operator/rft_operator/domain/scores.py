@@ -13,7 +13,8 @@ from rft_operator.api.status import Attempt, ConditionType
 from rft_operator.domain.baselines import keep_baselines
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts
-from rft_trainer.contract import EvaluateSummary, Score, Stage, StageResult
+from rft_trainer.contract import Stage
+from rft_trainer.stage_results import EvaluateSummary, Score, StageResult
 
 PARTIAL = "Partial"
 """Reason of Evaluated=False for an evaluation that its bound has ended."""

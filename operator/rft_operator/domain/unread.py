@@ -12,8 +12,9 @@ from typing import Any
 
 from rft_operator.api.status import ConditionType, DisplayStage, Status
 from rft_operator.domain.actions import Delete, Plan
-from rft_operator.domain.attempts import conclude, stop_if_needed
+from rft_operator.domain.attempts import stop_if_needed
 from rft_operator.domain.bill import bill
+from rft_operator.domain.conclusions import conclude
 from rft_operator.domain.draft import Draft, condition_of, finished
 from rft_operator.domain.ending import delete, lost_for_good, rest, without_finalizer
 from rft_operator.domain.facts import FINALIZER, ChildKind

@@ -18,7 +18,7 @@ from rft_operator.domain.scores import result_of
 from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import ReportError
 from rft_operator.report.story import Curve, CurvePoint, LossPoint, Story
-from rft_trainer.contract import Score
+from rft_trainer.stage_results import Score
 
 CARD, STEPS, PREPARED, CONFIG = "run-card.json", "steps.jsonl", "prepared.json", "run.json"
 RESULTS, PROTOCOL = Path("evaluation") / "results.json", Path("evaluation") / "protocol.json"

@@ -26,7 +26,7 @@ from rft_operator.errors import KubeError
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.kube import ObjectStore
-from rft_trainer.contract import ProgressReport, TrainerStatus
+from rft_trainer.progress_report import ProgressReport, TrainerStatus
 
 log = logging.getLogger(__name__)
 

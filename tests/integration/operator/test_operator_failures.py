@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rft_operator.api.status import ConditionType, DisplayStage, Status
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
+from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.stage_results import StageResult
 from support.kubelet import Kubelet
 from support.live_run import Event, LiveRun
 from support.operator_thread import OperatorThread, idle

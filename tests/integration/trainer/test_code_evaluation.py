@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from rft_operator.cli.main import main
 from rft_trainer.benchmarks import Question
-from rft_trainer.contract import EvaluateSummary, Outcome, RunConfig, Stage, StageResult
+from rft_trainer.contract import Outcome, RunConfig, Stage
 from rft_trainer.errors import BadInputError, SandboxError
 from rft_trainer.evaluate import main as evaluate_main
 from rft_trainer.evaluate import programs, score_main
@@ -34,6 +34,7 @@ from rft_trainer.sandbox import sandbox as sandbox_module
 from rft_trainer.scoring import Judge, Verdict
 from rft_trainer.scoring.code_tests import CodeTests
 from rft_trainer.scoring.verdict import PENDING
+from rft_trainer.stage_results import EvaluateSummary, StageResult
 from rft_trainer.uris import parse_uri
 from unit.trainer.factory import run_config
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from rft_trainer.contract import EvaluateSummary, ExitCode, KeptBaseAnswers, Outcome
+from rft_trainer.contract import ExitCode, Outcome
 from rft_trainer.evaluate.record import AnswerFile
+from rft_trainer.stage_results import EvaluateSummary, KeptBaseAnswers
 from rft_trainer.train.export import MARKER
 from unit.trainer.factory import GYM, Pod, wait_until
 

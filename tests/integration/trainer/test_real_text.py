@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from rft_trainer.contract import EndOfTurn, ExitCode, PrepareSummary
+from rft_trainer.contract import EndOfTurn, ExitCode
 from rft_trainer.prepare.chat import ChatRenderer
 from rft_trainer.prepare.dataset import load
 from rft_trainer.prepare.formats import to_conversation
+from rft_trainer.stage_results import PrepareSummary
 from support.qwen import build_tokenizer
 from unit.trainer.factory import Pod, free_port, run_config
 

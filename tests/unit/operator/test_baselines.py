@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from rft_operator.api.spec import Model
+from rft_operator.api.training import Model
 from rft_operator.domain.actions import KeepBaselines
 from rft_operator.domain.baselines import MOST_BYTES, MOST_ENTRIES, map_manifest, map_name
 from rft_operator.errors import Conflict, KubeError, NotFound, Rejected
 from rft_operator.runtime.baselines import TRIES, write_baselines
-from rft_trainer.contract import BaseAnswers, KeptBaseAnswers
+from rft_trainer.stage_results import BaseAnswers, KeptBaseAnswers
 from support.fake_kube import FakeKube
 
 

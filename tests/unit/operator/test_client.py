@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from rft_operator.api import KIND
-from rft_operator.api.spec import Budget, Dataset, DatasetFormat, Model, Resources, Spec
+from rft_operator.api.choices import DatasetFormat
+from rft_operator.api.scheduling import Resources
+from rft_operator.api.spec import Budget, Spec
+from rft_operator.api.training import Dataset, Model
 from rft_operator.client import (
     AsyncClient,
     Client,

@@ -15,7 +15,8 @@ from rft_operator.domain.facts import FINALIZER, Settings
 from rft_operator.domain.manifests import score_network_policy, stage_job
 from rft_operator.domain.resolve import resolve
 from rft_operator.errors import InvalidResource, Rejected
-from rft_trainer.contract import EvaluateSummary, ExitCode, Outcome, Stage, StageResult
+from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.stage_results import EvaluateSummary, StageResult
 from support.builders import NAME, NAMESPACE, resource
 from support.stage import ANSWERED, SCORED_IN_PART, World, answered_in_part
 

@@ -8,8 +8,9 @@ import pytest
 
 from rft_operator.api.status import Status
 from rft_operator.cli.report import report
-from rft_trainer.contract import BaseAnswers, EvaluateSummary, Outcome, Scaling, Score, Stage, StageResult
+from rft_trainer.contract import Outcome, Stage
 from rft_trainer.results import termination_message
+from rft_trainer.stage_results import BaseAnswers, EvaluateSummary, Scaling, Score, StageResult
 from support.builders import NAMESPACE
 from support.stage import World
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rft_trainer.contract import Outcome, PrepareSummary, Stage, StageResult
+from rft_trainer.contract import Outcome, Stage
+from rft_trainer.stage_results import PrepareSummary, StageResult
 from support.stage import SUMMARIES, World
 
 PLAIN: PrepareSummary = SUMMARIES[Stage.PREPARE]["prepare"]

@@ -11,7 +11,8 @@ from rft_operator.api.status import Attempt
 from rft_operator.domain.facts import FINALIZER, Settings
 from rft_operator.domain.manifests import references, stage_job
 from rft_operator.domain.resolve import resolve
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
+from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.stage_results import StageResult
 from support.builders import NAME, NAMESPACE
 from support.stage import World
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from rft_operator.api.choices import Recipe
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.spec import Recipe, Training
+from rft_operator.api.training import Training
 from rft_operator.domain.estimate_data import PUBLISHED
 from rft_operator.domain.facts import Settings
 from rft_operator.domain.recipes import DEFAULTS, END_OF_TURN, RECIPES, effective

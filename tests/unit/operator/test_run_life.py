@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rft_operator.domain.prices import PriceCatalogue
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult
+from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.stage_results import StageResult
 from support.builders import NAME, NAMESPACE
 from support.run_steps import silence_node
 from support.stage import World

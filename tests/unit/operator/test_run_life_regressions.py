@@ -6,7 +6,8 @@ from rft_operator.api.status import MAX_ATTEMPTS_KEPT
 from rft_operator.domain.facts import Settings
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Unavailable
-from rft_trainer.contract import Outcome, Stage, StageResult, TrainSummary
+from rft_trainer.contract import Outcome, Stage
+from rft_trainer.stage_results import StageResult, TrainSummary
 from support.builders import NAME, NAMESPACE, node
 from support.cluster import Fault
 from support.machine import OperatedCluster

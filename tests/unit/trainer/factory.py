@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from rft_trainer.contract import RunConfig, Stage, StageResult
+from rft_trainer.contract import RunConfig, Stage
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import EncodedRow
 from rft_trainer.results import read_result, write_termination_message
+from rft_trainer.stage_results import StageResult
 
 GYM = "gym://chain_sum?min_terms=2&max_terms=2&min_digits=2&max_digits=2&allow_negation=false"
 

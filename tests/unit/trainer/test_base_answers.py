@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_trainer.contract import BaseAnswers, KeptBaseAnswers
 from rft_trainer.evaluate import base_answers
 from rft_trainer.evaluate.base_answers import key_of, taken_over, to_hand_on
 from rft_trainer.evaluate.measured import Measured
 from rft_trainer.files import write_json
+from rft_trainer.stage_results import BaseAnswers, KeptBaseAnswers
 from rft_trainer.weights import fingerprint, hash_folder
 
 KEY = key_of("hub:org/base@abc", {"benchmark": "sums"})

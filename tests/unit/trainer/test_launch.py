@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult, TrainSummary
+from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.launch.child import Child, become_subreaper, descendants_of
 from rft_trainer.launch.commands import stage_command, stage_environment
 from rft_trainer.launch.gang import Gang
@@ -16,6 +16,7 @@ from rft_trainer.launch.verdict import judge
 from rft_trainer.paths import Layout
 from rft_trainer.results import write_result
 from rft_trainer.stage_main import report_error
+from rft_trainer.stage_results import StageResult, TrainSummary
 from unit.trainer.factory import wait_until
 
 

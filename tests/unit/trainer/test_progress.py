@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rft_trainer.contract import TrainerStatus
+from rft_trainer.progress_report import TrainerStatus
 from rft_trainer.train.checkpoint import Checkpoint
 from rft_trainer.train.progress import Meter, Progress, StepFacts
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from rft_trainer.contract import Metric, MetricName, ProgressReport, TrainerStatus
+from rft_trainer.progress_report import Metric, MetricName, ProgressReport, TrainerStatus
 from rft_trainer.report import Reporter, Work
 from unit.trainer.factory import free_port, wait_until
 

@@ -6,18 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rft_trainer.contract import (
-    TERMINATION_MESSAGE_LIMIT_BYTES,
-    BaseAnswers,
-    EvaluateSummary,
-    Outcome,
-    Scaling,
-    Score,
-    Stage,
-    StageResult,
-)
+from rft_trainer.contract import TERMINATION_MESSAGE_LIMIT_BYTES, Outcome, Stage
 from rft_trainer.evaluate.statistics import mean_and_stderr
 from rft_trainer.results import failed, read_result, termination_message, write_result
+from rft_trainer.stage_results import BaseAnswers, EvaluateSummary, Scaling, Score, StageResult
 
 
 def test_message_fits_and_parses_when_the_error_is_long() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rft_trainer.benchmarks import Question
-from rft_trainer.contract import EvaluateSummary, EvaluationConfig, KeptBaseAnswers, Outcome, Stage, StageResult
+from rft_trainer.contract import EvaluationConfig, Outcome, Stage
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.runner import Model
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest
@@ -19,6 +19,7 @@ from rft_trainer.evaluate.stopping import Stop
 from rft_trainer.evaluate.waiting import Waiting
 from rft_trainer.report import Work
 from rft_trainer.results import termination_message
+from rft_trainer.stage_results import EvaluateSummary, KeptBaseAnswers, StageResult
 from support.scripted_engine import EOS, ScriptedSampler
 
 QUESTIONS = [Question(str(number), f"q{number}", str(number), "integer") for number in range(12)]

@@ -15,8 +15,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rft_trainer.contract import BaseAnswers, KeptBaseAnswers
 from rft_trainer.evaluate.measured import Measured
+from rft_trainer.stage_results import BaseAnswers, KeptBaseAnswers
 
 MOST_BYTES = 65_536
 """Of an entry; one in a ConfigMap is far smaller."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rft_trainer.benchmarks import Question, file_hashes, load_questions, source_files
-from rft_trainer.contract import EvaluateSummary, Outcome, RunConfig, Stage, StageResult
+from rft_trainer.contract import Outcome, RunConfig, Stage
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.engines import free_memory, loader
 from rft_trainer.evaluate.protocol import Exam
@@ -23,6 +23,7 @@ from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import load, question_hash
 from rft_trainer.report import Reporter, Work
 from rft_trainer.stage_main import parse_layout, run_stage
+from rft_trainer.stage_results import EvaluateSummary, StageResult
 from rft_trainer.weights import fingerprint
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rft_trainer.contract import Outcome, Stage, StageResult
+from rft_trainer.contract import Outcome, Stage
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.main import exam_of
 from rft_trainer.evaluate.runner import Model
@@ -21,6 +21,7 @@ from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.report import Reporter, Work
 from rft_trainer.sandbox.sandbox import Sandbox
 from rft_trainer.stage_main import parse_layout, run_stage
+from rft_trainer.stage_results import StageResult
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rft_trainer.contract import BaseAnswers, Benchmark, EvaluateSummary
+from rft_trainer.contract import Benchmark
 from rft_trainer.evaluate.base_answers import key_of, taken_over, to_hand_on
 from rft_trainer.evaluate.measured import Measured
 from rft_trainer.evaluate.programs import run_programs
@@ -26,6 +26,7 @@ from rft_trainer.evaluate.waiting import Answered, NoSampler, Waiting
 from rft_trainer.files import read_json, write_atomic, write_json
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge
+from rft_trainer.stage_results import BaseAnswers, EvaluateSummary
 
 BASE = "base"
 ENGINE = "-engine.json"

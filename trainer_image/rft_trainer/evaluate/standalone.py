@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_trainer.benchmarks import Question, file_hashes, load_questions, source_files
-from rft_trainer.contract import EvaluateSummary, EvaluationConfig, ModelSource
+from rft_trainer.contract import EvaluationConfig, ModelSource
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.http_connection import HttpConnection
 from rft_trainer.evaluate.http_sampler import HttpSampler
@@ -30,6 +30,7 @@ from rft_trainer.paths import Layout
 from rft_trainer.prepare.chat import ChatRenderer
 from rft_trainer.prepare.formats import Format
 from rft_trainer.report import Work
+from rft_trainer.stage_results import EvaluateSummary
 from rft_trainer.weights import fingerprint
 
 _HASH_LETTERS = 8

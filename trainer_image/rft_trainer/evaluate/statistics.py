@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from rft_trainer.contract import Verdict
+from rft_trainer.stage_results import Verdict
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rft_trainer.contract import BaseAnswers, Benchmark, EvaluateSummary, Scaling, Score
+from rft_trainer.contract import Benchmark
 from rft_trainer.evaluate.measured import Measured
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.scaling import Curve, Point, curve
@@ -19,6 +19,7 @@ from rft_trainer.evaluate.statistics import Comparison
 from rft_trainer.evaluate.stopping import Reason
 from rft_trainer.evaluate.verdicts import Base, Judged, Published, judged, pass_curve
 from rft_trainer.presets import BENCHMARKS
+from rft_trainer.stage_results import BaseAnswers, EvaluateSummary, Scaling, Score
 
 RESULTS_VERSION = 1
 Place = tuple[str, str]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rft_trainer.contract import Verdict
 from rft_trainer.evaluate.measured import Measured
 from rft_trainer.evaluate.statistics import (
     Comparison,
@@ -21,6 +20,7 @@ from rft_trainer.evaluate.statistics import (
     score_interval,
     verdict,
 )
+from rft_trainer.stage_results import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,6 @@ from rft_trainer.contract import (
     Outcome,
     RunConfig,
     Stage,
-    StageResult,
 )
 from rft_trainer.errors import BadInputError, DrainedError, StageError
 from rft_trainer.files import write_atomic
@@ -37,6 +36,7 @@ from rft_trainer.launch.hang import Hang, HangWatch, secure_evidence
 from rft_trainer.launch.verdict import judge, stalled
 from rft_trainer.paths import Layout
 from rft_trainer.results import failed, write_result, write_termination_message
+from rft_trainer.stage_results import StageResult
 
 ENV_GRACE_SECONDS = "RFT_GRACE_SECONDS"
 ENV_PORT = "RFT_RENDEZVOUS_PORT"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import signal
 
-from rft_trainer.contract import ExitCode, Outcome, Stage, StageResult, TrainSummary
+from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.files import read_json
 from rft_trainer.launch.child import Child
 from rft_trainer.paths import Layout
 from rft_trainer.results import failed, read_result
+from rft_trainer.stage_results import StageResult, TrainSummary
 
 
 def judge(stage: Stage, layout: Layout, *, child: Child, stop_asked: bool, killed: bool) -> tuple[StageResult, int]:

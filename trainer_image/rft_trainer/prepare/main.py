@@ -16,7 +16,7 @@ import numpy as np
 
 from rft_trainer import weights
 from rft_trainer.benchmarks import load_questions
-from rft_trainer.contract import Outcome, PrepareSummary, RunConfig, Stage, StageResult
+from rft_trainer.contract import Outcome, RunConfig, Stage
 from rft_trainer.errors import BadInputError, DrainedError
 from rft_trainer.files import read_json, write_json
 from rft_trainer.paths import Layout, RunPaths
@@ -28,6 +28,7 @@ from rft_trainer.prepare.packing import pack, singles
 from rft_trainer.prepare.rows import conversations
 from rft_trainer.report import Reporter, Work
 from rft_trainer.stage_main import parse_layout, run_stage
+from rft_trainer.stage_results import PrepareSummary, StageResult
 from rft_trainer.steps import total_steps
 from rft_trainer.stored_tests import check_room
 from rft_trainer.train.plan import BatchPlan, accumulation_steps, padding_share

@@ -12,16 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rft_trainer.contract import (
-    ENV_PUBLISH_PRIVATE,
-    ENV_PUBLISH_URI,
-    ENV_RUN_COST,
-    PUBLISH_DIRECTORY,
-    Outcome,
-    PublishSummary,
-    Stage,
-    StageResult,
-)
+from rft_trainer.contract import ENV_PUBLISH_PRIVATE, ENV_PUBLISH_URI, ENV_RUN_COST, PUBLISH_DIRECTORY, Outcome, Stage
 from rft_trainer.errors import BadInputError
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.publish.bundle import make_bundle
@@ -30,6 +21,7 @@ from rft_trainer.publish.story import read_story
 from rft_trainer.publish.to_folder import publish_to_folder
 from rft_trainer.publish.to_hub import publish_to_hub
 from rft_trainer.stage_main import parse_layout, run_stage
+from rft_trainer.stage_results import PublishSummary, StageResult
 from rft_trainer.uris import parse_uri
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rft_trainer.contract import ExitCode, Outcome, RunConfig, Stage, StageResult, TrainSummary
+from rft_trainer.contract import ExitCode, Outcome, RunConfig, Stage
 from rft_trainer.errors import StageError
 from rft_trainer.files import write_json
 from rft_trainer.paths import Layout, RunPaths
@@ -21,6 +21,7 @@ from rft_trainer.prepare.dataset import PreparedDataset, load
 from rft_trainer.report import Reporter
 from rft_trainer.results import failed, write_result
 from rft_trainer.stage_main import install_crash_report, parse_layout, report_error
+from rft_trainer.stage_results import StageResult, TrainSummary
 from rft_trainer.steps import total_steps
 from rft_trainer.train.heartbeat import Heartbeat, answer_dump_requests
 from rft_trainer.train.run import Run

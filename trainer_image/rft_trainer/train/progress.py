@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from rft_trainer.contract import Metric, MetricName, TrainerStatus, TrainSummary
 from rft_trainer.files import write_atomic
+from rft_trainer.progress_report import Metric, MetricName, TrainerStatus
 from rft_trainer.report import Reporter
+from rft_trainer.stage_results import TrainSummary
 from rft_trainer.train.checkpoint import Checkpoint
 
 FILE_SECONDS = 0.5
