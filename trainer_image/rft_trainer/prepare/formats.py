@@ -96,11 +96,13 @@ def render_s1(row: Row) -> Conversation:
 
 
 def s1_conversation(*, question: str, thinking: str, answer: str) -> Conversation:
-    """s1's two delimited parts; ``Answer:`` is put before an answer that lacks it."""
-    final = answer.strip()
-    if "Answer:" not in final:
-        final = f"Answer: {final}"
-    said = f"{THINK_START}{thinking.strip()}\n{ANSWER_START}{final}"
+    """s1's two delimited parts; ``Answer:`` is put before an answer that lacks it.
+
+    Put before it first, stripped after, as in data/tokenization.py of simplescaling/s1: blank lines that an attempt
+    begins with stay between the two.
+    """
+    final = answer if "Answer:" in answer else f"Answer: {answer}"
+    said = f"{THINK_START}{thinking.strip()}\n{ANSWER_START}{final.strip()}"
     return Conversation((Message("user", question), Message("assistant", said)))
 
 
