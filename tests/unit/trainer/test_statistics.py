@@ -28,6 +28,7 @@ from rft_trainer.evaluate.statistics import (
     verdict,
     wilson_interval,
 )
+from rft_trainer.evaluate.unpaired import compare_published, fisher_exact
 
 GOLDEN: dict[str, list[Any]] = json.loads((Path(__file__).parent / "golden" / "statistics" / "random.json").read_text())
 
@@ -71,8 +72,58 @@ def test_wilson_interval_agrees_with_statsmodels_on_random_data(case: dict[str, 
 def test_comparison_agrees_with_scipy_and_statsmodels_on_random_data(case: dict[str, Any]) -> None:
     found = compare(case["model"], case["other"], samples=1)
     assert (found.wins, found.losses, found.p_value) == (case["wins"], case["losses"], close(case["p"]))
-    wanted = case["interval"] or [found.delta, found.delta]
-    assert ends(found.interval) == [close(each) for each in wanted]
+    assert ends(found.interval) == [close(each) for each in case["interval"]]
+
+
+@pytest.mark.parametrize("case", GOLDEN["alike"])
+def test_interval_of_a_difference_has_a_width_when_all_questions_differ_alike(case: dict[str, Any]) -> None:
+    found = statistics.difference_interval([case["difference"]] * case["questions"])
+    assert ends(found) == [close(each) for each in case["interval"]]
+    assert found.low < case["difference"] < found.high
+
+
+@pytest.mark.parametrize("case", GOLDEN["unpaired"])
+def test_comparison_with_a_published_score_agrees_with_scipy_and_statsmodels(case: dict[str, Any]) -> None:
+    (right, questions), (other_right, others) = case["one"], case["other"]
+    assert fisher_exact((right, questions), (other_right, others)) == close(case["p"])
+    found = compare_published(of(right, questions), samples=1, published=other_right / others, questions=others)
+    assert found.p_value == close(max(case["p"], 2.0 ** (1 - questions)))
+    assert [max(-1.0, found.interval.low), min(1.0, found.interval.high)] == [close(each) for each in case["interval"]]
+
+
+@pytest.mark.parametrize(
+    ("rights", "published", "questions"),
+    [
+        ((1,), 0.84, 500),
+        ((0,), 0.84, 500),
+        ((0, 0, 0), 0.267, 30),
+        ((1,), 0.0, 500),
+        ((0,), 1.0, 500),
+        ((1,) * 5, 0.0, 500),
+    ],
+)
+def test_published_comparison_is_inconclusive_when_few_questions_were_asked(
+    rights: tuple[float, ...], published: float, questions: int
+) -> None:
+    for samples in (1, 16):
+        found = compare_published(rights, samples=samples, published=published, questions=questions)
+        assert verdict(found, adjusted_p=found.p_value) == "Inconclusive"
+        assert found.stderr > 0.1
+        assert found.interval.high - found.interval.low > 0.2
+
+
+def test_published_comparison_sees_a_difference_when_there_are_questions_enough() -> None:
+    found = compare_published(of(0, 60), samples=1, published=0.84, questions=500)
+    assert verdict(found, adjusted_p=found.p_value) == "Regressed"
+    found = compare_published([1.0] * 40, samples=16, published=0.5, questions=30)
+    assert verdict(found, adjusted_p=found.p_value) == "Improved"
+
+
+def test_published_comparison_counts_several_answers_as_one_rounded_to_the_published_score() -> None:
+    better = compare_published([0.75, 0.5] * 15, samples=4, published=8 / 30, questions=30)
+    assert better.p_value == fisher_exact((18, 30), (8, 30)) > fisher_exact((19, 30), (8, 30))
+    worse = compare_published([0.25, 0.0] * 15, samples=4, published=24 / 30, questions=30)
+    assert worse.p_value == fisher_exact((4, 30), (24, 30)) > fisher_exact((3, 30), (24, 30))
 
 
 @pytest.mark.parametrize("case", GOLDEN["several"])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from rft_trainer.evaluate.measured import Measured
+from rft_trainer.evaluate.unpaired import fisher_exact
 from rft_trainer.evaluate.verdicts import Published, judged, pass_curve
 
 
@@ -57,10 +56,10 @@ def test_published_score_is_compared_as_if_of_other_questions() -> None:
     assert published.comparison is not None
     assert published.comparison.delta == pytest.approx(paired.comparison.delta)
     assert (published.comparison.wins, published.comparison.losses) == (None, None)
-    # z of a difference of 8/30 with the standard errors of 9 of 30 and of a published 1 of 30
+    # a difference of 8/30 with the standard errors of 9 of 30 and of a published 1 of 30
     spread = (0.3 * 0.7 / 29 + (1 / 30) * (29 / 30) / 30) ** 0.5
     assert published.comparison.stderr == pytest.approx(spread)
-    assert published.adjusted_p == pytest.approx(math.erfc(8 / 30 / spread / 2**0.5))
+    assert published.adjusted_p == pytest.approx(fisher_exact((9, 30), (1, 30)))
     assert published.verdict == "Improved"
 
 

@@ -149,30 +149,23 @@ def compare(model: Sequence[float], other: Sequence[float], *, samples: int) -> 
     return Comparison(
         delta=delta,
         stderr=stderr,
-        interval=t_interval(delta, stderr, questions=len(differences)),
+        interval=difference_interval(differences),
         wins=wins,
         losses=losses,
         p_value=mcnemar(wins, losses) if samples == 1 else paired_bootstrap(differences),
     )
 
 
-def compare_published(model: Sequence[float], *, published: float, questions: int) -> Comparison:
-    """Compare with a published score, of which nothing but its number of questions is known: as if the two had answered
-    different questions, so a difference must be larger to be seen."""
-    mean, stderr = mean_and_stderr(model)
-    spread = math.sqrt(stderr**2 + published * (1 - published) / questions)
-    delta = mean - published
-    normal = NormalDist()
-    half = normal.inv_cdf((1 + CONFIDENCE) / 2) * spread
-    p_value = math.erfc(abs(delta) / spread / math.sqrt(2)) if spread else float(delta == 0)
-    return Comparison(
-        delta=delta,
-        stderr=spread,
-        interval=Interval(delta - half, delta + half),
-        wins=None,
-        losses=None,
-        p_value=p_value,
-    )
+def difference_interval(differences: Sequence[float]) -> Interval:
+    """The t interval of a mean difference; with two more questions where t has too little to go on.
+
+    One of them won and one lost, as Bonett and Price (2012, doi:10.3102/1076998611411915) add them: questions that all
+    differ alike would else bound the difference to a point.
+    """
+    _, stderr = mean_and_stderr(differences)
+    if len(differences) < FEW_QUESTIONS or stderr == 0:
+        differences = [*differences, 1.0, -1.0]
+    return t_interval(*mean_and_stderr(differences), questions=len(differences))
 
 
 def mcnemar(wins: int, losses: int) -> float:

@@ -14,12 +14,12 @@ from rft_trainer.evaluate.statistics import (
     Comparison,
     Interval,
     compare,
-    compare_published,
     holm,
     pass_at,
     score_interval,
     verdict,
 )
+from rft_trainer.evaluate.unpaired import compare_published
 from rft_trainer.stage_results import Verdict
 
 
@@ -70,7 +70,9 @@ def _compared(trained: Measured, base: Base) -> Comparison | None:
     if base is None or not trained.complete:
         return None
     if isinstance(base, Published):
-        return compare_published(trained.per_question, published=base.value, questions=base.questions)
+        return compare_published(
+            trained.per_question, samples=trained.samples, published=base.value, questions=base.questions
+        )
     if not base.complete:
         return None
     return compare(trained.per_question, base.per_question, samples=trained.samples)
