@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rft_operator.api.choices import PricePolicy
-from rft_operator.api.ledger import Ledger, LedgerEntry
+from rft_operator.api.ledger import Ledger, LedgerEntry, LedgerTotal
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.bill import Share, bill, priced_from
 from rft_operator.domain.facts import Key, NodeFacts, PodFacts
@@ -42,6 +42,8 @@ class PodBill:
     entry: LedgerEntry
     """Its record, as the operator would have it."""
     share: Share
+    before: Share
+    """What of it was charged at former prices, and is in the totals while the pod still holds its GPUs."""
     waste: Mapping[str, Share]
     disputed_gpu_seconds: int
     estimated_gpu_seconds: int
@@ -85,6 +87,7 @@ def _pod_bill(pod: PodFacts, dump: Dump, catalogue: PriceCatalogue | None, *, no
         pod=pod,
         entry=entry,
         share=total.by_stage.get(entry.stage, Share()),
+        before=total_of_totals(ledger.totals),
         waste=open_waste(ledger, evidence),
         disputed_gpu_seconds=total.disputed_gpu_seconds,
         estimated_gpu_seconds=total.estimated_gpu_seconds,
@@ -143,6 +146,11 @@ def _no_price(pod: PodFacts, node: NodeFacts | None, catalogue: PriceCatalogue |
 
 def _entries(run: ReasoningFinetune | None) -> tuple[LedgerEntry, ...]:
     return (*run.status.ledger.open, *run.status.ledger.uncounted) if run is not None else ()
+
+
+def total_of_totals(totals: Sequence[LedgerTotal]) -> Share:
+    """Return the sum of what is folded."""
+    return Share(gpu_seconds=sum(each.gpu_seconds for each in totals), amount=sum(int(each.amount) for each in totals))
 
 
 def total_of(bills: Sequence[PodBill]) -> Share:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rft_operator.api.ledger import LedgerEntry
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.domain.audit import PodBill, total_of
+from rft_operator.domain.audit import PodBill, total_of, total_of_totals
 from rft_operator.domain.bill import Share, bill
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.timestamps import epoch
@@ -36,12 +36,11 @@ def check(run: ReasoningFinetune, bills: Sequence[PodBill], *, has_ledger: bool,
         return Verdict(findings=tuple(_without_ledger(run, bills)), unproved=(), recorded=Share())
     by_uid = {each.pod.uid: each for each in bills}
     entries = {entry.uid: entry for entry in (*run.status.ledger.open, *run.status.ledger.uncounted)}
-    folded = [each for uid, each in by_uid.items() if uid not in entries and not _is_running(each)]
     unproved = tuple(_unproved(run, bills, entries))
     missing = Share()
     findings = [*_entries(entries, by_uid), *_unknown(by_uid, entries, run), *_sums(run, now=now)]
     for stage, total in _totals(run).items():
-        proved = total_of([each for each in folded if each.entry.stage == stage])
+        proved = _folded(stage, by_uid, entries)
         rest = Share(gpu_seconds=total.gpu_seconds - proved.gpu_seconds, amount=total.amount - proved.amount)
         missing = missing.plus(rest.gpu_seconds, rest.amount)
         gone = any(word.startswith(stage) for word in unproved)
@@ -59,8 +58,23 @@ def _is_running(each: PodBill) -> bool:
 
 
 def _totals(run: ReasoningFinetune) -> Mapping[str, Share]:
+    """Return what is folded of each stage, over all kinds of machines."""
     totals = run.status.ledger.totals
-    return {each.stage: Share(gpu_seconds=each.gpu_seconds, amount=int(each.amount)) for each in totals}
+    return {stage: total_of_totals([each for each in totals if each.stage == stage]) for stage in _stages(run)}
+
+
+def _stages(run: ReasoningFinetune) -> tuple[str, ...]:
+    return tuple(sorted({each.stage for each in run.status.ledger.totals}))
+
+
+def _folded(stage: str, by_uid: Mapping[str, PodBill], entries: Mapping[str, LedgerEntry]) -> Share:
+    """Return what the pods of the dump say is in the totals: pods that have ended, and former prices of the others."""
+    own = {uid: each for uid, each in by_uid.items() if each.entry.stage == stage}
+    total = total_of([each for uid, each in own.items() if uid not in entries and not _is_running(each)])
+    for uid, each in own.items():
+        if uid in entries:
+            total = total.plus(each.before.gpu_seconds, each.before.amount)
+    return total
 
 
 def _without_ledger(run: ReasoningFinetune, bills: Sequence[PodBill]) -> Iterator[str]:

@@ -13,11 +13,12 @@ from click.testing import CliRunner, Result
 
 from rft_operator.api import KIND
 from rft_operator.cli.main import main
+from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import rfc3339
 from rft_trainer.contract import Stage
 from support.builders import NAME, NAMESPACE, node
 from support.objects import stored_child, stored_run
-from support.stage import World
+from support.stage import START, World
 
 NOW = "2026-01-01T02:00:00Z"
 CATALOGUE = """\
@@ -247,6 +248,55 @@ async def test_status_agrees_when_the_operator_wrote_it(desk: Desk) -> None:
     finished = audited(desk, dump_of(world), world)
     assert finished.exit_code == 0, finished.output
     assert f"status agrees\n\nTotal: {world.status.usage.gpu_seconds} GPU-seconds" in finished.output
+
+
+async def test_status_agrees_when_a_gang_runs_on_two_kinds_of_nodes(desk: Desk) -> None:
+    world = World()
+    for name, kind in (("node-1", "spot"), ("node-2", "on-demand")):
+        label = {"karpenter.sh/capacity-type": kind}
+        world.kube.patch("Node", "", name, lambda obj, label=label: obj["metadata"]["labels"].update(label))
+    await world.to_training()
+    await world.after(600)
+    running = audited(desk, dump_of(world), world)
+    assert running.exit_code == 0, running.output
+    world.complete(Stage.TRAIN)
+    await world.after(60)
+    assert len(world.status.ledger.totals) == 2
+    ended = audited(desk, dump_of(world), world)
+    assert ended.exit_code == 0, ended.output
+
+
+async def floating_world(desk: Desk, *, rise_after: int) -> World:
+    """A run whose gang is bound 6 s after the start, and whose price rises as it was announced."""
+    world = World(budget={"usdPerGpuHour": None, "pricePolicy": "floating", "limitUSD": 100})
+    text = CATALOGUE.replace("2026-01-01T01:30:00Z", rfc3339(START + rise_after))
+    desk.prices.write_text(text, encoding="utf-8")
+    world.catalogue, problems = PriceCatalogue.parse(text)
+    assert not problems
+    await world.to_training()
+    return world
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_status_agrees_when_a_floating_price_rose_as_announced(desk: Desk, ended: bool) -> None:
+    world = await floating_world(desk, rise_after=107)
+    await world.after(300)
+    if ended:
+        world.complete(Stage.TRAIN)
+        await world.after(60)
+    result = desk.run(*dump_of(world), arguments=("--now", rfc3339(world.now)))
+    assert result.exit_code == 0, result.output
+    assert world.status.cost.spent_micro_usd > world.status.usage.gpu_seconds * 2_950_000 / 3_600
+
+
+async def test_total_at_a_former_price_is_found_when_it_is_off_by_one(desk: Desk) -> None:
+    world = await floating_world(desk, rise_after=107)
+    await world.after(300)
+    items = dump_of(world)
+    fold_less(next(each["status"] for each in items if each["kind"] == KIND))
+    result = desk.run(*items, arguments=("--now", rfc3339(world.now)))
+    assert result.exit_code == 1
+    assert "status.ledger.totals of stage train" in result.output
 
 
 async def test_one_pod_of_a_gang_that_is_gone_is_taken_from_the_record(desk: Desk) -> None:
