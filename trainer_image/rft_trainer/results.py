@@ -1,7 +1,8 @@
 """The stage's last words: ``result.json`` and the termination message.
 
 Invariant: the message is always valid JSON within the kubelet's share; optional fields go first, and
-no benchmark is ever left out of a list that others would take for complete.
+no benchmark is ever left out of a list that others would take for complete. What a verdict was found against goes
+after the verdict: a published score must not pass for a measured one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from rft_trainer.stage_results import EvaluateSummary, Score, StageResult
 
 ERROR_LIMIT_CHARACTERS = 1_000
 _DROPPED_FIRST_TO_LAST = (
-    {"artifacts"}, {"baseline_stderr"}, {"thinking_tokens"}, {"interval"}, {"comparison"},
-    {"wins", "losses", "p_value"}, {"scaling"}, {"verdict"}, {"capped"}, {"no_answer"},
+    {"artifacts"}, {"baseline_stderr"}, {"thinking_tokens"}, {"interval"},
+    {"wins", "losses", "p_value"}, {"scaling"}, {"verdict"}, {"comparison"}, {"capped"}, {"no_answer"},
 )  # fmt: skip
 
 

@@ -110,7 +110,8 @@ class Score(_Short):
     baseline: Share | None = Field(default=None, alias="bv")
     baseline_stderr: Share | None = Field(default=None, alias="bs")
     comparison: Literal["paired", "published"] | None = Field(default=None, alias="cm")
-    """Paired: the base model answered the same questions under the same protocol."""
+    """What the baseline is. Paired: the base model answered the same questions under the same protocol. A message
+    that had no room for it has a baseline without it, and then no verdict."""
     wins: Whole | None = Field(default=None, alias="w")
     """Questions answered better than by the baseline."""
     losses: Whole | None = Field(default=None, alias="l")

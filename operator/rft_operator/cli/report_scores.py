@@ -30,8 +30,12 @@ def score_lines(evaluation: EvaluationStatus | None) -> Iterator[str]:
         yield f"       Protocol {evaluation.protocol_hash[:SHOWN_HASH]}{part}"
 
 
+_SOURCES = {Comparison.PAIRED: "before", Comparison.PUBLISHED: "published", None: "baseline"}
+"""Where a baseline is from; a shortened result may not say it."""
+
+
 def _score(result: ScoreResult) -> Iterator[str]:
-    source = "published" if result.comparison is Comparison.PUBLISHED else "before"
+    source = _SOURCES[result.comparison]
     before = f"{short_number(result.baseline)} {source}, " if result.baseline is not None else ""
     error = f" ± {short_number(result.stderr)}" if result.stderr is not None else ""
     yield (

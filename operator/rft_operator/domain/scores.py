@@ -7,6 +7,7 @@ what is missing or cannot be read is a reason of the condition Evaluated, never 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rft_operator.api.scores import Comparison, EvaluationStatus, ScalingResult, ScoreResult, Verdict
 from rft_operator.api.status import Attempt, ConditionType
@@ -16,8 +17,13 @@ from rft_operator.domain.facts import PodFacts
 from rft_trainer.contract import Stage
 from rft_trainer.stage_results import EvaluateSummary, Score, StageResult
 
+MONEY_IS_UP = "BudgetExhausted"
+TIME_IS_UP = "DeadlineExceeded"
+"""Reasons of an attempt that its money or its own time has ended."""
 PARTIAL = "Partial"
 """Reason of Evaluated=False for an evaluation that its bound has ended."""
+_SOURCES = {"paired": "base model", "published": "published", None: "baseline"}
+"""What a baseline is called; of a message that was shortened it may not be known which of the two it is."""
 
 
 def take_scores(draft: Draft, summary: EvaluateSummary) -> None:
@@ -51,18 +57,34 @@ def take_scores(draft: Draft, summary: EvaluateSummary) -> None:
     draft.emit("Normal", "Evaluated", message)
 
 
-def out_of_time(attempt: Attempt, result: StageResult, pods: Sequence[PodFacts]) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What has ended an evaluation before its last answer."""
+
+    reason: str
+    message: str
+
+
+MONEY_BOUND = Bound(reason=MONEY_IS_UP, message="The evaluation's money is used up")
+TIME_BOUND = Bound(reason=TIME_IS_UP, message="The evaluation's time is used up (evaluation.maxSeconds)")
+
+
+def bound_of(
+    attempt: Attempt, result: StageResult, pods: Sequence[PodFacts], *, money_ended_first: bool
+) -> Bound | None:
     """Return why an evaluation's part is all that its bound allows; None where the next attempt goes on.
 
     A stop for another reason (suspension, preemption, a drain) is no bound: the answers are kept and gone on with.
+    ``money_ended_first``: the pods' deadline was the budget's and not the evaluation's.
     """
     if result.stage is not Stage.EVALUATE or result.evaluate is None or result.evaluate.stopped is None:
         return None
-    if attempt.stop_reason == "BudgetExhausted":
-        return "The evaluation's money is used up"
-    overdue = any(pod.pod_reason == "DeadlineExceeded" for pod in pods)
-    if attempt.stop_reason is None and (result.evaluate.stopped == "deadline" or overdue):
-        return "The evaluation's time is used up (evaluation.maxSeconds, or what the budget allows)"
+    if attempt.stop_reason is not None:
+        return MONEY_BOUND if attempt.stop_reason == MONEY_IS_UP else None
+    if result.evaluate.stopped == "deadline":  # the trainer's own clock
+        return TIME_BOUND
+    if any(pod.pod_reason == "DeadlineExceeded" for pod in pods):
+        return MONEY_BOUND if money_ended_first else TIME_BOUND
     return None
 
 
@@ -82,8 +104,7 @@ def unreadable(pods: Sequence[PodFacts]) -> tuple[str, str] | None:
 def _words(score: Score) -> str:
     words = f"{score.benchmark} {_setting(score)}{score.value:.3f} ± {score.stderr:.3f}"
     if score.baseline is not None:
-        source = "published" if score.comparison == "published" else "base model"
-        words += f" ({source} {score.baseline:.3f}{_judged(score)})"
+        words += f" ({_SOURCES[score.comparison]} {score.baseline:.3f}{_judged(score)})"
     if score.of_answers is not None:
         words += f", partial: {score.questions * score.samples} of {score.of_answers} answers"
     return words

@@ -143,7 +143,7 @@ def _score_row(score: ScoreResult) -> list[str]:
     if score.verdict is not None:
         mark = VERDICT_MARKS.get(score.verdict.value, "open")
         verdict = f"<span class='mark {mark}'>{escape(score.verdict.value)}</span>"
-    published = " (published)" if score.comparison is Comparison.PUBLISHED else ""
+    published = {Comparison.PUBLISHED: " (published)", None: " (measured or published)"}.get(score.comparison, "")
     partial = f" of {score.partial_of}" if score.partial_of is not None else ""
     return [
         f"{escape(score.benchmark)} <small>{escape(score.metric)}</small>",

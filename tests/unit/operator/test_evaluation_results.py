@@ -93,6 +93,25 @@ async def test_published_score_is_marked_as_such() -> None:
     assert "0.50 published, 0.90" in report(world.run)
 
 
+async def test_published_score_stays_marked_when_the_message_is_shortened() -> None:
+    world = await evaluating()
+    marks = {"comparison": "published", "wins": None, "losses": None, "benchmark": "gpqa-diamond"}
+    settings = [f"mean@4@wait={wait},think={tokens}" for wait in (0, 1, 2, 4) for tokens in (4000, 8000, 16000, 28000)]
+    scores = tuple(SCORE.model_copy(update={**marks, "metric": metric}) for metric in settings)
+    curve = Scaling(benchmark="gpqa-diamond", control=1.0, slope=12.345, performance=0.9)
+    status = await ended(world, completed(scores=scores, scaling=(curve,) * 2, artifacts="x" * 60))
+    assert status.evaluation is not None
+    assert {(row.comparison, row.verdict) for row in status.evaluation.results} == {("published", "Improved")}
+    assert "base model" not in world.condition("Evaluated").message
+
+
+async def test_baseline_is_not_called_the_base_models_when_it_is_not_known_whose_it_is() -> None:
+    world = await evaluating()
+    await ended(world, completed(scores=(SCORE.model_copy(update={"comparison": None, "verdict": None}),)))
+    assert world.condition("Evaluated").message == "sums 0.900 ± 0.030 (baseline 0.500)"
+    assert "0.50 baseline, 0.90" in report(world.run)
+
+
 @pytest.mark.parametrize(("stopped", "reason"), [("deadline", ""), ("asked", "DeadlineExceeded")])
 async def test_part_is_posted_as_a_part_and_the_run_is_not_complete_when_the_bound_is_reached(
     stopped: str, reason: str
@@ -108,15 +127,14 @@ async def test_part_is_posted_as_a_part_and_the_run_is_not_complete_when_the_bou
     assert "partial: 4 of 100 answers" in evaluated.message
     assert (world.condition("Complete").status, world.condition("Failed").reason) == (
         "False",
-        "EvaluationReserveExhausted",
+        "EvaluationTimeExhausted",
     )
+    assert "limitUSD" not in world.condition("Failed").message, "it was not the money"
     assert "PARTIAL: 4 of 100 answers" in report(world.run)
 
 
 async def test_part_is_posted_when_the_money_is_used_up() -> None:
-    world = await evaluating(
-        budget={"limitUSD": "1.50", "evaluationReserveUSD": "0.20"}, evaluation={"maxSeconds": 6_000}
-    )
+    world = await poor_evaluation()
     await world.after(1_500)
     assert world.job_gone(Stage.EVALUATE), "the stop line is reached"
     status = await ended(world, partial("asked"))
@@ -127,9 +145,32 @@ async def test_part_is_posted_when_the_money_is_used_up() -> None:
     assert world.condition("Failed").reason == "EvaluationReserveExhausted"
 
 
-async def test_evaluation_goes_on_when_the_limit_is_raised_after_its_bound() -> None:
+@pytest.mark.parametrize("edit", [{"ttlSecondsAfterFinished": 86_400}, {"budget": {"limitUSD": 11}}])
+async def test_evaluation_that_its_own_time_ended_stays_ended_whatever_is_edited(edit: dict[str, Any]) -> None:
     world = await evaluating()
     await ended(world, partial("deadline"))
+    world.edit(**edit)
+    await world.settle()
+    assert world.condition("Failed").status == "True"
+    assert [each.stage for each in world.status.attempts].count("evaluate") == 1
+
+
+async def poor_evaluation() -> World:
+    """An evaluation that might take 6,000 s, and whose pods' deadline is what $1.50 allow."""
+    return await evaluating(
+        budget={"limitUSD": "1.50", "evaluationReserveUSD": "0.20"}, evaluation={"maxSeconds": 6_000}
+    )
+
+
+async def test_evaluation_goes_on_when_the_limit_is_raised_after_the_deadline_that_its_money_allowed() -> None:
+    world = await poor_evaluation()
+    world.now += 1_480
+    status = await ended(world, partial("asked"), reason="DeadlineExceeded")
+    assert (status.attempts[-1].reason, status.cost.ended_at_limit_usd) == ("BudgetExhausted", "1.500000")
+    assert world.condition("Failed").reason == "EvaluationReserveExhausted"
+    world.edit(ttlSecondsAfterFinished=86_400)
+    await world.settle()
+    assert world.condition("Failed").status == "True", "nobody gave it more money"
     world.edit(budget={"limitUSD": 11})
     await world.settle()
     world.run_pods(Stage.EVALUATE, 2)

@@ -64,6 +64,19 @@ def test_message_keeps_verdict_and_protocol_of_every_benchmark_when_there_are_si
     assert (kept.protocol, len(kept.scaling)) == ("a" * 64, 4)
 
 
+@pytest.mark.parametrize("scores", range(1, 17))
+def test_message_says_what_a_verdict_was_found_against_when_it_is_shortened(scores: int) -> None:
+    published = {"comparison": "published", "wins": None, "losses": None, "baseline_stderr": None}
+    curve = Scaling(benchmark="gpqa-diamond", control=1.0, slope=12.345, performance=0.123456)
+    for length in (13, 40):
+        long = {"benchmark": "b" * length, "metric": "mean@16@wait=4,think=28000"[: 40 if length == 13 else 26]}
+        row = Score.model_validate({**FULL.model_dump(), **published, **long})
+        kept = said(EvaluateSummary(scores=(row,) * scores, protocol="a" * 64, scaling=(curve,) * min(scores, 8)))
+        assert {(each.baseline, each.comparison is None and each.verdict is not None) for each in kept.scores} == {
+            (0.654321, False)
+        }
+
+
 def test_message_leaves_out_the_longest_answers_of_the_base_model_first() -> None:
     entries = tuple(
         BaseAnswers(key=f"{size:040x}", questions=size, samples=1, rights="A" * size) for size in (30, 900, 1_200)

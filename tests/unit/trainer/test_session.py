@@ -241,3 +241,9 @@ def test_published_score_is_compared_where_there_is_one(tmp_path: Path) -> None:
     assert (first.baseline, first.baseline_stderr, first.comparison) == (0.25, None, "published")
     assert (first.wins, first.losses, first.verdict) == (None, None, "Improved")
     assert (second.baseline, second.comparison, second.verdict) == (None, None, None)
+
+
+def test_published_score_is_marked_also_when_the_score_is_partial(tmp_path: Path) -> None:
+    first = Bench(tmp_path, baseline="published", published=0.25).run(batches=1).scores[0]
+    assert first.of_answers == 12
+    assert (first.baseline, first.comparison, first.verdict) == (0.25, "published", None)

@@ -153,7 +153,7 @@ def _score(benchmark: Benchmark, setting: Setting, trained: Measured, base: Base
         interval=(round(it.interval.low, 6), round(it.interval.high, 6)),
         baseline=None if base is None else round(base.value, 6),
         baseline_stderr=round(base.stderr, 6) if isinstance(base, Measured) else None,
-        comparison=None if compared is None else "published" if isinstance(base, Published) else "paired",
+        comparison=None if base is None else "published" if isinstance(base, Published) else "paired",
         wins=None if compared is None else compared.wins,
         losses=None if compared is None else compared.losses,
         p_value=None if it.adjusted_p is None else float(f"{it.adjusted_p:.6g}"),
