@@ -12,7 +12,7 @@ from typing import Any
 
 from rft_operator.api import KIND
 from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE
-from rft_operator.domain.money import micro_usd
+from rft_operator.domain.money import micro_of_text, micro_usd
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 from support.builders import NAME, NAMESPACE
@@ -190,7 +190,8 @@ class WitnessedCluster(LivingCluster):
         was = _condition(old, "Failed")
         if was.get("status") == "True" and not failed:
             assert was["reason"] in ("BudgetExhausted", "EvaluationReserveExhausted"), f"{was['reason']} was taken back"
-            assert obj["metadata"]["generation"] > was["observedGeneration"], "revived without an edit"
+            ended_at = micro_of_text(old["cost"]["endedAtLimitUSD"])
+            assert micro_usd(obj["spec"]["budget"]["limitUSD"]) > ended_at, "revived without a raise"
         self._count(new)
 
     def _witness_completion(self, obj: Mapping[str, Any]) -> None:

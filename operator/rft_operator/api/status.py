@@ -279,6 +279,8 @@ class Cost(StatusModel):
     """What the run will have cost at its end if it goes on as it does now, evaluation included."""
     overshoot_usd: DecimalText = Field(default="0.000000", alias="overshootUSD")
     """Spent beyond limitUSD; above 0 only if GPUs could not be taken back from a node that does not answer."""
+    ended_at_limit_usd: DecimalText | None = Field(default=None, alias="endedAtLimitUSD")
+    """What the run might spend when it failed for want of money; only a higher limitUSD takes it up again."""
     stop_time: Timestamp | None = None
     """When the stop line is reached if nothing changes."""
     warned_at_percent: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length=16)] = Field(

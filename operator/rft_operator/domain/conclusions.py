@@ -12,20 +12,25 @@ from rft_operator.api.status import (
     ConditionType,
     Failure,
 )
+from rft_operator.domain.attempts import COMMITMENT_MARGIN_SECONDS
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts
 from rft_operator.domain.failure import classify_end, parse_result
 from rft_operator.domain.gang import Gang
+from rft_operator.domain.money import usd_text
 from rft_operator.domain.publishing import tell_not_published
 from rft_operator.domain.results import is_complete, take_answers, take_over
-from rft_operator.domain.scores import out_of_time, take_scores, unreadable
+from rft_operator.domain.scores import TIME_IS_UP, Bound, bound_of, take_scores, unreadable
 from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, FATAL_STOPS
+from rft_operator.domain.team_money import effective_limit
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 from rft_trainer.stage_results import EvaluateSummary, StageResult
 
-OVERDUE = "DeadlineExceeded"
-"""Reason of an evaluation that its own time has ended, and not the budget."""
+WANT_OF_MONEY = frozenset({"BudgetExhausted", "EvaluationReserveExhausted"})
+"""Reasons of Failed that a raised limit undoes."""
+WANT_OF_TIME = "EvaluationTimeExhausted"
+"""Reason of Failed that nothing undoes: ``evaluation`` cannot change once the run has started."""
 
 
 def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
@@ -43,9 +48,13 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     if gang.stage is Stage.PUBLISH:
         _conclude_publishing(draft, attempt, gang)
         return
-    words = None if result is None else out_of_time(attempt, result, gang.pods)
-    if result is not None and result.evaluate is not None and words is not None:
-        _close_partial(draft, attempt, result.evaluate, words=words)
+    bound = (
+        None
+        if result is None
+        else bound_of(attempt, result, gang.pods, money_ended_first=_money_ended_first(draft, attempt))
+    )
+    if result is not None and result.evaluate is not None and bound is not None:
+        _close_partial(draft, attempt, result.evaluate, bound=bound)
         return
     if attempt.stop_reason is not None:
         drained = attempt.stop_reason in DRAINING_STOPS
@@ -91,25 +100,36 @@ def _conclude_publishing(draft: Draft, attempt: Attempt, gang: Gang) -> None:
         tell_not_published(draft, reason, message)
 
 
-def _close_partial(draft: Draft, attempt: Attempt, summary: EvaluateSummary, *, words: str) -> None:
+def _money_ended_first(draft: Draft, attempt: Attempt) -> bool:
+    """Return whether the deadline of an evaluation's pod was what the budget allowed, and not the evaluation's bound.
+
+    A deadline made while other pods go on spending is a margin shorter than either.
+    """
+    evaluation, deadline = draft.spec.evaluation, attempt.deadline_seconds
+    if evaluation is None or deadline is None:
+        return False
+    return deadline < evaluation.max_seconds - COMMITMENT_MARGIN_SECONDS
+
+
+def _close_partial(draft: Draft, attempt: Attempt, summary: EvaluateSummary, *, bound: Bound) -> None:
     """Post what an evaluation came to within its bound, or have its programs run first, which costs nothing."""
-    reason = attempt.stop_reason or OVERDUE
-    _close(draft, attempt, outcome=AttemptOutcome.DRAINED, reason=reason, message=words, counted=False)
+    drained = AttemptOutcome.DRAINED
+    _close(draft, attempt, outcome=drained, reason=bound.reason, message=bound.message, counted=False)
     if summary.pending:
-        take_answers(draft, summary, given=words)
+        take_answers(draft, summary, given=bound.message)
         return
     take_scores(draft, summary)
     _end_partial(draft, draft.attempts_of(Stage.EVALUATE)[-1])
 
 
 def _end_partial(draft: Draft, evaluation: Attempt) -> None:
-    """End a run whose evaluation its time has ended; where it was the money, that is looked at again (``plan``).
-
-    More of either lets it go on from its answers.
-    """
-    if evaluation.reason == OVERDUE:
-        advice = "Raise budget.limitUSD to let it go on where it was."
-        fail(draft, "EvaluationReserveExhausted", f"{evaluation.message}: the scores are partial. {advice}")
+    """End a run whose evaluation its time has ended; where it was the money, that is looked at again (``plan``)."""
+    if evaluation.reason == TIME_IS_UP:
+        advice = (
+            "evaluation cannot change once the run has started: measure the model with rft evaluate, "
+            "or give a run of another name more evaluation.maxSeconds."
+        )
+        fail(draft, WANT_OF_TIME, f"{evaluation.message}: the scores are partial. {advice}")
 
 
 def _is_final_stall(draft: Draft, reason: str) -> bool:
@@ -177,7 +197,10 @@ def _record_failure(draft: Draft, *, reason: str, message: str, pod: PodFacts | 
 
 
 def fail(draft: Draft, reason: str, message: str) -> None:
-    """End the run as Failed."""
+    """End the run as Failed; of one that ends for want of money, what it might spend goes on record."""
+    if reason in WANT_OF_MONEY:
+        ended_at = usd_text(effective_limit(draft))
+        draft.update(cost=draft.status.cost.model_copy(update={"ended_at_limit_usd": ended_at}))
     draft.set_condition(ConditionType.FAILED, True, reason, message)
     draft.set_condition(ConditionType.COMPLETE, False, reason, message)
     _finish(draft)

@@ -9,32 +9,27 @@ from __future__ import annotations
 from rft_operator.api.status import ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.bill import hours_text
-from rft_operator.domain.draft import Draft, condition_of, is_over
+from rft_operator.domain.conclusions import WANT_OF_MONEY
+from rft_operator.domain.draft import Draft, is_over
 from rft_operator.domain.facts import FINALIZER, ChildKind, PodFacts
 from rft_operator.domain.gang import silence_of
 from rft_operator.domain.ledger import written_off
-from rft_operator.domain.money import usd_display
+from rft_operator.domain.money import micro_of_text, micro_usd, usd_display
 from rft_operator.domain.money_state import Money
 from rft_operator.domain.show_money import show_money, show_risk
 from rft_operator.domain.team_money import close_bill, is_booked
-from rft_operator.domain.team_run import ASKING
 from rft_operator.domain.timestamps import epoch
-
-WANT_OF_MONEY = frozenset({"BudgetExhausted", "EvaluationReserveExhausted"})
-"""Reasons of Failed that a raised limit undoes."""
 
 
 def revivable(draft: Draft) -> bool:
-    """Return whether a run failed for want of money alone and its spec was edited since, or it waits for its team.
+    """Return whether a run failed for want of money alone, and may spend more now than it might when it ended.
 
-    A price that falls does not bring a run back that its user has seen end.
+    Neither a price that falls nor another edit brings a run back that its user has seen end.
     """
-    failed = draft.condition(ConditionType.FAILED)
+    failed, ended_at = draft.condition(ConditionType.FAILED), draft.status.cost.ended_at_limit_usd
     if failed is None or failed.status is not ConditionStatus.TRUE or failed.reason not in WANT_OF_MONEY:
         return False
-    within = condition_of(draft.recorded, ConditionType.WITHIN_BUDGET)
-    asks = within is not None and within.reason in ASKING
-    return asks or draft.view.resource.metadata.generation > (failed.observed_generation or 0)
+    return ended_at is not None and micro_usd(draft.spec.budget.limit_usd) > micro_of_text(ended_at)
 
 
 def revive(draft: Draft) -> None:
@@ -44,7 +39,8 @@ def revive(draft: Draft) -> None:
     draft.set_condition(ConditionType.COMPLETE, ConditionStatus.UNKNOWN, "BudgetRaised", message)
     draft.set_condition(ConditionType.EVALUATED, ConditionStatus.UNKNOWN, "BudgetRaised", message)
     draft.set_condition(ConditionType.WITHIN_BUDGET, True, "BudgetRaised", message)
-    draft.update(completion_time=None)
+    cost = draft.status.cost.model_copy(update={"ended_at_limit_usd": None})
+    draft.update(completion_time=None, cost=cost)
     draft.emit("Normal", "BudgetRaised", message)
     draft.wake(draft.now)
 

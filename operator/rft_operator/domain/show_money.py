@@ -167,6 +167,7 @@ def _cost(draft: Draft, money: Money, *, stop_at: int | None) -> Cost:
         reserve_usd=usd_text(money.reserve_micro_usd) if rate else old.reserve_usd,
         remaining_usd=usd_text(max(0, money.limit_micro_usd - spent)),
         forecast_usd=usd_text(forecast) if forecast is not None else None,
+        ended_at_limit_usd=old.ended_at_limit_usd,
         overshoot_usd=usd_text(max(0, spent - money.limit_micro_usd)),
         stop_time=rfc3339(stop_at) if stop_at is not None else None,
         warned_at_percent=old.warned_at_percent,

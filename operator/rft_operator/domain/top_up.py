@@ -11,8 +11,8 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import ConditionType
 from rft_operator.domain.bill import SECONDS_PER_HOUR, bill
 from rft_operator.domain.budget import grace_seconds, stage_gpus, stop_bound_seconds
+from rft_operator.domain.conclusions import WANT_OF_MONEY
 from rft_operator.domain.draft import condition_of, has_failed, is_true
-from rft_operator.domain.ending import WANT_OF_MONEY
 from rft_operator.domain.money import MICRO, micro_of_text, micro_usd, usd_display, usd_text
 from rft_operator.errors import Refused
 from rft_trainer.contract import Stage

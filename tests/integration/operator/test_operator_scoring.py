@@ -84,7 +84,7 @@ async def test_programs_of_an_evaluation_that_its_time_ended_are_run_before_it_c
     evaluated, failed = (condition_of(status, each) for each in (ConditionType.EVALUATED, ConditionType.FAILED))
     assert evaluated is not None
     assert failed is not None
-    assert (evaluated.reason, failed.reason) == ("Partial", "EvaluationReserveExhausted")
+    assert (evaluated.reason, failed.reason) == ("Partial", "EvaluationTimeExhausted")
     assert status.evaluation is not None
     assert [each.partial_of for each in status.evaluation.results] == [100]
     assert [(each.stage, each.outcome) for each in status.attempts][-2:] == [

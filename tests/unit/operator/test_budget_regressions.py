@@ -55,7 +55,7 @@ prices:
     assert {entry.price_source for entry in world.status.ledger.open} == {"old"}
 
 
-async def test_failed_run_stays_failed_when_the_price_falls() -> None:
+async def test_failed_run_stays_failed_when_the_price_falls_until_its_limit_is_raised() -> None:
     world = World(budget={"usdPerGpuHour": None, "limitUSD": "1.50"}, evaluation=None)
     dear = "version: 1\nprices: [{name: a, match: {instanceType: rft-local}, usdPerHour: %s}]"
     world.catalogue = PriceCatalogue.parse(dear % "9")[0]
@@ -67,9 +67,18 @@ async def test_failed_run_stays_failed_when_the_price_falls() -> None:
     world.catalogue = PriceCatalogue.parse(dear % "1")[0]
     await world.after(60)
     assert world.condition("Failed").status == "True"
+    for edit in (
+        {"ttlSecondsAfterFinished": 86_400},
+        {"budget": {"limitUSD": "1.45"}},
+        {"budget": {"limitUSD": "1.5"}},
+    ):
+        world.edit(**edit)
+        await world.settle()
+        assert world.condition("Failed").status == "True", f"{edit} is no more money than it had"
     world.edit(budget={"limitUSD": "1.60"})
     await world.settle()
     assert world.condition("Failed").status == "False"
+    assert world.status.cost.ended_at_limit_usd is None
 
 
 async def test_trained_model_is_evaluated_when_the_limit_is_raised_after_its_reserve_was_gone() -> None:

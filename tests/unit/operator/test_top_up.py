@@ -69,6 +69,7 @@ def test_run_that_failed_for_want_of_money_can_be_topped_up(reason: str) -> None
     ("run", "words"),
     [
         (run_with(failed("BackoffLimitExceeded")), "failed for another reason than money .BackoffLimitExceeded."),
+        (run_with(failed("EvaluationTimeExhausted")), "for another reason than money .EvaluationTimeExhausted."),
         (run_with(deletionTimestamp="2026-01-01T00:00:00Z"), "is being deleted"),
         (
             run_with(failed("x").model_copy(update={"conditions": [failed("x").conditions[0].model_copy(
