@@ -54,6 +54,7 @@ __all__ = [
     "Model",
     "Offload",
     "OnExhausted",
+    "OnStall",
     "Overlong",
     "PodTemplate",
     "Precision",

@@ -6,6 +6,8 @@ its Job is deleted, so a crash between any two steps repeats the same step and n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rft_operator.api.choices import Resume
 from rft_operator.api.status import (
     MAX_ATTEMPTS_KEPT,
@@ -16,7 +18,7 @@ from rft_operator.api.status import (
 from rft_operator.domain.actions import Apply, Create, Delete, OpenGate, SetDeadline
 from rft_operator.domain.budget import CPU_STAGES, admit, pod_deadline_seconds, worst_case_micro_usd
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import LABEL_QUEUE, ChildKind
+from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
 from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, score_network_policy, service, stage_job
 from rft_operator.domain.money import usd_text
@@ -212,6 +214,8 @@ def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tup
         draft.wake(state.stop_at)
         if gang.stage not in CPU_STAGES:
             lower_deadlines(draft, attempt, gang, stop_at=state.stop_at)
+    elif gang.stage not in CPU_STAGES:
+        lower_commitment(draft, attempt, gang, money)
     return None, state.stop_at
 
 
@@ -221,14 +225,44 @@ def lower_deadlines(draft: Draft, attempt: Attempt, gang: Gang, *, stop_at: int)
     A limit that was lowered, a price that rose and a lost node bring the line closer (E7, E11). A deadline can only be
     set or lowered (Kubernetes issue 20170), so a raised limit leaves the pods' deadlines as they are.
     """
-    for pod in gang.pods:
-        if not pod.holds_node or pod.acknowledged_at is None or pod.deadline_seconds is None:
+    allowed = [(pod, stop_at - _counted_from(pod, now=draft.now)) for pod in _with_deadline(gang)]
+    _lower(draft, attempt, allowed, recorded=attempt)
+
+
+def lower_commitment(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> None:
+    """The same while no pod of the gang is bound: each may still be, and run for all the time that can be paid now."""
+    waiting = _with_deadline(gang)
+    affordable = committed(draft, attempt, money) if waiting else attempt
+    if affordable.deadline_seconds is not None:
+        allowed = [(pod, affordable.deadline_seconds) for pod in waiting]
+        _lower(draft, affordable, allowed, recorded=attempt)
+
+
+def _with_deadline(gang: Gang) -> list[PodFacts]:
+    """Return the pods that run or may run; gated ones get their deadline with the gate's opening."""
+    alive = [pod for pod in gang.pods if pod.holds_node or (pod.bindable and not pod.gated)]
+    return [pod for pod in alive if pod.deadline_seconds is not None]
+
+
+def _counted_from(pod: PodFacts, *, now: int) -> int:
+    """Return when a pod's deadline began to count, by the API server's clock.
+
+    The kubelet counts from status.startTime, which is by its own clock: one that is behind must not lengthen the time.
+    A pod that no kubelet has taken over may be at any moment.
+    """
+    if pod.scheduled_at is None or pod.acknowledged_at is None:
+        return now
+    return max(pod.scheduled_at, pod.acknowledged_at)
+
+
+def _lower(draft: Draft, attempt: Attempt, allowed: Sequence[tuple[PodFacts, int]], *, recorded: Attempt) -> None:
+    """Set what is allowed where it is less than what a pod has, and put the least on record."""
+    known = least = recorded.deadline_seconds
+    for pod, most in allowed:
+        seconds = max(1, most)
+        if pod.deadline_seconds is None or pod.deadline_seconds <= seconds + DEADLINE_TOLERANCE_SECONDS:
             continue
-        allowed = max(1, stop_at - pod.acknowledged_at)
-        if pod.deadline_seconds > allowed + DEADLINE_TOLERANCE_SECONDS:
-            draft.actions.append(
-                SetDeadline(namespace=pod.namespace, name=pod.name, uid=pod.uid, deadline_seconds=allowed)
-            )
-            if attempt.deadline_seconds is None or allowed < attempt.deadline_seconds:
-                attempt = attempt.model_copy(update={"deadline_seconds": allowed})
-                draft.replace_attempt(attempt)
+        draft.actions.append(SetDeadline(namespace=pod.namespace, name=pod.name, uid=pod.uid, deadline_seconds=seconds))
+        least = seconds if least is None else min(least, seconds)
+    if least != known:
+        draft.replace_attempt(attempt.model_copy(update={"deadline_seconds": least}))
