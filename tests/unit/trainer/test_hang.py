@@ -15,9 +15,9 @@ import pytest
 
 from rft_trainer.contract import RunConfig
 from rft_trainer.launch import hang as hangs
-from rft_trainer.launch.hang import Hang, HangWatch, process_state, secure_evidence
+from rft_trainer.launch.hang import Beat, Hang, HangWatch, process_state, secure_evidence
 from rft_trainer.paths import Layout
-from rft_trainer.train.heartbeat import Heartbeat
+from rft_trainer.train.heartbeat import Heartbeat, flight_record, last_collectives
 from unit.trainer.factory import run_config, wait_until
 
 CONFIG = run_config(stall_seconds=100, startup_seconds=300)
@@ -94,8 +94,10 @@ from pathlib import Path
 
 # torch takes seconds to load; its recorder is tried on real ranks
 torch, recorder = types.ModuleType("torch"), types.ModuleType("torch._C._distributed_c10d")
-torch.cuda = types.SimpleNamespace(is_available=lambda: False)
-recorder._dump_fr_trace_json = lambda backend: '{"version": "' + backend + '"}'
+gpus = len(sys.argv) > 3
+torch.cuda = types.SimpleNamespace(is_available=lambda: gpus)
+recorder._dump_fr_trace_json = lambda backend: b'{"entries": []}' if gpus else b'{"entries": ["gloo"]}'
+recorder._dump_nccl_trace_json = lambda: b'{"entries": ["nccl"]}'
 sys.modules |= {"torch": torch, "torch._C": types.ModuleType("torch._C"), "torch._C._distributed_c10d": recorder}
 from rft_trainer.paths import Layout
 from rft_trainer.train.heartbeat import Heartbeat, answer_dump_requests
@@ -108,10 +110,16 @@ waits_for_others()
 """
 
 
+@pytest.fixture(params=["gloo", "nccl"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+def processes(tmp_path: Path, backend: str) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Two processes that wait; the second is stopped."""
-    started = [subprocess.Popen([sys.executable, "-c", RANK, str(tmp_path), str(rank)]) for rank in (0, 1)]
+    options = ["with GPUs"] if backend == "nccl" else []
+    started = [subprocess.Popen([sys.executable, "-c", RANK, str(tmp_path), str(rank), *options]) for rank in (0, 1)]
     heartbeats = Layout(tmp_path).heartbeats
     wait_until(lambda: all((heartbeats / f"rank-{rank}").is_file() for rank in (0, 1)), what="two heartbeats")
     wait_until(lambda: all((heartbeats / f"rank-{rank}").stat().st_size for rank in (0, 1)), what="two beats")
@@ -124,7 +132,7 @@ def processes(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def test_stacks_of_every_rank_are_on_the_volume_when_one_was_stopped(
-    tmp_path: Path, processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, processes: list[subprocess.Popen[bytes]], backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RFT_ATTEMPT", "3")
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
@@ -140,13 +148,39 @@ def test_stacks_of_every_rank_are_on_the_volume_when_one_was_stopped(
     folder = evidence(layout, config)
     for rank in (0, 1):
         assert "in waits_for_others" in (folder / f"rank-{rank}.txt").read_text()
-        assert json.loads((folder / f"flight-rank-{rank}.json").read_text()) == {"version": "gloo"}
+        assert json.loads((folder / f"flight-rank-{rank}.json").read_text()) == {"entries": [backend]}
     assert json.loads((folder / "hang.json").read_text())["ranks"] == {
         "0": "train step 1 micro-batch 1",
         "1": "train step 1 micro-batch 1",
     }
 
 
+@pytest.mark.parametrize("written", ['{"version": "2.10"}', '{"version": "2.10", "entries": []}', ""])
+def test_flight_record_is_said_to_be_missing_when_it_names_no_collective(
+    tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hangs, "EVIDENCE_SECONDS", 0.0)
+    layout = Layout(tmp_path)
+    layout.stacks.mkdir(parents=True)
+    for rank, record in ((0, '{"entries": [{"profiling_name": "nccl:all_reduce"}]}'), (1, written)):
+        flight_record(layout, rank=rank).write_text(record)
+        (layout.stacks / f"rank-{rank}.txt").write_text("a stack")
+    # the pid is ours, which goes on: only the record tells the two apart
+    beats = tuple(Beat(rank, os.getpid(), "train", "step 1", since=0.0, written_ns=0) for rank in (0, 1))
+    assert [hangs._is_awaited(layout, beat) for beat in beats] == [False, True]
+    monkeypatch.setattr(hangs, "_signal", lambda pid, number: None)
+    text = secure_evidence(Hang(1, silent_seconds=81, place="train", state="S", beats=beats), layout, CONFIG)
+    assert text.endswith("; without a flight record: rank 1")
+
+
+def test_recorders_that_a_rank_asks_are_in_the_installed_torch() -> None:
+    assert "entries" not in json.loads(last_collectives()), "no collective was called in this process"
+    from torch._C import _distributed_c10d
+
+    assert callable(_distributed_c10d._dump_nccl_trace_json)
+
+
+@pytest.mark.parametrize("backend", ["gloo"], indirect=True)
 def test_evidence_of_a_rank_is_not_awaited_when_its_process_is_gone(
     tmp_path: Path, processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

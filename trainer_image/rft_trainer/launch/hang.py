@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rft_trainer.contract import ENV_ATTEMPT, ENV_NODE_RANK, RunConfig
-from rft_trainer.files import write_json
+from rft_trainer.files import read_json, write_json
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.train.heartbeat import STACK_SIGNAL, flight_record
 
@@ -124,6 +124,9 @@ def secure_evidence(hang: Hang, layout: Layout, config: RunConfig) -> str:
     _await(layout, hang)
     shutil.rmtree(directory, ignore_errors=True)
     shutil.copytree(layout.stacks, directory)
+    without = sorted(beat.rank for beat in hang.beats if not has_collectives(layout, rank=beat.rank))
+    if without:
+        text += f"; without a flight record: rank {', '.join(map(str, without))}"
     write_json(
         directory / "hang.json",
         {"error": text, "ranks": {beat.rank: f"{beat.phase} {beat.place}".strip() for beat in hang.beats}},
@@ -139,9 +142,15 @@ def _await(layout: Layout, hang: Hang) -> None:
 
 def _is_awaited(layout: Layout, beat: Beat) -> bool:
     """Whether a rank that still runs has not written all of its evidence."""
-    wanted = (flight_record(layout, rank=beat.rank), layout.stacks / f"rank-{beat.rank}.txt")
-    written = all(path.is_file() and path.stat().st_size > 0 for path in wanted)
+    stacks = layout.stacks / f"rank-{beat.rank}.txt"
+    written = stacks.is_file() and stacks.stat().st_size > 0 and has_collectives(layout, rank=beat.rank)
     return not written and process_state(beat.pid) not in {"", "Z"}
+
+
+def has_collectives(layout: Layout, *, rank: int) -> bool:
+    """Whether a rank's flight record names a collective: a header alone is no evidence."""
+    record = read_json(flight_record(layout, rank=rank))
+    return isinstance(record, dict) and bool(record.get("entries"))
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

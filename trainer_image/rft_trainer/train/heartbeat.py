@@ -52,8 +52,18 @@ def _await_dump_request(layout: Layout, destination: Path) -> None:
     idle = threading.Event()
     while not layout.dump_request.exists():
         idle.wait(_POLL_SECONDS)
-    import torch
-    from torch._C._distributed_c10d import _dump_fr_trace_json
+    write_atomic(destination, last_collectives())
 
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    write_atomic(destination, _dump_fr_trace_json(backend=backend))
+
+def last_collectives() -> bytes:
+    """The flight record of this process as JSON.
+
+    NCCL writes into a recorder of its own, for CUDA's events; the general one stays empty whatever backend it is
+    asked for.
+    """
+    import torch
+    from torch._C import _distributed_c10d as recorders
+
+    if torch.cuda.is_available():
+        return bytes(recorders._dump_nccl_trace_json())
+    return bytes(recorders._dump_fr_trace_json(backend="gloo"))
