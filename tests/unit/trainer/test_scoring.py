@@ -161,6 +161,13 @@ def test_last_expression_is_the_formula_or_number_that_ends_last(text: str, want
         ("math", "5", "The answer is 5 apples.", True),
         ("math", "x+1", "Answer: $x+1$.", True),
         ("math", "5", r"\boxed{.5}", False),
+        ("math", "34", r"\boxed{3  4}", False),
+        ("math", "10", r"\boxed{10_2}", False),
+        ("math", "2", r"\boxed{10_2}", True),
+        ("math", "10_2", r"\boxed{10_3}", False),
+        ("math", "10_2", r"\boxed{10_{2}}", True),
+        ("math", "2516_8", r"\boxed{2516}", True),
+        ("math", "3", r"\boxed{3_{10}}", True),
         ("math", "50", r"\boxed{50\%}", True),
         ("math", r"\text{Evelyn}", r"\boxed{Bob}", False),
         ("math", "10080", r"\boxed{10,080}", True),
@@ -181,6 +188,11 @@ def test_last_expression_is_the_formula_or_number_that_ends_last(text: str, want
         ("letter", "A", "Answer: A because it is so", True),
         ("letter", "B", "Answer: I think B", True),
         ("letter", "D", "**D**", True),
+        ("letter", "B", "The correct option is B.", True),
+        ("letter", "B", "The correct choice is **(B)** 4 m.", True),
+        ("letter", "B", "Therefore, B is correct.", True),
+        ("letter", "B", "A is too small. **B** is the correct one.", True),
+        ("letter", "D", "The answer is option D: because A is wrong", True),
     ],
 )
 def test_scorer_judges_as_a_person_would_when_forms_differ(
@@ -189,6 +201,45 @@ def test_scorer_judges_as_a_person_would_when_forms_differ(
     verdict = judge.score(scorer, answer=answer, text=text)
     assert verdict.correct is correct, verdict
     assert verdict.extracted is not None
+
+
+FORCED = "<|im_start|>think\nx\n<|im_start|>answer\nFinal Answer:"
+
+
+@pytest.mark.parametrize("scorer", ["math", "integer", "gsm8k"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        " 42",
+        " 42. Let me verify: 6 times 7 is 42, as 40 + 2.",
+        " 42 apples for 3 children",
+        " Let's see. We need 6 times 7, which gives 42",
+        " There are 3 cases, so the total is 42.",
+        " I think that 6 times 7 is 42.",
+        " We have 6 groups. Each has 7. In all there are $42$.",
+        " Since $a=6$ and $b=7$, the product is $42$",
+        "\nTo find it, note that 6 is even.\n\nSo the product is 42.",
+        " Let's see, 6 or 7?\n\nThe answer is 42, not 43.",
+        " First, 6 and 7. So \\boxed{42} and 3.",
+    ],
+)
+def test_answer_is_what_the_model_comes_to_when_it_was_called_for_and_goes_on_to_derive(
+    judge: Judge, scorer: str, text: str
+) -> None:
+    verdict = judge.score(scorer, answer="42", text=FORCED + text)
+    assert verdict.correct, verdict
+
+
+@pytest.mark.parametrize("text", ["The answer is the sum of 3 and 4, i.e. 7. It took 2 steps.", "Answer: In all, 7"])
+def test_marked_answer_is_what_its_sentence_ends_with_when_words_come_first(judge: Judge, text: str) -> None:
+    assert judge.score("math", answer="7", text=f"First 5. {text}").correct
+
+
+@pytest.mark.parametrize("scorer", ["math", "integer", "gsm8k"])
+def test_answer_is_not_judged_when_words_alone_follow_the_call_for_it(judge: Judge, scorer: str) -> None:
+    verdict = judge.score(scorer, answer="42", text=f"{FORCED} Let's see what that comes to")
+    assert (verdict.correct, verdict.answered) == (False, False)
+    assert judge.score("math", answer=r"\text{Evelyn}", text=f"{FORCED} Evelyn").correct
 
 
 @pytest.mark.parametrize("scorer", ["math", "integer", "letter", "gsm8k"])

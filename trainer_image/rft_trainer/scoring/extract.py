@@ -14,6 +14,7 @@ _THINK_STARTS = ("<|im_start|>think", "<|begin_of_thought|>", "<think>")
 _ENDS = ("<|im_end|>", "<|endoftext|>", "<|end_of_solution|>")
 _BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 _MARKED = re.compile(r"(?<!\w)answer\**\s*(?::|\bis\b:?)\s*(.*)", re.IGNORECASE)
+_OPENING = re.compile(r"\W*(?:final\s+)?answer\**\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 _HASHES = re.compile(r"####\s*(.+)")
 # Not an exponent, an index or a part of a name; a minus after a number or a bracket is an operator.
 _NUMBER = re.compile(
@@ -21,7 +22,11 @@ _NUMBER = re.compile(
 )
 _FORMULA = re.compile(r"(?<!\\)\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _FUNCTIONS = "sqrt|sin|cos|tan|sec|csc|cot|log|exp|infty|inf|max|min|gcd|lcm"
-_WORD = re.compile(rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})\b)(?:[A-Za-z]{{3,}}|is|of|to|so|we|it|as|at)(?![A-Za-z])")
+_WORD = re.compile(
+    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})\b)(?:[A-Za-z]{{3,}}|is|of|to|so|we|it|as|at|i\.e\.|e\.g\.)(?:'[a-z]+)?(?![A-Za-z])"
+)
+_BEGINS = re.compile(r"(?:I|A|An|By|If|In|On|As|At|It|So|To|We)(?=\s+[a-z])")
+_SENTENCE_END = re.compile(r"[.?!](?=\s+[A-Z]|\s*$)")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{[^{}]*\}")
 
 
@@ -75,6 +80,26 @@ def marked(text: str) -> str | None:
     return next((each for each in reversed(found) if each), None)
 
 
+def marked_expression(text: str) -> str | None:
+    """The mathematics of what follows the last mark.
+
+    What opens a text is no more than a call for the answer, as those are that end a thinking which used up its budget:
+    where words follow it, the model goes on to derive, and the expression that ends last is what it comes to.
+    """
+    mark = marked(text)
+    if mark is None:
+        return None
+    opening = _OPENING.match(text)
+    if opening is not None and _trimmed(opening[1].split("\n")[0]) == mark and _begins_with_words(mark):
+        return last_expression(opening[1]) or without_prose(mark)
+    return without_prose(mark)
+
+
+def is_prose(text: str) -> bool:
+    """Whether a text is words alone: no number, and no formula."""
+    return bool(_WORD.search(text)) and not re.search(r"\d|\\(?!text|math)|\$", text)
+
+
 def after_hashes(text: str) -> str | None:
     """What follows the last ``####``, as in GSM8K."""
     found = _HASHES.findall(text)
@@ -100,15 +125,39 @@ def last_expression(text: str) -> str | None:
 
 
 def without_prose(text: str) -> str:
-    """The mathematics of ``5 dollars, for it rains.``: the first formula, else what stands before, or after, words."""
-    formula = next((formula for _, formula in _formulas(text)), None)
-    if formula is not None:
-        return formula
-    sentence = re.split(r"\.(?=\s|$)", text)[0].strip()
+    """The mathematics of a short answer.
+
+    Of ``5 dollars, for it rains.`` what stands before the words. Where words come first, as in ``the total of the 3
+    cases is 42.``, what its first sentence with any mathematics ends with.
+    """
+    formulas = [formula for _, formula in _formulas(text)]
+    if not _begins_with_words(text):
+        return formulas[0] if formulas else _pieces(_first_sentence(text))[0]
+    if formulas:
+        return formulas[-1]
+    for sentence in _SENTENCE_END.split(text):
+        counted = [piece for piece in _pieces(sentence) if re.search(r"\d", piece)]
+        if counted:
+            return counted[-1]
+    return _pieces(_first_sentence(text))[0]
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"\.(?=\s|$)", text)[0].strip()
+
+
+def _begins_with_words(text: str) -> bool:
+    start = text.lstrip(" *_\"'([")
+    return (_WORD.match(start) or _BEGINS.match(start)) is not None
+
+
+def _pieces(sentence: str) -> list[str]:
+    """What stands between the words; the sentence itself where that is nothing, or where it is LaTeX."""
+    sentence = sentence.strip()
     if "\\" in sentence or not _WORD.search(sentence):
-        return sentence
-    pieces = (piece.strip(" ,;:*").rstrip("( ") for piece in _WORD.split(sentence))
-    return next((piece for piece in pieces if piece), sentence)
+        return [sentence]
+    pieces = [piece.strip(" ,;:*").rstrip("( ") for piece in _WORD.split(sentence)]
+    return [piece for piece in pieces if piece] or [sentence]
 
 
 def _formulas(text: str) -> Iterator[tuple[re.Match[str], str]]:

@@ -32,7 +32,7 @@ __all__ = [
 ]
 SANDBOXED = frozenset({"code"})
 """Scorers that run what the model wrote: never on a machine with a GPU, a token or a network to lose."""
-VERSION = 2
+VERSION = 3
 """Part of the protocol: raised when a change of the scorers can change a verdict."""
 _OPERATOR = re.compile(r"[\^/+*(]|\\[a-zA-Z]|\d\s*-")
 _LETTER_ALONE = re.compile(r"[^A-Za-z0-9]*([A-Ja-j])[^A-Za-z0-9]*")
@@ -40,6 +40,12 @@ _LETTER_ALONE = re.compile(r"[^A-Za-z0-9]*([A-Ja-j])[^A-Za-z0-9]*")
 _LETTER = re.compile(
     r"(?<![A-Za-z0-9'])(?:([B-HJ])|([AI])(?![ \t]+(?!(?:because|since|as|for|is|and|or)\b)[a-z]))(?![A-Za-z0-9'])"
 )
+_LETTER_STATED = re.compile(
+    r"(?i:correct|right|best)\s+(?i:option|choice|one)\s*(?i::|is:?)\s*\W*([A-J])\b"
+    r"|(?:^|[.\n]|\b(?i:therefore|thus|hence|so|option|choice))[\s,*]*\(?([A-J])\)?\**\s+(?i:is|must be)\s+(?i:the\s+)?"
+    r"(?i:correct|right)\b"
+)
+_BASED = re.compile(r"(-?)(\d[0-9A-F]*)_\{?(\d{1,2})\}?")
 _LETTER_LINE = re.compile(r"\(([A-J])\)|^[\s*]*([A-J])[).]?[\s*]*$", re.MULTILINE)
 
 
@@ -114,14 +120,17 @@ class Judge:
         return self._code.score(tests, part)
 
     def _math(self, answer: str, part: str) -> Verdict:
-        found = extract.last_boxed(part)
-        if found is None:
-            mark = extract.marked(part)
-            found = extract.without_prose(mark) if mark is not None else extract.last_expression(part)
+        boxed = extract.last_boxed(part)
+        found = boxed or extract.marked_expression(part) or extract.last_expression(part)
         if found is None:
             return missing()
         if _plain(found) == _plain(answer):
             return Verdict(found, correct=True, reason="equal")
+        based = _same_in_bases(answer, found)
+        if based is not None:
+            return Verdict(found, correct=based, reason="equal" if based else "different")
+        if boxed is None and extract.is_prose(found) and not extract.is_prose(answer):
+            return Verdict(found, correct=False, reason="unparsed")
         return self._compared(answer, found, expression=found)
 
     def _compared(self, answer: str, found: str, *, expression: str) -> Verdict:
@@ -131,13 +140,13 @@ class Judge:
     def _integer(self, answer: str, part: str) -> Verdict:
         return self._number(
             _gold_number("integer", answer),
-            extract.last_boxed(part) or extract.marked(part) or extract.last_number(part),
+            extract.last_boxed(part) or _marked_number(part) or extract.last_number(part),
         )
 
     def _gsm8k(self, answer: str, part: str) -> Verdict:
         return self._number(
             _gold_number("gsm8k", answer),
-            extract.after_hashes(part) or extract.last_boxed(part) or extract.marked(part) or extract.last_number(part),
+            extract.after_hashes(part) or extract.last_boxed(part) or _marked_number(part) or extract.last_number(part),
         )
 
     def _number(self, wanted: Decimal | None, found: str | None) -> Verdict:
@@ -157,8 +166,36 @@ class Judge:
 
 def _plain(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\s+", " ", text)
     text = re.sub(r"\\[,;!: ]|\\left(?![a-z])|\\right(?![a-z])|(?<!\d)\s+|\s+(?!\d)|\\?\$", "", text)
     return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").rstrip(".")
+
+
+def _same_in_bases(answer: str, found: str) -> bool | None:
+    """Whether numbers are the same where the given one names its base; one without is in that of the question."""
+    given, gold = _based(found), _based(answer)
+    if given is None:
+        return None
+    if gold is not None:
+        return given == gold
+    number = _number(answer)
+    return None if number is None else given == number
+
+
+def _based(text: str) -> int | None:
+    match = _BASED.fullmatch(_plain(text))
+    if match is None:
+        return None
+    try:
+        return int(match[1] + match[2], int(match[3]))
+    except ValueError:  # no such base, or not its digits
+        return None
+
+
+def _marked_number(part: str) -> str | None:
+    """What a mark marks: as it is written where that is a number, else the mathematics of it."""
+    mark = extract.marked(part)
+    return mark if mark is None or _number(mark) is not None else extract.marked_expression(part)
 
 
 def _gold_letter(answer: str) -> str | None:
@@ -197,6 +234,9 @@ def _letter(answer: str, part: str) -> Verdict:
             return _letter_verdict(answer, found.pop())
         if found:
             return Verdict(text, correct=False, reason="unparsed")
+    stated = _LETTER_STATED.findall(_plain_letters(part))
+    if stated:
+        return _letter_verdict(answer, stated[-1][0] or stated[-1][1])
     alone = _LETTER_LINE.findall(part)
     return _letter_verdict(answer, alone[-1][0] or alone[-1][1]) if alone else missing()
 
@@ -207,7 +247,7 @@ def _letters(text: str) -> set[str]:
     alone = _LETTER_ALONE.fullmatch(plain)
     if alone is not None:
         return {alone[1].upper()}
-    leading = re.match(r"\W*([A-J])\s*[).:]", plain)
+    leading = re.match(r"\W*(?:(?i:option|choice)\s+\W*)?([A-J])\s*[).:]", plain)
     if leading is not None:
         return {leading[1]}
     return {match[1] or match[2] for match in _LETTER.finditer(plain)}
