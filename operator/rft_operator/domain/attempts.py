@@ -23,14 +23,13 @@ from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, score_network_policy, service, stage_job
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
+from rft_operator.domain.pauses import next_start
 from rft_operator.domain.publishing import PUBLISH_SECONDS
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import answers_wait
 from rft_operator.domain.stops import DRAINING_STOPS, Stop
-from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 
-MAX_BACKOFF_SECONDS = 300
 DEADLINE_TOLERANCE_SECONDS = 5
 """A deadline is not lowered by less: a kubelet takes a second or two to acknowledge a pod; the slack has that."""
 COMMITMENT_MARGIN_SECONDS = 10
@@ -41,13 +40,10 @@ def begin(draft: Draft, stage: Stage, money: Money) -> None:
     """Put the next attempt of a stage on record with what it may cost, unless its back-off is still running (M7)."""
     former = draft.attempts_of(stage)
     last = former[-1] if former else None
-    if last is not None and last.counted and last.end_time is not None:
-        power = max(0, draft.status.restarts.toward_limit - 1)
-        pause = min(MAX_BACKOFF_SECONDS, draft.view.settings.restart_backoff_seconds * 2 ** min(power, 10))
-        due = epoch(last.end_time) + pause
-        if draft.now < due:
-            draft.wake(due)
-            return
+    due = next_start(draft, former)
+    if due is not None and draft.now < due:
+        draft.wake(due)
+        return
     number = last.number + 1 if last else 1
     step = _resume_step(draft) if stage is Stage.TRAIN else None
     attempt = Attempt(stage=stage.value, number=number, start_time=draft.now_text, start_step=step)

@@ -14,6 +14,7 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Spec
 from rft_operator.api.status import AttemptOutcome, ConditionType, Failure
 from rft_operator.domain.draft import Draft
+from rft_operator.domain.pauses import MAX_BACKOFF_SECONDS
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import ENV_PUBLISH_PRIVATE, ENV_PUBLISH_URI, ENV_RUN_COST, PUBLISH_DIRECTORY, Stage
 from rft_trainer.stage_results import PublishSummary
@@ -22,7 +23,6 @@ TRIES = 3
 """Failures after which it is given up."""
 PUBLISH_SECONDS = 14_400
 """Bound of one try; the next goes on where it was."""
-MAX_BACKOFF_SECONDS = 300
 VOLUME = "rft-publish"
 _CLAIM = "pvc://"
 _UNITS = ("B", "kB", "MB", "GB", "TB")

@@ -10,6 +10,7 @@ import pytest
 from rft_operator.api.status import Attempt
 from rft_operator.domain.facts import FINALIZER, Settings
 from rft_operator.domain.manifests import references, stage_job
+from rft_operator.domain.pauses import MAX_BACKOFF_SECONDS
 from rft_operator.domain.resolve import resolve
 from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.stage_results import StageResult
@@ -136,6 +137,7 @@ async def test_a_lost_pod_does_not_count_as_a_failed_try() -> None:
                 "Pod", NAMESPACE, pod["metadata"]["name"], lambda obj: obj["status"]["conditions"].extend(gone)
             )
         await world.settle()
+        await world.after(MAX_BACKOFF_SECONDS)
     assert world.condition("Complete").status != "True"
     assert not world.job_gone(Stage.PUBLISH, 6)
 

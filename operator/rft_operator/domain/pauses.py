@@ -1,0 +1,44 @@
+"""How long a stage waits before its next attempt.
+
+Invariant: no stage is tried in a loop. An end that is the run's own fault is paid for with a restart and a pause; one
+that is nobody's fault is repeated at once, but the second in a row that came to nothing waits, and each more waits
+longer. Nothing bounds their number: the limit in dollars does where GPUs are held, and a stage without GPUs costs
+nothing while it waits for the cluster to leave it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+
+from rft_operator.api.status import Attempt, AttemptOutcome
+from rft_operator.domain.draft import Draft
+from rft_operator.domain.stops import DRAINING_STOPS
+from rft_operator.domain.timestamps import epoch
+
+MAX_BACKOFF_SECONDS = 300
+LASTING_SECONDS = 600
+"""An attempt that lasted so long is no part of a loop, whatever came of it."""
+
+
+def next_start(draft: Draft, former: Sequence[Attempt]) -> int | None:
+    """Return when the next attempt of a stage may begin, given its former ones; None: at once."""
+    last = former[-1] if former else None
+    if last is None or last.end_time is None:
+        return None
+    if last.counted:
+        power = draft.status.restarts.toward_limit - 1
+    else:
+        power = len(list(takewhile(_came_to_nothing, reversed(former)))) - 2
+        if power < 0:
+            return None
+    pause = draft.view.settings.restart_backoff_seconds * 2 ** min(max(0, power), 10)
+    return epoch(last.end_time) + min(MAX_BACKOFF_SECONDS, pause)
+
+
+def _came_to_nothing(attempt: Attempt) -> bool:
+    """Return whether an attempt ended soon, saved nothing, and nobody had asked it to stop."""
+    if attempt.end_time is None or attempt.outcome is AttemptOutcome.SUCCEEDED or attempt.reason in DRAINING_STOPS:
+        return False
+    soon = epoch(attempt.end_time) - epoch(attempt.start_time) < LASTING_SECONDS
+    return soon and attempt.last_checkpoint_time is None

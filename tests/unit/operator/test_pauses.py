@@ -1,0 +1,131 @@
+"""When a stage is tried again: at once after bad luck, later and later when bad luck is all there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rft_operator.domain.timestamps import epoch
+from rft_trainer.contract import Stage
+from support.builders import NAMESPACE
+from support.stage import World
+
+LONG = 3_600
+
+
+def preempt(world: World, stage: Stage, attempt: int) -> None:
+    """The kubelet makes room as soon as the pods are bound."""
+    world.create_pods(stage, attempt)
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+
+    def write(obj: dict[str, Any]) -> None:
+        obj["status"]["conditions"].append(condition)
+
+    for index, pod in enumerate(world.pods(stage, attempt)):
+        world.bind(pod, f"node-{index + 1}")
+        world.set_status(pod, phase="Failed", exit_code=137)
+        world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], write)
+    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
+    name = f"{world.key.name}-{stage.value}-{attempt}"
+    world.kube.patch("Job", NAMESPACE, name, lambda obj: obj.update(status={"conditions": [failed]}))
+
+
+async def seconds_until(world: World, stage: Stage, attempt: int) -> int:
+    """Return after how many seconds the operator, which is woken when it asked for it, makes the attempt's Job."""
+    since = world.now
+    while world.job_gone(stage, attempt):
+        assert world.now - since < LONG, "it is never tried again"
+        world.now += int(await world.reconciler.reconcile(world.key) or 0)
+        await world.settle()
+    return world.now - since
+
+
+async def to_stage(world: World, stage: Stage) -> None:
+    await world.settle()
+    if stage is Stage.TRAIN:
+        world.run_pods(Stage.PREPARE)
+        await world.after(5)
+        world.complete(Stage.PREPARE)
+        await world.after(1)
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.TRAIN])
+async def test_stage_that_is_preempted_again_and_again_is_tried_later_and_later_and_never_given_up(
+    stage: Stage,
+) -> None:
+    world = World()
+    await to_stage(world, stage)
+    gaps = []
+    for attempt in range(1, 10):
+        preempt(world, stage, attempt)
+        gaps.append(await seconds_until(world, stage, attempt + 1))
+    assert gaps == [0, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert world.status.restarts.toward_limit == 0
+    assert world.condition("Failed") is None or world.condition("Failed").status != "True"
+
+
+async def test_stage_is_tried_at_once_when_its_last_attempt_had_lasted() -> None:
+    world = World()
+    await to_stage(world, Stage.PREPARE)
+    for attempt in (1, 2, 3):
+        preempt(world, Stage.PREPARE, attempt)
+        await seconds_until(world, Stage.PREPARE, attempt + 1)
+    world.now += 600
+    preempt(world, Stage.PREPARE, 4)
+    assert await seconds_until(world, Stage.PREPARE, 5) == 0
+    preempt(world, Stage.PREPARE, 5)
+    assert await seconds_until(world, Stage.PREPARE, 6) == 0, "the first one after it is the first of a new row"
+
+
+async def test_training_is_tried_at_once_when_each_attempt_saved_something() -> None:
+    world = World()
+    await to_stage(world, Stage.TRAIN)
+    for attempt in (1, 2, 3, 4):
+        world.run_pods(Stage.TRAIN, attempt)
+        await world.after(5)
+        world.drain(Stage.TRAIN, attempt, step=10 * attempt)
+        await world.settle()
+        assert await seconds_until(world, Stage.TRAIN, attempt + 1) == 0
+
+
+async def test_training_that_saves_the_same_step_again_waits() -> None:
+    world = World()
+    await to_stage(world, Stage.TRAIN)
+    gaps = []
+    for attempt in range(1, 6):
+        world.run_pods(Stage.TRAIN, attempt)
+        await world.after(5)
+        world.drain(Stage.TRAIN, attempt, step=10)
+        gaps.append(await seconds_until(world, Stage.TRAIN, attempt + 1))
+    # The second attempt begins in the second of the first one's save.
+    assert gaps == [0, 0, 0, 10, 20]
+
+
+async def test_run_goes_on_at_once_when_its_user_suspended_and_resumed_it_several_times() -> None:
+    world = World()
+    await to_stage(world, Stage.TRAIN)
+    for attempt in (1, 2, 3):
+        world.run_pods(Stage.TRAIN, attempt)
+        await world.after(5)
+        world.edit(suspend=True)
+        await world.after(1)
+        world.finish_pods(Stage.TRAIN, attempt, exit_code=76)
+        await world.after(1)
+        world.edit(suspend=False)
+        await world.settle()
+        assert not world.job_gone(Stage.TRAIN, attempt + 1)
+
+
+async def test_failures_that_count_wait_longer_each_time() -> None:
+    world = World(retries={"maxRestarts": 9})
+    await to_stage(world, Stage.PREPARE)
+    pauses = []
+    for attempt in range(1, 8):
+        world.run_pods(Stage.PREPARE, attempt)
+        world.finish_pods(Stage.PREPARE, attempt, exit_code=1)
+        await world.settle()
+        ended = epoch(world.status.attempts[-1].end_time)
+        await seconds_until(world, Stage.PREPARE, attempt + 1)
+        pauses.append(world.now - ended)
+    assert pauses == [10, 20, 40, 80, 160, 300, 300]
