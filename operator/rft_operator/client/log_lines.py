@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rft_operator.domain.facts import LABEL_ATTEMPT, LABEL_FINETUNE, LABEL_STAGE
-from rft_operator.domain.observe import LABEL_RANK, TRAINER_CONTAINER
+from rft_operator.domain.facts import LABEL_ATTEMPT, LABEL_FINETUNE, LABEL_STAGE, TRAINER_CONTAINER
+from rft_operator.domain.observe import LABEL_RANK
 from rft_trainer.contract import Stage
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")

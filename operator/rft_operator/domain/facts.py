@@ -21,6 +21,10 @@ LABEL_STAGE = "rft.dev/stage"
 LABEL_ATTEMPT = "rft.dev/attempt"
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 """Of a Job: Kueue keeps it suspended until its LocalQueue of this name has quota for all of its pods."""
+TRAINER_CONTAINER = "trainer"
+"""The one container of our pods; more of them are put there by webhooks and policies."""
+STILL_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+"""Reasons of a waiting container that say no more than that it waits."""
 GATE = "rft.dev/budget"
 """Scheduling gate of the GPU pods of queued Jobs: no pod is bound before the operator has looked at the money again.
 
@@ -98,7 +102,9 @@ class PodFacts:
     has_finalizer: bool = False
     finalizers: tuple[str, ...] = ()
     waiting_reason: str | None = None
-    """Of the first waiting container: ImagePullBackOff, CreateContainerConfigError, ..."""
+    """Of the container that holds the others up, a sidecar or an init step too: ImagePullBackOff, ..."""
+    waiting_container: str | None = None
+    """Its name."""
     waiting_message: str | None = None
     unschedulable_message: str | None = None
     """Message of PodScheduled=False, unless gates are all that it waits for."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from rft_operator.domain.facts import JobFacts, PodFacts, PodPhase
+from rft_operator.domain.facts import TRAINER_CONTAINER, JobFacts, PodFacts, PodPhase
 from rft_trainer.contract import ExitCode, Stage
 from rft_trainer.stage_results import StageResult
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+CRASH_LOOP = "CrashLoopBackOff"
+"""Of a sidecar or an init step: the trainer's own container is never started again."""
 PREEMPTION = frozenset({"PreemptionByScheduler", "TerminationByKubelet", "EvictionByEvictionAPI"})
 NODE_LOSS = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
 NODE_SHUTDOWN = frozenset({"NodeShutdown", "Terminated", "NodeLost", "NodeAffinity"})
@@ -47,11 +49,24 @@ def classify_pod(pod: PodFacts) -> Trouble | None:
         return None
     words = f"{pod.name} on {pod.node}: {reason}: {(pod.waiting_message or '').strip()}"[:LAST_WORDS]
     if reason in IMAGE_REASONS:
-        advice = "Check podTemplate.image, the operator's trainerImage, and the image pull secrets."
+        advice = _not_ours(pod) or "Check podTemplate.image, the operator's trainerImage, and the image pull secrets."
         return Trouble(reason="ImagePullBackOff", message=f"{words} {advice}", pod=pod)
     if reason in CONFIG_REASONS:
-        return Trouble(reason="ContainerConfigError", message=words, pod=pod)
+        return Trouble(reason="ContainerConfigError", message=f"{words} {_not_ours(pod)}".rstrip(), pod=pod)
+    if reason == CRASH_LOOP and pod.phase is PodPhase.PENDING:
+        return Trouble(reason=CRASH_LOOP, message=f"{words} {_not_ours(pod)}".rstrip(), pod=pod)
     return None
+
+
+def _not_ours(pod: PodFacts) -> str:
+    """Say whose container holds a pod up, where it is none of the operator's."""
+    name = pod.waiting_container
+    if name in (None, TRAINER_CONTAINER):
+        return ""
+    return (
+        f"A webhook or a policy has put the container {name} into the pod: mend it there, or keep it off pods labelled "
+        "app.kubernetes.io/managed-by=rft-operator."
+    )
 
 
 def parse_result(pod: PodFacts) -> StageResult | None:

@@ -17,6 +17,8 @@ from rft_operator.domain.facts import (
     LABEL_FINETUNE,
     LABEL_QUEUE,
     LABEL_STAGE,
+    STILL_STARTING,
+    TRAINER_CONTAINER,
     ChildKind,
     JobFacts,
     NodeFacts,
@@ -32,7 +34,6 @@ Raw = Mapping[str, Any]
 ANNOTATION_GPU_RESOURCE = "rft.dev/gpu-resource"
 LABEL_RANK = "batch.kubernetes.io/job-completion-index"
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
-TRAINER_CONTAINER = "trainer"
 KIND = "ReasoningFinetune"
 LARGEST = 2_147_483_647
 """More GPUs than anybody has: what is more is somebody's joke, and must not spoil the status."""
@@ -140,18 +141,33 @@ def _containers(statuses: Sequence[Raw], init_statuses: Sequence[Raw]) -> dict[s
     states = [each.get("state") or {} for each in (*statuses, *init_statuses)]
     starts = [_at((s.get("running") or s.get("terminated") or {}).get("startedAt")) for s in states]
     ends = [_at(s["terminated"].get("finishedAt")) for s in states if s.get("terminated")]
-    waiting: Raw = next((s["waiting"] for s in states if s.get("waiting")), {})
+    waiting = _waiting((*statuses, *init_statuses))
     trainer: Raw = next((each for each in statuses if each.get("name") == TRAINER_CONTAINER), {})
     terminated: Raw = (trainer.get("state") or {}).get("terminated") or {}
     return {
         "started_at": min((start for start in starts if start is not None), default=None),
         "finished_at": max((end for end in ends if end is not None), default=None),
         "waiting_reason": waiting.get("reason"),
+        "waiting_container": waiting.get("name"),
         "waiting_message": waiting.get("message"),
         "terminated_reason": terminated.get("reason"),
         "exit_code": terminated.get("exitCode"),
         "termination_message": terminated.get("message"),
     }
+
+
+def _waiting(statuses: Sequence[Raw]) -> Raw:
+    """Return name, reason and message of a waiting container: of the one that others wait for, where it says why.
+
+    All that come later say PodInitializing.
+    """
+    found = [
+        {**each["state"]["waiting"], "name": each.get("name")}
+        for each in statuses
+        if (each.get("state") or {}).get("waiting")
+    ]
+    telling = (each for each in found if each.get("reason") not in (None, *STILL_STARTING))
+    return next(telling, found[0] if found else {})
 
 
 def _phase_written_at(meta: Raw) -> int | None:

@@ -23,9 +23,10 @@ from rft_operator.domain.facts import (
     LABEL_MANAGED_BY,
     LABEL_STAGE,
     MANAGED_BY,
+    TRAINER_CONTAINER,
     Settings,
 )
-from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE, TRAINER_CONTAINER
+from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE
 from rft_operator.domain.placement import cpu_placement, gpu_placement
 from rft_operator.domain.publishing import publish_environment, publish_mounts, publish_volumes
 from rft_operator.domain.resolve import DEEPSPEED_KEY, RUN_KEY, RunSnapshot

@@ -13,8 +13,7 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt
 from rft_operator.domain import baselines, benchmark_volumes
 from rft_operator.domain.budget import EVALUATION_GRACE_SECONDS
-from rft_operator.domain.facts import Settings
-from rft_operator.domain.observe import TRAINER_CONTAINER
+from rft_operator.domain.facts import TRAINER_CONTAINER, Settings
 from rft_operator.domain.placement import cpu_placement
 from rft_operator.domain.pods import (
     ENV_GRACE_SECONDS,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rft_operator.api.ledger import LedgerEntry, WasteReason, WasteSeconds
 from rft_operator.api.status import Attempt, AttemptOutcome
-from rft_operator.domain.facts import PodFacts
+from rft_operator.domain.facts import STILL_STARTING, PodFacts
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 
@@ -62,7 +62,7 @@ def intervals(
     started = within(pod.started_at, start)
     together = within(life.together_at, started) if pod.stage is Stage.TRAIN else started
     vain = within(life.lost_since, together)
-    never_ran = pod.started_at is None and pod.waiting_reason not in (None, "ContainerCreating", "PodInitializing")
+    never_ran = pod.started_at is None and pod.waiting_reason not in (None, *STILL_STARTING)
     parts = (
         Interval(WasteReason.BACK_OFF if never_ran else WasteReason.PULL, start, started),
         Interval(WasteReason.GANG_WAIT, started, together),

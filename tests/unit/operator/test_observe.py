@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from rft_operator.api.ledger import WasteReason
+from rft_operator.domain.facts import PodFacts
+from rft_operator.domain.failure import classify_pod
 from rft_operator.domain.observe import digest_node, digest_pod
+from rft_operator.domain.waste import AttemptLife, intervals
 from support.objects import stored_child, stored_node
 
 
@@ -54,6 +58,66 @@ def test_bound_pod_counts_from_its_creation_when_the_condition_has_no_time() -> 
     )
     assert facts is not None
     assert facts.scheduled_at == facts.created_at
+
+
+def waiting(*, trainer: str, sidecar: str | None, phase: str = "Pending") -> PodFacts:
+    """A bound pod with a container that a webhook has put before the trainer's."""
+
+    def state(reason: str | None) -> dict[str, Any]:
+        running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+        return running if reason is None else {"waiting": {"reason": reason, "message": f"{reason} it is"}}
+
+    facts = digest_pod(
+        pod(
+            spec={"nodeName": "node-1"},
+            status={
+                "phase": phase,
+                "conditions": [{"type": "PodScheduled", "status": "True"}],
+                "containerStatuses": [{"name": "trainer", "state": state(trainer)}],
+                "initContainerStatuses": [{"name": "proxy", "state": state(sidecar)}],
+            },
+        )
+    )
+    assert facts is not None
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        ("ErrImagePull", "ImagePullBackOff"),
+        ("CreateContainerConfigError", "ContainerConfigError"),
+        ("CrashLoopBackOff", "CrashLoopBackOff"),
+    ],
+)
+def test_pod_says_which_container_holds_it_up_when_it_is_not_the_trainers(reason: str, word: str) -> None:
+    facts = waiting(trainer="PodInitializing", sidecar=reason)
+    trouble = classify_pod(facts)
+    assert trouble is not None
+    assert trouble.reason == word
+    assert f"{reason}: {reason} it is" in trouble.message
+    assert "has put the container proxy into the pod" in trouble.message
+    assert "trainerImage" not in trouble.message
+    life = AttemptLife()
+    (wasted,) = intervals(facts, start=0, end=60, life=life, silent_since=None)
+    assert wasted.reason is WasteReason.BACK_OFF
+
+
+@pytest.mark.parametrize("sidecar", [None, "PodInitializing", "ContainerCreating"])
+def test_pod_that_only_starts_is_in_no_trouble(sidecar: str | None) -> None:
+    facts = waiting(trainer="PodInitializing", sidecar=sidecar)
+    assert classify_pod(facts) is None
+    assert facts.waiting_reason == "PodInitializing"
+
+
+def test_trainers_own_trouble_comes_before_a_sidecars() -> None:
+    facts = waiting(trainer="ImagePullBackOff", sidecar="CrashLoopBackOff")
+    assert (facts.waiting_container, facts.waiting_reason) == ("trainer", "ImagePullBackOff")
+
+
+def test_sidecar_that_crashes_beside_a_running_trainer_holds_nothing_up() -> None:
+    facts = waiting(trainer="PodInitializing", sidecar="CrashLoopBackOff", phase="Running")
+    assert classify_pod(facts) is None
 
 
 def test_empty_pod_is_pending() -> None:
