@@ -74,6 +74,8 @@ class ExitCode(IntEnum):
     BAD_INPUT = 78
     """Bad configuration or data: another attempt cannot help."""
     RENDEZVOUS_FAILED = 79
+    DIVERGED = 80
+    """The training left the finite numbers: another attempt from the same checkpoint would again."""
 
 
 class Outcome(StrEnum):
@@ -185,9 +187,9 @@ class BudgetForcing(Contract):
     """Smaller budgets that are measured too."""
 
 
-PromptStyle = Literal["format", "bare", "boxed", "boxed-last", "sky-t1"]
+PromptStyle = Literal["format", "bare", "boxed", "boxed-last", "sky-t1", "skythought"]
 """How a question is put: as rows of the training format are; alone; after or before the wish for a box; with Sky-T1's
-system prompt and a box."""
+system prompt and a box; with that prompt and the words that SkyThought's own evaluation has for each benchmark."""
 Engine = Literal["transformers", "vllm"]
 EvaluationPrecision = Literal["auto", "bf16", "fp32"]
 

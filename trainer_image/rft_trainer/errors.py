@@ -23,6 +23,12 @@ class RendezvousError(StageError):
     exit_code = ExitCode.RENDEZVOUS_FAILED
 
 
+class DivergedError(StageError):
+    """A loss, a gradient or a weight is not a finite number."""
+
+    exit_code = ExitCode.DIVERGED
+
+
 class DrainedError(StageError):
     """Asked to stop before the work was done, and nothing of it could be saved."""
 

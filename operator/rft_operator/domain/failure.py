@@ -1,7 +1,7 @@
 """What went wrong, in words: pods that wait and pods that ended, classified.
 
 Invariant: what is not the training's fault (preemption, node loss, eviction, a drain) never uses up a restart; bad
-input is never tried again; everything else counts.
+input and a training that diverged are never tried again; everything else counts.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ PREEMPTION = frozenset({"PreemptionByScheduler", "TerminationByKubelet", "Evicti
 NODE_LOSS = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
 NODE_SHUTDOWN = frozenset({"NodeShutdown", "Terminated", "NodeLost", "NodeAffinity"})
 LAST_WORDS = 600
+GRAVE = frozenset({ExitCode.BAD_INPUT, ExitCode.DIVERGED, ExitCode.STALLED})
+"""Codes of ranks that know the cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ def suspended_by_queue(job: JobFacts) -> Trouble:
 
 
 def _blame(pod: PodFacts) -> tuple[int, int, int]:
-    grave = 0 if pod.terminated_reason == "OOMKilled" or pod.exit_code in (ExitCode.BAD_INPUT, ExitCode.STALLED) else 1
+    grave = 0 if pod.terminated_reason == "OOMKilled" or pod.exit_code in GRAVE else 1
     return pod.finished_at or pod.phase_written_at or 2**62, grave, pod.rank
 
 
@@ -158,6 +160,10 @@ def _crashed(pod: PodFacts) -> Trouble:
         return Trouble(reason="OOMKilled", message=f"{where} ran out of memory{tail}. {advice}", counted=True, pod=pod)
     if pod.exit_code == ExitCode.BAD_INPUT:
         return Trouble(reason="BadInput", message=f"{where} refused its input{tail}", counted=True, fatal=True, pod=pod)
+    if pod.exit_code == ExitCode.DIVERGED:
+        return Trouble(
+            reason="Diverged", message=f"{where} found no finite numbers{tail}", counted=True, fatal=True, pod=pod
+        )
     if pod.exit_code == ExitCode.RENDEZVOUS_FAILED:
         return Trouble(
             reason="RendezvousFailed", message=f"{where} did not find its peers{tail}", counted=True, pod=pod

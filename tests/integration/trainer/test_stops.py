@@ -77,6 +77,23 @@ def check_resume_on_one_rank(make_pod: Callable[..., Pod], stopped: Pod, *, step
     assert lines[0]["loss"] == pytest.approx(before["loss"], abs=0.5)
 
 
+def test_training_ends_as_diverged_with_its_last_good_checkpoint_when_the_loss_is_no_number(
+    make_pod: Callable[..., Pod],
+) -> None:
+    saves = {"checkpoint__every_steps": 1, "checkpoint__keep_last": 1}
+    pod = make_pod(training__learning_rate=1e30, training__warmup_ratio=0.0, **saves)
+    assert pod.run("train") == ExitCode.DIVERGED, pod.log("train")
+    result = pod.result()
+    assert result.outcome is Outcome.FAILED
+    assert "diverged: step 2: the loss is not a finite number, at a learning rate of " in str(result.error)
+    assert "the newest checkpoint is step-00000001" in str(result.error)
+    assert [saved.step for saved in complete_checkpoints(pod.paths.checkpoints)] == [1]
+    assert result.train is not None
+    assert (result.train.step, result.train.checkpoint_step) == (1, 1)
+    assert not pod.paths.export.exists()
+    assert "NaN" not in pod.paths.steps.read_text() + json.dumps(pod.progress_lines())
+
+
 def test_supervisor_reports_the_signal_when_a_rank_is_killed(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(training__max_steps=ENDLESS)
     process = pod.start("train")

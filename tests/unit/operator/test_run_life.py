@@ -129,6 +129,21 @@ async def test_run_fails_at_once_when_the_input_is_bad() -> None:
     assert error in world.condition("Failed").message
 
 
+async def test_run_fails_at_once_when_its_training_diverged() -> None:
+    world = World()
+    await world.to_training()
+    error = "diverged: step 7: the loss is not a finite number; Start a run with a lower training.learningRate"
+    world.finish_pods(
+        Stage.TRAIN,
+        exit_code=ExitCode.DIVERGED,
+        result=StageResult(stage=Stage.TRAIN, outcome=Outcome.FAILED, error=error),
+    )
+    await world.settle()
+    assert world.condition("Failed").reason == "Diverged"
+    assert error in world.condition("Failed").message
+    assert world.status.last_failure.reason == "Diverged"
+
+
 async def test_memory_exhaustion_is_named_when_a_rank_is_killed_for_it() -> None:
     world = World()
     await world.to_training()

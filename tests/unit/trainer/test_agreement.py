@@ -29,8 +29,13 @@ def decided(vote: Vote) -> Decision:
 def test_votes_are_added_exactly_when_they_are_large() -> None:
     decision = decided(Vote(stop=True, save=False, nll=2.0**40 + 1, targets=2**20, seconds_per_token=1e-6))
     assert decision == Decision(
-        stop=True, save=False, nll=2.0**40 + 1, loss_max=(2.0**40 + 1) / 2**20, seconds_per_token=(1e-6,)
+        stop=True, save=False, nll=2.0**40 + 1, sound=True, loss_max=(2.0**40 + 1) / 2**20, seconds_per_token=(1e-6,)
     )
+
+
+@pytest.mark.usefixtures("group")
+def test_gradient_is_unsound_for_all_when_one_rank_finds_it_so() -> None:
+    assert not decided(Vote(stop=False, save=False, sound=False)).sound
 
 
 @pytest.mark.usefixtures("group")

@@ -174,10 +174,10 @@ def test_flight_record_is_said_to_be_missing_when_it_names_no_collective(
 
 
 def test_recorders_that_a_rank_asks_are_in_the_installed_torch() -> None:
-    assert "entries" not in json.loads(last_collectives()), "no collective was called in this process"
+    assert "version" in json.loads(last_collectives())
     from torch._C import _distributed_c10d
 
-    assert callable(_distributed_c10d._dump_nccl_trace_json)
+    assert hasattr(_distributed_c10d, "_dump_nccl_trace_json")
 
 
 @pytest.mark.parametrize("backend", ["gloo"], indirect=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,24 @@ def test_other_ranks_say_nothing(tmp_path: Path) -> None:
     told.tell("train", force=True, step_ended=True)
     told.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_every_line_is_json_when_a_number_is_not_finite(
+    number: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meter, reports = Meter(total_steps=2, gradient_norm=number), Reports()
+    telling = progress(meter, tmp_path, reports=reports)
+    telling.begin()
+    meter.record_step(replace(FACTS, loss=number, loss_max=number))
+    telling.tell("train", step_ended=True, force=True)
+    telling.close()
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    for text in (tmp_path / "progress.json", tmp_path / "steps.jsonl"):
+        assert json.loads(text.read_text(), parse_constant=refuse)["loss"] is None
+    assert json.loads(capsys.readouterr().out, parse_constant=refuse)["grad_norm"] is None
+    assert not {"loss", "loss_max", "grad_norm"} & reports.metrics().keys()
+    assert meter.summary().loss is None

@@ -19,7 +19,7 @@ SMOOTHING = 0.05
 """Weight of the newest step: a rank is called slow for what it did over about twenty steps."""
 FEWEST_STEPS = 20
 """Nobody is called slow before: the first steps of a process, with their warm-up, say nothing of a rank."""
-_COMMON = 3
+_COMMON = 4
 _PER_RANK = 2
 
 
@@ -33,6 +33,8 @@ class Vote:
     """Summed loss of its own rows."""
     targets: int = 0
     """Tokens with loss of its own rows."""
+    sound: bool = True
+    """Whether its gradient was finite."""
     seconds_per_token: float = 0.0
     """Time for work that no other rank takes part in."""
 
@@ -44,6 +46,8 @@ class Decision:
     stop: bool
     save: bool
     nll: float
+    sound: bool
+    """Whether the gradient was finite on every rank."""
     loss_max: float
     """The highest mean loss of a rank's own rows."""
     seconds_per_token: tuple[float, ...]
@@ -53,7 +57,8 @@ class Decision:
 def agree(vote: Vote, *, rank: int, world_size: int, device: torch.device) -> Decision:
     """Put the votes together; all ranks call it together."""
     together = torch.zeros(_COMMON + _PER_RANK * world_size, dtype=torch.float64)
-    together[:_COMMON] = torch.tensor([float(vote.stop), float(vote.save), vote.nll], dtype=torch.float64)
+    common = [float(vote.stop), float(vote.save), vote.nll, float(not vote.sound)]
+    together[:_COMMON] = torch.tensor(common, dtype=torch.float64)
     own = _COMMON + _PER_RANK * rank
     together[own] = vote.nll / max(1, vote.targets)
     together[own + 1] = vote.seconds_per_token
@@ -64,6 +69,7 @@ def agree(vote: Vote, *, rank: int, world_size: int, device: torch.device) -> De
         stop=values[0] > 0,
         save=values[1] > 0,
         nll=values[2],
+        sound=values[3] == 0,
         loss_max=max(values[_COMMON::_PER_RANK], key=_worst_first),
         seconds_per_token=tuple(values[_COMMON + 1 :: _PER_RANK]),
     )

@@ -65,5 +65,5 @@ def last_collectives() -> bytes:
     from torch._C import _distributed_c10d as recorders
 
     if torch.cuda.is_available():
-        return bytes(recorders._dump_nccl_trace_json())
+        return bytes(recorders._dump_nccl_trace_json())  # type: ignore[attr-defined] # not in torch's annotations
     return bytes(recorders._dump_fr_trace_json(backend="gloo"))

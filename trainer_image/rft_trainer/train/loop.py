@@ -1,14 +1,15 @@
 """The training loop.
 
-Invariants: all ranks take every decision (stop, save) together, from one all-reduce at the step boundary, so they
-save the same step or none. A step's data, learning rate and random numbers depend on the step alone.
+Invariants: all ranks take every decision (stop, save, give up) together, from one all-reduce at the step boundary, so
+they save the same step or none. A step's data, learning rate and random numbers depend on the step alone.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -17,6 +18,7 @@ from rft_trainer.paths import RunPaths
 from rft_trainer.train import checkpoint as checkpoints
 from rft_trainer.train.agreement import Decision, Stragglers, Vote, agree
 from rft_trainer.train.batch import IGNORE, Batch, collate
+from rft_trainer.train.divergence import diverged, gradient_is_sound, weights_are_finite
 from rft_trainer.train.engine import Trainer
 from rft_trainer.train.plan import BatchPlan, StepPlan
 from rft_trainer.train.progress import Meter, Progress, StepFacts
@@ -55,6 +57,7 @@ class Loop:
         while meter.step < meter.total_steps and not decision.stop:
             plan = self._plan.step(meter.step, rank=self._trainer.rank)
             decision = self._agree(self._step(plan))
+            self._refuse_divergence(decision)
             ended = time.monotonic()
             self._record(plan, decision, seconds=ended - started)
             started = ended  # telling of a step counts for the next one: only saves are left out
@@ -88,14 +91,14 @@ class Loop:
             trainer.engine.backward(nll * scale)
             trainer.engine.step()
             nll_sum += nll.detach()
-        norm = trainer.engine.get_global_grad_norm()
-        self._meter.gradient_norm = None if norm is None else float(norm)
-        nll_total = float(nll_sum)
+        norm, sound = trainer.engine.get_global_grad_norm(), gradient_is_sound(trainer.engine)
+        self._meter.gradient_norm = float(norm) if norm is not None and sound else None
         return Vote(
             stop=self._stop_asked(),
             save=trainer.rank == 0 and self._save_is_due(),
-            nll=nll_total,
+            nll=float(nll_sum),
             targets=targets,
+            sound=sound,
             seconds_per_token=(waited_for_data + trainer.stopwatch.take()) / max(1, targets),
         )
 
@@ -106,6 +109,18 @@ class Loop:
     def _agree(self, vote: Vote) -> Decision:
         trainer = self._trainer
         return agree(vote, rank=trainer.rank, world_size=trainer.world_size, device=trainer.device)
+
+    def _refuse_divergence(self, decision: Decision) -> None:
+        """End a training whose loss or gradient is not finite; every rank comes to it together."""
+        if math.isfinite(decision.nll) and decision.sound:
+            return
+        what = "the gradient's norm" if math.isfinite(decision.nll) else "the loss"
+        self._end_diverged(f"{what} is not a finite number", step=self._meter.step + 1)
+
+    def _end_diverged(self, what: str, *, step: int) -> NoReturn:
+        meter = self._meter
+        self._progress.tell("train", force=True)
+        raise diverged(what, step=step, learning_rate=meter.learning_rate, kept=meter.checkpoint)
 
     def _record(self, plan: StepPlan, decision: Decision, *, seconds: float) -> None:
         meter, trainer = self._meter, self._trainer
@@ -139,6 +154,8 @@ class Loop:
         meter = self._meter
         self._run.heartbeat.beat(phase, f"step {meter.step}")
         self._progress.tell(phase, force=True)
+        if not weights_are_finite(self._trainer.model, device=self._trainer.device):
+            self._end_diverged("its update left weights that are not finite", step=meter.step)
         saved = checkpoints.save(
             self._trainer.engine,
             self._run.paths.checkpoints,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import sys
 import time
@@ -100,7 +101,7 @@ class Meter:
             step=self.step,
             total_steps=self.total_steps,
             tokens=self.tokens,
-            loss=None if self.loss is None else round(self.loss, 6),
+            loss=_rounded(self.loss, 6),
             checkpoint_step=self.checkpoint.step if self.checkpoint else None,
             checkpoint_path=self.checkpoint_path,
             checkpoint_seconds=self.checkpoint.seconds if self.checkpoint else None,
@@ -160,9 +161,9 @@ class Progress:
         last = self._meter.last
         assert last is not None
         own = {
-            "loss": last.loss,
-            "loss_max": last.loss_max,
-            "grad_norm": self._meter.gradient_norm,
+            "loss": _finite(last.loss),
+            "loss_max": _finite(last.loss_max),
+            "grad_norm": _finite(self._meter.gradient_norm),
             "tok_s": round(last.tokens / max(last.seconds, 1e-9), 1),
             "step_s": round(last.seconds, 4),
             "mfu": _rounded(last.mfu, 4),
@@ -238,12 +239,18 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
+def _finite(value: float | None) -> float | None:
+    """JSON has no word for other numbers."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+    finite = _finite(value)
+    return None if finite is None else round(finite, digits)
 
 
 def _text(value: float | None, digits: int) -> str | None:
-    return None if value is None else f"{value:.{digits}f}"
+    return None if _finite(value) is None else f"{value:.{digits}f}"
 
 
 def _now() -> str:
