@@ -112,7 +112,7 @@ FULL: dict[str, Any] = {
                 "maxTokens": 9_000,
                 "published": "0.5",
             },
-            {"name": "aime24"},
+            {"name": "aime24", "published": "0.267"},
             {"name": "own", "uri": "configmap://questions/rows.jsonl", "published": "0.5"},
         ],
         "baseline": "published",

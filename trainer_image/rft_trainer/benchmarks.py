@@ -22,7 +22,7 @@ from rft_trainer.paths import Layout
 from rft_trainer.prepare.rows import data_files
 from rft_trainer.presets import BENCHMARKS
 from rft_trainer.question_rows import placed_rows
-from rft_trainer.scoring.code_rows import code_question, row_tests
+from rft_trainer.scoring.code_rows import code_question, plain_problem, row_tests
 from rft_trainer.scoring.code_tests import read_tests
 from rft_trainer.scoring.judge import check_answer
 from rft_trainer.stored_tests import StoredTests, stored_tests
@@ -52,6 +52,10 @@ class Question:
     """In the order in which they are shown."""
     tests: StoredTests | None = None
     """Of a question that is answered by a program."""
+    plain: str = ""
+    """Of a program: the problem alone, for those who have their own words for the form of the answer."""
+    is_function: bool = False
+    """Of a program: whether it is a function that is called."""
 
     @property
     def text(self) -> str:
@@ -84,7 +88,9 @@ def load_questions(
             if found.scorer == "code" and not found.answer:
                 if unpack_tests:
                     _check_tests(row, where=where)
-                found = replace(found, answer="", tests=stored_tests(row, file=file, at=at))
+                plain, is_function = plain_problem(row) or ("", False)
+                tests = stored_tests(row, file=file, at=at)
+                found = replace(found, answer="", tests=tests, plain=plain, is_function=is_function)
             if found.id in questions:
                 raise BadInputError(f"{where}: id {found.id!r} is another question's too; give each its own")
             questions[found.id] = found
@@ -99,8 +105,11 @@ def source_files(benchmark: Benchmark, layout: Layout, *, download_to: Path) -> 
     if uri.scheme == "gym":
         return []
     if uri.scheme == "hf":
-        patterns = (*DATA_FILES, "*.csv")
-        path: Path | None = download(uri.target, download_to / benchmark.name, kind="dataset", patterns=patterns)
+        folder, _, names = uri.target.rpartition("/")
+        if "," in names:
+            places = {name: download_to / benchmark.name / name for name in names.split(",")}
+            return [_from_hub(f"{folder}/{name}", place) for name, place in places.items()]
+        path: Path | None = _from_hub(uri.target, download_to / benchmark.name)
     else:
         path = local_path(uri, layout)
     if path is None:
@@ -110,6 +119,10 @@ def source_files(benchmark: Benchmark, layout: Layout, *, download_to: Path) -> 
     known = BENCHMARKS.get(benchmark.name)
     split = known.split if known is not None and known.uri == benchmark.uri else "test"
     return data_files(path, split=split, where=benchmark.uri)
+
+
+def _from_hub(target: str, destination: Path) -> Path:
+    return download(target, destination, kind="dataset", patterns=(*DATA_FILES, "*.csv"))
 
 
 def file_hashes(files: Sequence[Path]) -> dict[str, str]:

@@ -60,6 +60,8 @@ class Preset:
     """Answers of each question, by benchmark; one where it is not named."""
     precision: EvaluationPrecision = "auto"
     forcing: BudgetForcing | None = None
+    uris: Mapping[str, str] = field(default_factory=dict)
+    """Rows of a benchmark, where they are not those of its name."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -79,13 +81,25 @@ PRESETS: Mapping[str, Preset] = {
         precision="fp32",
         forcing=BudgetForcing(waits=(0, 1, 2, 4), max_thinking_tokens=28_672),
     ),
-    "skythought": Preset(prompt="sky-t1", temperature=0.0, max_tokens=32_768),
+    "skythought": Preset(
+        prompt="skythought",
+        temperature=0.0,
+        max_tokens=32_768,
+        uris={"livecodebench": "hf://livecodebench/code_generation_lite/test.jsonl,test2.jsonl"},  # release_v2
+    ),
 }
 
 QWEN_32B = "hf://Qwen/Qwen2.5-32B-Instruct"
-PUBLISHED: Mapping[tuple[str, str], float] = {
-    (QWEN_32B, "math500"): 0.84,
-    (QWEN_32B, "aime24"): 0.267,
-    (QWEN_32B, "gpqa-diamond"): 0.49,
+PUBLISHED: Mapping[str, Mapping[tuple[str, str], float]] = {
+    "s1": {  # Table 1 of arXiv 2501.19393
+        (QWEN_32B, "math500"): 0.84,
+        (QWEN_32B, "aime24"): 0.267,
+        (QWEN_32B, "gpqa-diamond"): 0.49,
+    },
+    "skythought": {  # README.md of NovaSky-AI/SkyThought; of LiveCodeBench it has each difficulty, and no whole
+        (QWEN_32B, "math500"): 0.814,
+        (QWEN_32B, "aime24"): 0.167,
+        (QWEN_32B, "gpqa-diamond"): 0.455,
+    },
 }
-"""Scores of base models as s1's Table 1 has them (arXiv 2501.19393), by model and benchmark."""
+"""Scores of base models under a preset's protocol, by model and benchmark: those of another one are no baseline."""

@@ -6,7 +6,7 @@ operator changes no running evaluation; and what contradicts itself is refused b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rft_operator.api.evaluation import Baseline, BenchmarkSpec, BudgetForcing
 from rft_operator.api.spec import Evaluation
@@ -25,7 +25,11 @@ def evaluation_config(it: Evaluation, *, model_uri: str) -> EvaluationConfig:
     """Return the trainer's form; raises InvalidResource where the values do not fit together."""
     preset = _PLAIN if it.preset is None else PRESETS[it.preset.value]
     forcing = preset.forcing if it.budget_forcing is None else _forcing(it.budget_forcing)
-    benchmarks = tuple(_benchmark(each, preset, baseline=it.baseline, model_uri=model_uri) for each in it.benchmarks)
+    known = PUBLISHED.get(it.preset.value, {}) if it.preset is not None else {}
+    benchmarks = tuple(
+        _benchmark(each, preset, published=_published(each, known, it.baseline, model_uri=model_uri))
+        for each in it.benchmarks
+    )
     _check(benchmarks, forcing)
     check_program_memory(it)
     return EvaluationConfig(
@@ -58,17 +62,29 @@ def benchmark_uri(it: BenchmarkSpec) -> str:
     return known.uri
 
 
-def _benchmark(it: BenchmarkSpec, preset: Preset, *, baseline: Baseline, model_uri: str) -> Benchmark:
-    known = BENCHMARKS.get(it.name)
-    uri = benchmark_uri(it)
-    scorer = it.scorer.value if it.scorer is not None else known.scorer if known is not None else None
-    published = float(it.published) if it.published is not None else PUBLISHED.get((model_uri, it.name))
-    if baseline is Baseline.PUBLISHED and published is None:
+def _published(
+    it: BenchmarkSpec, known: Mapping[tuple[str, str], float], baseline: Baseline, *, model_uri: str
+) -> float | None:
+    """The score to compare with; the known ones are the preset's own, for another protocol's is no baseline."""
+    if baseline is not Baseline.PUBLISHED:
+        return None
+    if it.published is not None:
+        return float(it.published)
+    score = known.get((model_uri, it.name))
+    if score is None:
+        having = ", ".join(sorted(name for name, scores in PUBLISHED.items() if (model_uri, it.name) in scores))
         raise InvalidResource(
             "InvalidSpec",
-            f"evaluation.baseline is published, but no score of {model_uri} is known for {it.name}: set "
-            "published of this benchmark, or baseline: measure.",
+            f"evaluation.baseline is published, but no score of {model_uri} is known for {it.name} under this preset"
+            f"{f' (it is under {having})' if having else ''}: set published of this benchmark, or baseline: measure.",
         )
+    return score
+
+
+def _benchmark(it: BenchmarkSpec, preset: Preset, *, published: float | None) -> Benchmark:
+    known = BENCHMARKS.get(it.name)
+    uri = it.uri or preset.uris.get(it.name) or benchmark_uri(it)
+    scorer = it.scorer.value if it.scorer is not None else known.scorer if known is not None else None
     return Benchmark(
         name=it.name,
         uri=uri,
@@ -78,7 +94,7 @@ def _benchmark(it: BenchmarkSpec, preset: Preset, *, baseline: Baseline, model_u
         top_p=float(it.top_p) if it.top_p is not None else preset.top_p,
         max_tokens=it.max_tokens if it.max_tokens is not None else preset.max_tokens,
         scorer=None if uri.startswith("gym://") else scorer,
-        published=published if baseline is Baseline.PUBLISHED else None,
+        published=published,
     )
 
 

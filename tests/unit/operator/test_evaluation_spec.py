@@ -60,7 +60,7 @@ def test_every_preset_of_the_resource_is_known_to_the_trainer() -> None:
     [
         ("reasoning-v1", "boxed-last", 0.6, 0.95, "auto", {"math500": 1, "aime24": 16, "gpqa-diamond": 4}),
         ("s1", "bare", 0.0, 1.0, "fp32", {"math500": 1, "aime24": 1, "gpqa-diamond": 1}),
-        ("skythought", "sky-t1", 0.0, 1.0, "auto", {"math500": 1, "aime24": 1, "gpqa-diamond": 1}),
+        ("skythought", "skythought", 0.0, 1.0, "auto", {"math500": 1, "aime24": 1, "gpqa-diamond": 1}),
     ],
 )
 def test_preset_has_the_published_values(
@@ -87,14 +87,23 @@ def test_users_words_win_over_the_preset() -> None:
     assert it.seed == 7
 
 
+def test_preset_skythought_asks_the_second_release_of_livecodebench_unless_rows_are_named() -> None:
+    [it] = resolved(preset="skythought", benchmarks=[{"name": "livecodebench"}]).benchmarks
+    assert it.uri == "hf://livecodebench/code_generation_lite/test.jsonl,test2.jsonl"
+    [own] = resolved(preset="skythought", benchmarks=[{"name": "livecodebench", "uri": "pvc://data/a"}]).benchmarks
+    assert own.uri == "pvc://data/a"
+
+
 def test_greedy_answer_is_asked_once_when_the_preset_would_ask_often() -> None:
     [benchmark] = resolved(preset="reasoning-v1", benchmarks=[{"name": "aime24", "temperature": "0"}]).benchmarks
     assert (benchmark.samples, benchmark.temperature) == (1, 0.0)
 
 
 def test_published_score_is_the_users_or_a_known_one() -> None:
-    it = resolved(baseline="published", benchmarks=[{"name": "math500"}, {"name": "aime24", "published": "0.2"}])
-    assert [each.published for each in it.benchmarks] == [0.84, 0.2]
+    asked = [{"name": "math500"}, {"name": "aime24", "published": "0.2"}]
+    for preset, known in (("s1", 0.84), ("skythought", 0.814)):
+        it = resolved(preset=preset, baseline="published", benchmarks=asked)
+        assert [each.published for each in it.benchmarks] == [known, 0.2]
     measured = resolved(benchmarks=[{"name": "math500"}]).benchmarks
     assert measured[0].published is None
 
@@ -106,7 +115,11 @@ def test_published_score_is_the_users_or_a_known_one() -> None:
         ({"benchmarks": [{**SUMS, "samples": 4}]}, "sums asks for 4 answers of temperature 0, which are all the same"),
         ({"preset": "s1", "benchmarks": [{**SUMS, "maxTokens": 100}]}, "maxThinkingTokens is 28672, and sums has"),
         ({"preset": "s1", "benchmarks": [{"name": name} for name in SEVERAL]}, "5 benchmarks x 4 settings"),
-        ({"baseline": "published"}, "no score of hf://Qwen/Qwen2.5-32B-Instruct is known for sums"),
+        ({"baseline": "published"}, "no score of hf://Qwen/Qwen2.5-32B-Instruct is known for sums under this preset:"),
+        (
+            {"baseline": "published", "preset": "reasoning-v1", "benchmarks": [{"name": "math500"}]},
+            "is known for math500 under this preset (it is under s1, skythought)",
+        ),
     ],
     ids=str,
 )

@@ -141,3 +141,12 @@ def test_hashes_say_which_file_and_which_exam_it_was(tmp_path: Path) -> None:
     assert file_hashes([file]) == {"rows.jsonl": hashlib.sha256(file.read_bytes()).hexdigest()}
     assert questions_hash(questions) != questions_hash(questions[:1])
     assert questions_hash(questions) != questions_hash(read(tmp_path, [CITY, {"problem": "1+1?", "answer": "3"}]))
+
+
+def test_rows_of_several_files_of_the_hub_are_read_in_their_order(tmp_path: Path, hub: Hub) -> None:
+    files = {f"{name}.jsonl": json.dumps({"id": name, "problem": "p", "answer": "1"}) for name in ("b", "a", "c")}
+    hub.add("dataset", "own/rows", {name: text.encode() for name, text in files.items()})
+    benchmark = Benchmark(name="own", uri="hf://own/rows/b.jsonl,a.jsonl", max_tokens=8)
+    read_first = load_questions(benchmark, Layout(tmp_path), download_to=tmp_path)
+    assert [question.id for question in read_first] == ["b", "a"]
+    assert load_questions(benchmark, Layout(tmp_path), download_to=tmp_path) == read_first

@@ -23,7 +23,7 @@ from rft_trainer.sandbox.limits import Limits
 from rft_trainer.sandbox.plain import NotPlainError, decode, encode
 from rft_trainer.sandbox.seccomp import SealError, filter_program
 from rft_trainer.sandbox.syscalls import CONDITIONAL, MACHINES, PATHS
-from rft_trainer.scoring.code_rows import code_question, row_tests, sha256_of_tests
+from rft_trainer.scoring.code_rows import code_question, plain_problem, row_tests, sha256_of_tests
 from rft_trainer.scoring.code_tests import FunctionTests, ProgramTests, parse_tests, read_tests
 from rft_trainer.scoring.code_text import has_open_block, last_program, same_output, same_value
 
@@ -263,6 +263,13 @@ def test_rows_of_livecodebench_are_read_as_they_are_published() -> None:
     assert isinstance(tests, ProgramTests)
     assert (tests.inputs, tests.outputs) == (("1 2\n", "3 4\n"), ("3\n", "7\n"))
     assert tests.limits == Limits(memory_bytes=4 << 30), "6 s and 4 GB"
+
+
+def test_rows_of_livecodebench_have_their_problem_alone_too() -> None:
+    assert plain_problem(livecodebench_row()) == ("Add two numbers.", False)
+    starter = livecodebench_row(starter_code="class Solution:\n    def f(self):\n        ")
+    assert plain_problem(starter) == ("Add two numbers.\n\nclass Solution:\n    def f(self):", True)
+    assert plain_problem({"problem": "1+1", "answer": "2"}) is None
 
 
 def test_hash_of_tests_is_another_when_any_of_them_is_and_needs_none_unpacked() -> None:

@@ -87,6 +87,48 @@ def test_question_is_put_as_the_style_says(style: Any, format_: Format, turns: l
     assert [turn.content for turn in ask(QUESTION, format_=format_, style=style)] == turns
 
 
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        (QUESTION, f"{BOXED}1+1?"),
+        (
+            Question("1", "Which?", "A", "letter", choices=("w", "x", "y", "z")),
+            (
+                "Return your final response within \\boxed{} and only include the letter choice (A, B, C, or D) as "
+                "your final response. Which?\nA) w, B) x, C) y, D) z"
+            ),
+        ),
+        (
+            Question("1", "How many?", "2", "gsm8k"),
+            (
+                "Given the following problem, reason and give a final answer to the problem.\nProblem: How many?\nYour "
+                'response should end with "The final answer is [answer]" where [answer] is the response to the problem.'
+            ),
+        ),
+        (
+            Question("1", "Add. Ours", "", "code", plain="Add."),
+            (
+                "Generate an executable Python function generated from the given prompt. The function should take "
+                "stdin as input and print the output. Simply call the function after the definition. Add."
+            ),
+        ),
+        (
+            Question("1", "Add. Ours", "", "code", plain="Add.\n\ndef f():", is_function=True),
+            (
+                "Generate an executable Python function generated from the given prompt. Return the function body "
+                "without invoking it at the final solution. Add.\n\ndef f():"
+            ),
+        ),
+        (Question("1", "Ours", "", "code"), "Ours"),
+        (Question("1", "Sort {x}", "", "gym", {}), "Sort {x}"),
+    ],
+    ids=lambda value: value.scorer if isinstance(value, Question) else "",
+)
+def test_question_is_put_in_the_words_of_skythought_when_its_preset_asks(question: Question, asked: str) -> None:
+    system, user = ask(question, format_="s1", style="skythought")
+    assert (system.content, user.content) == (SKY_T1_SYSTEM, asked)
+
+
 def test_generated_question_is_asked_without_the_wish_for_a_box() -> None:
     for style in ("boxed", "boxed-last"):
         [turn] = ask(Question("1", "1+1?", "2", "gym", {}), format_="s1", style=style)

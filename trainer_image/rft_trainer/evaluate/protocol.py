@@ -88,9 +88,14 @@ class Exam:
 
     def _prompt(self, questions: Sequence[Question]) -> dict[str, Any]:
         """What a model reads around a question, by the kind of question; the chat template is the model's own."""
-        kinds = sorted({question.scorer for question in questions})
-        blanks = {kind: Question("", "{question}", "", kind) for kind in kinds}
-        return {kind: [asdict(turn) for turn in self.turns(blank)] for kind, blank in blanks.items()}
+        kinds = sorted({(each.scorer, bool(each.plain), each.is_function) for each in questions})
+        found = {}
+        for scorer, has_plain, is_function in kinds:
+            plain = "{question}" if has_plain else ""
+            blank = Question("", "{question}", "", scorer, plain=plain, is_function=is_function)
+            name = " ".join([scorer, *(["function"] if is_function else [])])
+            found[name] = [asdict(turn) for turn in self.turns(blank)]
+        return found
 
     def turns(self, question: Question) -> list[Message]:
         """The turns before the answer."""

@@ -39,6 +39,15 @@ def code_question(row: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"id": row.get(key), "problem": problem, "scorer": "code", "tests": {}}
 
 
+def plain_problem(row: Mapping[str, Any]) -> tuple[str, bool] | None:
+    """A problem of LiveCodeBench without our wish for a form, and whether a function answers it; None of others."""
+    if _kind(row) is not _LIVE_CODE_BENCH:
+        return None
+    starter = str(row.get("starter_code") or "").rstrip()
+    text = str(row["question_content"]).strip()
+    return (f"{text}\n\n{starter}" if starter else text), bool(starter)
+
+
 def row_tests(row: Mapping[str, Any]) -> Any:
     """The tests of a row as they were given, or unpacked; raises :class:`BadInputError`."""
     kind = _kind(row)
