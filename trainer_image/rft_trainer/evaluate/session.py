@@ -16,6 +16,7 @@ from typing import Any
 from rft_trainer.contract import Benchmark
 from rft_trainer.evaluate.base_answers import key_of, taken_over, to_hand_on
 from rft_trainer.evaluate.measured import Measured
+from rft_trainer.evaluate.plots import write_plots
 from rft_trainer.evaluate.programs import run_programs
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.runner import Model, Runner
@@ -227,6 +228,7 @@ class Session:
         summary, results = summarise(findings, artifacts=self.artifacts)
         write_json(self.directory / "protocol.json", document)
         write_json(self.directory / "results.json", results)
+        write_plots(results["scaling"], self.directory)
         for score in summary.scores:
             sys.stdout.write(line(score) + "\n")
         sys.stdout.flush()
