@@ -37,6 +37,8 @@ class WitnessedCluster(LivingCluster):
         super().__init__(**spec)
         self.pool_changed = False
         """Nodes came, so that the reserve may have become dearer than it was when training began."""
+        self.limit_is_known = True
+        """The operator had its chance since the limit was changed."""
         self.take_limit()
 
     @property
@@ -60,12 +62,18 @@ class WitnessedCluster(LivingCluster):
     def set_limit(self, cents: int) -> None:
         """Change the limit; what is already under way may still cost what its stop costs."""
         new = cents * 10_000
+        self.limit_micro, self.highest_micro = new, max(new, self.highest_micro)
+        self.limit_is_known = False
+        self._set_ceilings()
+        self.edit(budget={"limitUSD": f"{cents // 100}.{cents % 100:02d}"})
+
+    def _set_ceilings(self) -> None:
+        """The limit, or what is spent and what it costs to stop what runs."""
         stop_seconds = sum(life.gpus * (life.grace_seconds + STOP_SLACK_SECONDS) for life in self.running())
         stops = -(-stop_seconds * DEAREST // 3_600)
-        self.ceiling_micro = max(new, self.spent_micro() + stops)
-        self.training_ceiling_micro = max(new - self._reserve_micro(), self.spent_micro(Stage.TRAIN) + stops)
-        self.limit_micro, self.highest_micro = new, max(new, self.highest_micro)
-        self.edit(budget={"limitUSD": f"{cents // 100}.{cents % 100:02d}"})
+        reserve = self._reserve_micro() if self.exists else 0
+        self.ceiling_micro = max(self.limit_micro, self.spent_micro() + stops)
+        self.training_ceiling_micro = max(self.limit_micro - reserve, self.spent_micro(Stage.TRAIN) + stops)
 
     def take_limit(self) -> None:
         limit = micro_usd(self.run.spec.budget.limit_usd)
@@ -105,7 +113,10 @@ class WitnessedCluster(LivingCluster):
 
     def check(self, *, quiet: bool) -> None:
         """What must hold at every instant; ``quiet``: and what must hold once the operator has had its chance."""
-        if not quiet:  # a lowered limit is the operator's to keep; the kubelets know the one of the pods' start
+        if quiet and not self.limit_is_known:  # from now on the kubelets know it, too
+            self._set_ceilings()
+            self.limit_is_known = True
+        elif not self.limit_is_known:  # the operator has not seen it yet
             self.ceiling_micro = max(self.ceiling_micro, self.highest_micro)
             reserve = self._reserve_micro() if self.exists else 0
             self.training_ceiling_micro = max(self.training_ceiling_micro, self.highest_micro - reserve)

@@ -200,17 +200,18 @@ def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tup
         admission = admit(terms_of(draft, money, rate=money.rate, stage=gang.stage, attempt=attempt), money.bill)
         if not admission.ok:  # nothing useful could be done any more, so it leaves the queue
             return Stop(reason="BudgetExhausted", message=admission.message), None
+    if gang.stage in CPU_STAGES:
+        return None, None
     state = budget_state(draft, money, stage=gang.stage, attempt=attempt)
-    if state.past_stop_line and gang.stage not in CPU_STAGES:
+    if state.past_stop_line:
         limit = draft.spec.budget.limit_usd
         message = f"The budget's stop line is reached: the limit is ${limit}, the rest pays for the stop"
         message += " and the evaluation." if gang.stage is Stage.TRAIN else "."
         return Stop(reason="BudgetExhausted", message=message), None
     if state.stop_at is not None:
         draft.wake(state.stop_at)
-        if gang.stage not in CPU_STAGES:
-            lower_deadlines(draft, attempt, gang, stop_at=state.stop_at)
-    elif gang.stage not in CPU_STAGES:
+        lower_deadlines(draft, attempt, gang, stop_at=state.stop_at)
+    else:
         lower_commitment(draft, attempt, gang, money)
     return None, state.stop_at
 
