@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rft_trainer.contract import BudgetForcing, EvaluationPrecision, PromptStyle
 from rft_trainer.sandbox.limits import PROGRAM_MIB
 
+Format = Literal["messages", "s1", "sky-t1"]
 DEFAULT_MAX_TOKENS = 8_192
 LIVE_CODE_BENCH_MIB = 4_096
 """What a program of LiveCodeBench may take (its lcb_runner/evaluation/testing_util.py: 4 GB)."""
@@ -62,6 +64,8 @@ class Preset:
     forcing: BudgetForcing | None = None
     uris: Mapping[str, str] = field(default_factory=dict)
     """Rows of a benchmark, where they are not those of its name."""
+    format: Format = "messages"
+    """Of the rows that its source's models were trained on; taken where nothing says how a model was trained."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -79,10 +83,12 @@ PRESETS: Mapping[str, Preset] = {
         temperature=0.0,
         max_tokens=30_720,
         precision="fp32",
+        format="s1",
         forcing=BudgetForcing(waits=(0, 1, 2, 4), max_thinking_tokens=28_672),
     ),
     "skythought": Preset(
         prompt="skythought",
+        format="sky-t1",
         temperature=0.0,
         max_tokens=32_768,
         uris={"livecodebench": "hf://livecodebench/code_generation_lite/test.jsonl,test2.jsonl"},  # release_v2

@@ -43,9 +43,8 @@ FORMATS = ("messages", "s1", "sky-t1", "prompt-completion")
     "--format",
     "format_",
     type=click.Choice(FORMATS),
-    default="messages",
-    show_default=True,
-    help="Format of the rows that the model was trained on: its marks of thinking, and how it is asked.",
+    help="Format of the rows that the model was trained on: its marks of thinking, and how it is asked. "
+    "Default: s1 with preset s1, sky-t1 with skythought, else messages.",
 )
 @click.option("--limit", type=int, help="Ask the first so many questions of each benchmark.")
 @click.option("--samples", type=int, help="Answers to each question.")
@@ -91,7 +90,7 @@ def evaluate_command(model: str, benchmarks: tuple[str, ...], output: Path, **op
 
 def _evaluate(model: str, benchmarks: tuple[str, ...], output: Path, options: dict[str, Any]) -> bool:
     """Return whether it was ended before all was measured."""
-    from rft_operator.cli.evaluate import LONGEST_SECONDS, evaluation_of
+    from rft_operator.cli.evaluate import LONGEST_SECONDS, evaluation_of, format_of
     from rft_operator.errors import EvaluateError
 
     base, format_, run_code = options.pop("base"), options.pop("format_"), options.pop("run_code")
@@ -115,7 +114,7 @@ def _evaluate(model: str, benchmarks: tuple[str, ...], output: Path, options: di
         model=model,
         base=base,
         evaluation=evaluation,
-        format=format_,
+        format=format_ or format_of(evaluation.preset),
         output=output,
         endpoint=endpoint,
         run_code=run_code,

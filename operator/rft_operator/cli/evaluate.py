@@ -16,6 +16,7 @@ from rft_operator.api.spec import Evaluation
 from rft_operator.domain.evaluation import evaluation_config
 from rft_operator.errors import EvaluateError
 from rft_trainer.contract import EvaluationConfig
+from rft_trainer.presets import PRESETS, Format
 
 LONGEST_SECONDS = 604_800
 _OF_BENCHMARK = ("limit", "samples", "temperature", "top_p", "max_tokens", "scorer")
@@ -38,6 +39,11 @@ def evaluation_of(
     except ValidationError as error:
         raise EvaluateError("\n".join(_words(each) for each in error.errors())) from error
     return evaluation_config(spec, model_uri=model)
+
+
+def format_of(preset: str | None) -> Format:
+    """Return the format of the models that a preset was made for: their marks begin and end its budgets of thinking."""
+    return PRESETS[preset].format if preset is not None else "messages"
 
 
 def numbers(text: str, *, option: str) -> list[int]:

@@ -12,9 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rft_operator.cli.main import main
+from rft_trainer.evaluate import standalone
 from rft_trainer.evaluate.forcing import S1
-from rft_trainer.evaluate.standalone import TerminalWork
+from rft_trainer.evaluate.standalone import Order, TerminalWork
 from rft_trainer.prepare.tiny import build_model
+from rft_trainer.stage_results import EvaluateSummary
 from rft_trainer.uris import parse_uri
 from support.completions_server import Completions, Reply, as_vllm, card, serving
 from support.scripted_engine import EOS, ScriptedSampler
@@ -105,6 +107,33 @@ def test_endpoint_is_evaluated_with_a_sweep_that_shares_its_thinking(
     thought = [body for body in server.bodies if "stop" in body]
     assert len(thought) == 6, "what both budgets share is asked for once"
     assert "secret" not in "".join(path.read_text() for path in (tmp_path / "out").rglob("*.json*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "format_"),
+    [
+        (("--preset", "s1"), "s1"),
+        (("--preset", "skythought"), "sky-t1"),
+        (("--preset", "reasoning-v1"), "messages"),
+        ((), "messages"),
+        (("--preset", "s1", "--format", "messages"), "messages"),
+        (("--format", "prompt-completion"), "prompt-completion"),
+    ],
+    ids=" ".join,
+)
+def test_marks_of_thinking_are_the_presets_when_no_format_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], format_: str
+) -> None:
+    orders: list[Order] = []
+
+    def take(order: Order) -> EvaluateSummary:
+        orders.append(order)
+        return EvaluateSummary(scores=())
+
+    monkeypatch.setattr(standalone, "evaluate", take)
+    done = rft("hf://own/model", "-b", "aime24", *words, "-o", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert [order.format for order in orders] == [format_]
 
 
 def test_evaluation_goes_on_where_the_engine_was_lost(
