@@ -83,9 +83,9 @@ class Timeouts(ApiModel):
     """Bounds after which a stage is given up."""
 
     pending_seconds: Annotated[int, Field(ge=10, le=604_800)] = 3_600
-    """A pod may wait so long for a node or an image."""
+    """The gang may wait so long for its nodes and images, until the containers of all ranks run."""
     startup_seconds: Annotated[int, Field(ge=10, le=86_400)] = 1_800
-    """The gang may take so long from the first bound pod to the first step."""
+    """The gang may take so long to its first step, once the containers of all ranks run."""
     stall_seconds: Annotated[int, Field(ge=10, le=86_400)] = 900
     """Training may go so long without a step."""
     on_stall: OnStall = OnStall.RESTART

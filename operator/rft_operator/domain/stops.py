@@ -100,16 +100,23 @@ def _silence_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
             message=f"No step after step {progress.step} for {timeouts.stall_seconds} s (timeouts.stallSeconds).",
         )
     else:
-        first = max(pod.started_at or pod.scheduled_at or draft.now for pod in gang.pods)
-        due = max(first, heard_since) + timeouts.startup_seconds
+        due = max(_running_since(draft), heard_since) + timeouts.startup_seconds
         stop = Stop(
             reason="StartupTimeout",
-            message=f"No first step within {timeouts.startup_seconds} s (timeouts.startupSeconds).",
+            message=f"No step within {timeouts.startup_seconds} s after all ranks ran (timeouts.startupSeconds).",
         )
     if draft.now < due:
         draft.wake(due)
         return None
     return stop
+
+
+def _running_since(draft: Draft) -> int:
+    """Return since when all ranks' containers run, by the clock that is looked at here and not by those of nodes."""
+    running = draft.condition(ConditionType.RUNNING)
+    if running is None or running.status is not ConditionStatus.TRUE:
+        return draft.now
+    return epoch(running.last_transition_time)
 
 
 def _half_dead_stop(draft: Draft, gang: Gang) -> Stop | None:
