@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rft_operator.domain.timestamps import rfc3339
@@ -42,15 +44,13 @@ async def test_startup_is_not_timed_by_the_clocks_of_nodes(skew_seconds: int) ->
     await to_unbound_gang(world)
     for rank in (0, 1):
         start(world, rank)
+    stamp = rfc3339(world.now + skew_seconds)
+
+    def write(obj: dict[str, Any]) -> None:
+        obj["status"]["containerStatuses"] = [{"name": "trainer", "state": {"running": {"startedAt": stamp}}}]
+
     for pod in world.pods(Stage.TRAIN):
-        state = {"running": {"startedAt": rfc3339(world.now + skew_seconds)}}
-        statuses = [{"name": "trainer", "state": state}]
-        world.kube.patch(
-            "Pod",
-            NAMESPACE,
-            pod["metadata"]["name"],
-            lambda obj, it=statuses: obj["status"].update(containerStatuses=it),
-        )
+        world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], write)
     await world.settle()
     await world.after(99)
     assert world.status.attempts[-1].stop_reason is None
