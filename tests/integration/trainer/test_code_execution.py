@@ -102,6 +102,41 @@ def test_a_harmful_program_is_ended_and_the_next_one_runs_as_ever(sandbox: Sandb
     assert descendants() == before
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os\nprint(os.fstat(0).st_size)",
+        "import os\nprint(os.stat(0).st_size)",
+        "import mmap\nprint(len(mmap.mmap(0, 0, access=mmap.ACCESS_READ)))",
+        "import io, os\nprint(len(io.BytesIO(os.read(0, os.fstat(0).st_size)).read()))",
+        "import sys\nprint(len(sys.stdin.buffer.read()))",
+    ],
+)
+def test_a_program_knows_the_size_of_its_input(sandbox: Sandbox, code: str) -> None:
+    assert run(sandbox, code, stdin="1 2 3\n").stdout == b"6\n"
+
+
+ASK = """
+import ctypes, os
+libc, found = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(256)
+newfstatat, statx = {"x86_64": (262, 332), "aarch64": (79, 291)}[os.uname().machine]
+for name in (b"/etc/passwd", b"", b"/nope"):
+    for folder in (-100, 0):
+        for flags in (0, 0x1000, 0x1100):
+            for call in (
+                (newfstatat, folder, name, found, flags),
+                (statx, folder, name, flags, 0xFFF, found),
+            ):
+                if libc.syscall(*map(lambda each: ctypes.c_long(each) if isinstance(each, int) else each, call)) == 0:
+                    print(name, folder, flags, call[0])
+"""
+
+
+def test_a_program_learns_nothing_of_a_file_that_it_names(sandbox: Sandbox) -> None:
+    found = run(sandbox, ASK)
+    assert (found.ending, found.stdout) == (Ending.DONE, b""), found.stderr
+
+
 def test_a_bomb_of_threads_is_bounded(sandbox: Sandbox) -> None:
     code = (
         "import threading, time\nstarted = 0\nthreading.stack_size(32_768)\ntry:\n    while started < 500:\n"

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rft_trainer.sandbox import harness
+from rft_trainer.sandbox.descriptors import know_descriptors
 from rft_trainer.sandbox.isolation import die_with_parent, enter_namespaces, shut_in
 from rft_trainer.sandbox.limits import Limits
 from rft_trainer.sandbox.modules import MODULES
@@ -103,6 +104,7 @@ def _child(
         try:
             shut_in(Limits(**request["limits"]), alone=alone, stranger=int(request["stranger"]))
             harness.fresh_streams()
+            know_descriptors()
             seal()
         except (SealError, OSError, ValueError) as error:
             lines.write({"unsealed": f"{type(error).__name__}: {error}"})

@@ -17,8 +17,14 @@ def call(function, *arguments):
     if getattr(libc, function)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), function)
 
+stats = {"x86_64": (262, 332), "aarch64": (79, 291)}[os.uname().machine]
+found = ctypes.create_string_buffer(256)
+
 attempt("read files", lambda: open("/proc/self/status").read())
 attempt("list folders", lambda: os.listdir("/"))
+for flags in (0, 0x1000):
+    attempt("see files", lambda: call("syscall", ctypes.c_long(stats[0]), -100, b"/", found, flags))
+    attempt("see files", lambda: call("syscall", ctypes.c_long(stats[1]), -100, b"/", flags, 0xfff, found))
 attempt("write files", lambda: os.mkdir("/tmp/rft-probe"))
 attempt("open a connection", lambda: socket.socket())
 attempt("start processes", lambda: os.fork() or os._exit(0))

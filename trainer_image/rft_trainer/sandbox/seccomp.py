@@ -25,8 +25,6 @@ _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW_ANYTHING = 0x7E020080
 """All flags of clone that make a namespace."""
-_AT_EMPTY_PATH = 0x1000
-"""fstat by another name: glibc asks so for a descriptor."""
 _ALLOWED_ARGUMENTS: dict[str, tuple[int, tuple[int, ...]]] = {
     "socketpair": (0, (1,)),  # AF_UNIX, both ends are the program's own
     "prlimit64": (0, (0,)),  # its own limits, which it can only lower
@@ -90,14 +88,6 @@ def _conditional(name: str, *, pid: int) -> list[bytes]:
             _jump(_JUMP_IF_SET, _CLONE_THREAD, yes=0, no=1),
             _give(_ALLOW),
             refuse,
-        ]
-    if name in ("newfstatat", "statx"):
-        flags = _argument(3 if name == "newfstatat" else 2)
-        return [
-            _load(flags),
-            _jump(_JUMP_IF_SET, _AT_EMPTY_PATH, yes=0, no=1),
-            _give(_ALLOW),
-            _give(_ERRNO | errno.ENOENT),
         ]
     if name == "tgkill":
         return _one_of(0, (pid,))
