@@ -60,7 +60,8 @@ def accept(draft: Draft, money: Money) -> None:
         return
     admission = admit(terms_of(draft, money, rate=money.rate, stage=Stage.TRAIN), money.bill)
     if not admission.ok:
-        _refuse(draft, "BudgetInsufficient", admission.message, retry_seconds=None)
+        shorter = " Until it has started evaluation.maxSeconds may be lowered, too." if draft.spec.evaluation else ""
+        _refuse(draft, "BudgetInsufficient", admission.message + shorter, retry_seconds=None)
         return
     try:
         expected = expectation(draft, money.rate)

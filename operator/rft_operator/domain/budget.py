@@ -155,7 +155,7 @@ def admit(terms: Terms, bill: Bill) -> Admission:
     missing = usd_display(kept + needed - left)
     return Admission(
         ok=False,
-        message=f"The budget is {missing} short: {numbers}. Raise budget.limitUSD, or lower evaluation.maxSeconds.",
+        message=f"The budget is {missing} short: {numbers}. Raise budget.limitUSD.",
     )
 
 

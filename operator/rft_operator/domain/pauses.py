@@ -32,7 +32,7 @@ def next_start(draft: Draft, former: Sequence[Attempt]) -> int | None:
         power = len(list(takewhile(_came_to_nothing, reversed(former)))) - 2
         if power < 0:
             return None
-    pause = draft.view.settings.restart_backoff_seconds * 2 ** min(max(0, power), 10)
+    pause = draft.view.settings.restart_backoff_seconds << min(max(0, power), 10)
     return epoch(last.end_time) + min(MAX_BACKOFF_SECONDS, pause)
 
 

@@ -81,6 +81,16 @@ async def test_failed_run_stays_failed_when_the_price_falls_until_its_limit_is_r
     assert world.status.cost.ended_at_limit_usd is None
 
 
+async def test_run_that_is_not_let_in_is_told_that_a_shorter_evaluation_would_do() -> None:
+    world = World(budget={**SMALL, "limitUSD": "0.70"})
+    await world.settle()
+    accepted = world.condition("Accepted")
+    assert accepted.reason == "BudgetInsufficient"
+    assert accepted.message.endswith(
+        "Raise budget.limitUSD. Until it has started evaluation.maxSeconds may be lowered, too."
+    )
+
+
 async def test_trained_model_is_evaluated_when_the_limit_is_raised_after_its_reserve_was_gone() -> None:
     world = World(budget={**SMALL, "evaluationReserveUSD": "0.01"})
     await world.to_training()
@@ -89,6 +99,7 @@ async def test_trained_model_is_evaluated_when_the_limit_is_raised_after_its_res
     world.complete(Stage.TRAIN)
     await world.settle()
     assert world.condition("Failed").reason == "EvaluationReserveExhausted"
+    assert world.condition("Failed").message.endswith("Raise budget.limitUSD."), "maxSeconds is fixed by now"
     world.edit(budget={"limitUSD": 3})
     await world.settle()
     assert (world.status.attempts[-1].stage, world.condition("Failed").status) == ("evaluate", "False")
