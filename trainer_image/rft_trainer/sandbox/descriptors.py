@@ -1,6 +1,6 @@
 """Gives a sealed program the size and kind of the descriptors it has.
 
-Why: glibc may ask for them by ``newfstatat`` with an empty name, a call that a filter has to refuse whole, for it cannot
+Why: glibc may ask for them by ``newfstatat`` with an empty name. A filter has to refuse that call whole, for it cannot
 see that the name is empty. Python's own ``os.fstat`` and ``mmap`` fail then, and programs use both to read
 their input. Invariant: what is asked for here is a descriptor, never a name.
 
