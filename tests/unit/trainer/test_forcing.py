@@ -23,7 +23,7 @@ from rft_trainer.evaluate.forcing import (
     delimiters_of,
 )
 from rft_trainer.evaluate.loops import LEAST_CHARACTERS, is_looping
-from rft_trainer.evaluate.sampler import CompletionRequest, Sampler
+from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish, Sampler
 from rft_trainer.prepare.formats import Format
 from rft_trainer.scoring.extract import final_part
 from support.scripted_engine import EOS, ScriptedSampler, complete
@@ -140,3 +140,27 @@ def test_start_is_put_in_when_the_template_does_not_open_the_thinking() -> None:
     custom = Delimiters(start="[THINK]", end="[/THINK]", stops=("[/THINK]",))
     for prompt, text in (("q", "q[THINK]"), ("q[THINK]", "q[THINK]"), ("q[THINK]\n", "q[THINK]\n")):
         assert Forcing(prompt, delimiters=custom, budget=budget, wait_tokens=1).ask().text == text
+
+
+@pytest.mark.parametrize("broken", ["\ufffd", "\ufffd\ufffd\ufffd"])
+@pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.STOP])
+def test_model_never_reads_a_character_that_our_cut_has_broken(broken: str, finish: Finish) -> None:
+    budget = ThinkingBudget(waits=1, thinking_tokens=100, answer_tokens=5)
+    sample = Forcing(PROMPT, delimiters=S1, budget=budget, wait_tokens=1, piece_tokens=4)
+    sample.take(Completion(f"the root \u221a{broken}", 4, finish))
+    wait = "Wait" if finish is Finish.STOP else ""
+    assert sample.ask().text == f"{PROMPT}{S1.start}the root \u221a{wait}"
+
+
+def test_character_that_the_cap_has_broken_is_left_out() -> None:
+    budget = ThinkingBudget(waits=0, thinking_tokens=4, answer_tokens=5)
+    sample = Forcing(PROMPT, delimiters=S1, budget=budget, wait_tokens=1)
+    sample.take(Completion("a\ufffd", 4, Finish.LENGTH))
+    assert sample.ask().text == f"{PROMPT}{S1.start}a\n{S1.end}\nFinal Answer:"
+
+
+def test_replacement_marks_that_the_model_wrote_itself_stay() -> None:
+    budget = ThinkingBudget(waits=0, thinking_tokens=100, answer_tokens=5)
+    sample = Forcing(PROMPT, delimiters=S1, budget=budget, wait_tokens=1, piece_tokens=9)
+    sample.take(Completion("a\ufffdb\ufffd\ufffd\ufffd\ufffd", 9, Finish.LENGTH))
+    assert sample.ask().text == f"{PROMPT}{S1.start}a\ufffdb\ufffd\ufffd\ufffd\ufffd"

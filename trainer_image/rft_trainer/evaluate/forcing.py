@@ -16,6 +16,9 @@ from rft_trainer.prepare.formats import Format
 
 FINAL_ANSWER = "\nFinal Answer:"
 WAIT = "Wait"
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+_BROKEN_AT_MOST = 3
+"""All but one of a character's bytes; more of these marks than that the model wrote itself."""
 PIECE_TOKENS = 1_024
 """A leg is generated in pieces of so many tokens at most; between two of them a loop is noticed."""
 
@@ -147,7 +150,7 @@ class Forcing:
             self._answer = completion
             return
         short = completion.tokens < self.ask().max_tokens
-        self._text += completion.text
+        self._text += without_broken_end(completion.text)
         self._leg_tokens += completion.tokens
         self._used += completion.tokens
         if completion.finish is Finish.LENGTH:
@@ -196,6 +199,15 @@ class Forcing:
     def _close_leg(self, ending: Ending) -> None:
         self._legs.append(Leg(self._leg_tokens, ending))
         self._leg_tokens = 0
+
+
+def without_broken_end(text: str) -> str:
+    """``text`` without the character that a cut between its tokens has broken: its bytes decode to these marks.
+
+    The model would else be shown a mark that it never wrote, and go on from there; now it writes the character anew.
+    """
+    kept = text.rstrip(_BROKEN)
+    return kept if len(text) - len(kept) <= _BROKEN_AT_MOST else text
 
 
 def without_begun(text: str, stops: tuple[str, ...], *, keep: int) -> str:
