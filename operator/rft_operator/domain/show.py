@@ -1,16 +1,18 @@
 """What people see of a run beside its money: conditions, counts, the word for its stage.
 
-Invariant: no decision reads what is written here, but for the time since when not all ranks run.
+Invariant: no decision reads what is written here, but for the time since when all ranks run, or do not.
 """
 
 from __future__ import annotations
 
 from rft_operator.api.status import Attempt, Condition, ConditionStatus, ConditionType, DisplayStage
-from rft_operator.domain.draft import Draft, is_true
+from rft_operator.domain.draft import Draft, is_over, is_true
 from rft_operator.domain.facts import JobFacts
 from rft_operator.domain.failure import Trouble, classify_pod
 from rft_operator.domain.gang import Gang
+from rft_operator.domain.pauses import next_start
 from rft_operator.domain.stops import DRAINING_STOPS
+from rft_operator.domain.timestamps import rfc3339
 from rft_trainer.contract import Stage
 
 SCHEDULING_PATIENCE_SECONDS = 10
@@ -29,13 +31,26 @@ def show_progressing(draft: Draft, attempt: Attempt | None) -> None:
     """Write the condition Progressing."""
     progress = draft.status.progress
     if attempt is None:
-        draft.set_condition(ConditionType.PROGRESSING, False, "NoAttempt", "No attempt is running.")
+        reason, message = _why_no_attempt(draft)
+        draft.set_condition(ConditionType.PROGRESSING, False, reason, message)
     elif attempt.stop_reason is not None:
         draft.set_condition(ConditionType.PROGRESSING, False, attempt.stop_reason, attempt.message or "")
     elif progress is not None and (progress.stage, progress.attempt) == (attempt.stage, attempt.number):
         draft.set_condition(ConditionType.PROGRESSING, True, "Advancing")
     else:
         draft.set_condition(ConditionType.PROGRESSING, ConditionStatus.UNKNOWN, "NoReports", "No report yet.")
+
+
+def _why_no_attempt(draft: Draft) -> tuple[str, str]:
+    """Return reason and message: the next attempt may be waiting for its time."""
+    last = draft.status.attempts[-1] if draft.status.attempts else None
+    going_on = not is_over(draft.status) and not draft.holds(ConditionType.SUSPENDED)
+    if last is not None and going_on:
+        due = next_start(draft, draft.attempts_of(Stage(last.stage)))
+        if due is not None and draft.now < due:
+            ended = f"Attempt {last.number} of stage {last.stage} ended ({last.reason})"
+            return "BackOff", f"{ended}; the next one starts at {rfc3339(due)}."
+    return "NoAttempt", "No attempt is running."
 
 
 def stage_word(draft: Draft, attempt: Attempt | None, gang: Gang | None) -> DisplayStage:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rft_operator.domain.timestamps import epoch
+from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
 from support.builders import NAMESPACE
 from support.stage import World
@@ -63,6 +63,35 @@ async def test_stage_that_is_preempted_again_and_again_is_tried_later_and_later_
     assert gaps == [0, 10, 20, 40, 80, 160, 300, 300, 300]
     assert world.status.restarts.toward_limit == 0
     assert world.condition("Failed") is None or world.condition("Failed").status != "True"
+
+
+async def test_run_says_when_the_next_attempt_starts_while_it_waits_for_it() -> None:
+    world = World()
+    await to_stage(world, Stage.PREPARE)
+    preempt(world, Stage.PREPARE, 1)
+    await world.settle()
+    preempt(world, Stage.PREPARE, 2)
+    await world.settle()
+    ended, waiting = world.now, world.condition("Progressing")
+    message = f"Attempt 2 of stage prepare ended (Preempted); the next one starts at {rfc3339(ended + 10)}."
+    assert (waiting.status, waiting.reason, waiting.message) == ("False", "BackOff", message)
+    world.now += 5
+    assert await world.settle() == 0, "waiting costs no write"
+    await world.after(5)
+    assert world.condition("Progressing").reason == "NoReports"
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_run_that_waits_for_no_attempt_names_none(over: bool) -> None:
+    world = World(retries={"maxRestarts": 0 if over else 1})
+    await to_stage(world, Stage.PREPARE)
+    world.run_pods(Stage.PREPARE, 1)
+    world.finish_pods(Stage.PREPARE, 1, exit_code=1)
+    if not over:
+        world.edit(suspend=True)
+    await world.settle()
+    assert world.condition("Failed" if over else "Suspended").status == "True"
+    assert world.condition("Progressing").reason == "NoAttempt"
 
 
 async def test_stage_is_tried_at_once_when_its_last_attempt_had_lasted() -> None:
