@@ -81,6 +81,11 @@ class Layout:
         return self.run / "dump"
 
     @property
+    def output(self) -> Path:
+        """Two pipes a rank: what it prints."""
+        return self.run / "output"
+
+    @property
     def errors(self) -> Path:
         """One file a rank that failed."""
         return self.run / "errors"

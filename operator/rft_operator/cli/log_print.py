@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import click
 
-from rft_operator.client.log_lines import LogLine, Origin
+from rft_operator.client.log_lines import LogLine
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\x1b(?!\[[0-9;]*m)")
@@ -37,16 +37,23 @@ class Printer:
                 "stage": origin.stage,
                 "attempt": origin.attempt,
                 "rank": origin.rank,
+                "global_rank": line.rank,
                 "pod": origin.pod,
                 "text": line.text,
             }
             return json.dumps(found, ensure_ascii=False)
         parts = [line.time] if self.timestamps else []
         if self.prefix != "none":
-            parts.append(self._head(origin))
+            parts.append(self._head(line))
         return " ".join([*parts, _CONTROL.sub("", line.text)])
 
-    def _head(self, origin: Origin) -> str:
-        words = f"{origin.stage}-{origin.attempt} rank {origin.rank}"
+    def _head(self, line: LogLine) -> str:
+        origin = line.origin
+        who = f"node {origin.rank}" if line.rank is None else f"rank {line.rank}"
+        words = f"{origin.stage}-{origin.attempt} {who}"
         head = f"[{words} {origin.pod}]" if self.prefix == "full" else f"[{words}]"
-        return click.style(head, fg=COLOURS[origin.rank % len(COLOURS)]) if self.coloured else head
+        return (
+            click.style(head, fg=COLOURS[(origin.rank if line.rank is None else line.rank) % len(COLOURS)])
+            if self.coloured
+            else head
+        )

@@ -16,6 +16,8 @@ from rft_operator.domain.observe import LABEL_RANK
 from rft_trainer.contract import Stage
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")
+_RANK = re.compile(r"\[rank (\d{1,6})\] ")
+"""What the trainer puts before every line of a rank (rft_trainer.launch.output)."""
 STAGE_ORDER = {stage.value: index for index, stage in enumerate(Stage)}
 
 
@@ -83,6 +85,9 @@ class LogLine:
     nanos: int
     """Nanoseconds since the epoch, by the clock of the rank's node."""
     text: str
+    """Without the prefix by which the pods of a training say whose line it is."""
+    rank: int | None = None
+    """Which of the training's processes wrote it, counted over all pods; None: not one of them."""
 
     @property
     def time(self) -> str:
@@ -119,13 +124,14 @@ class Cursor:
         nanos, text = _split(raw.decode(errors="replace"))
         if nanos is None:  # words of the kubelet's own, not of the container
             return LogLine(origin=self.origin, nanos=self.nanos, text=text)
+        rank, text = _rank(text) if self.origin.stage == Stage.TRAIN else (None, text)
         if self._skip and nanos <= self.nanos:
             self._skip -= nanos == self.nanos
             return None
         self._skip = 0
         self.repeats = self.repeats + 1 if nanos == self.nanos else 1
         self.nanos = max(self.nanos, nanos)
-        return LogLine(origin=self.origin, nanos=nanos, text=text)
+        return LogLine(origin=self.origin, nanos=nanos, text=text, rank=rank)
 
 
 def _split(line: str) -> tuple[int | None, str]:
@@ -135,6 +141,11 @@ def _split(line: str) -> tuple[int | None, str]:
     whole = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00"))
     nanos = int(whole.timestamp()) * 10**9 + int((match[2] or "").ljust(9, "0"))
     return nanos, line[match.end() :].rstrip("\r")
+
+
+def _rank(text: str) -> tuple[int | None, str]:
+    match = _RANK.match(text)
+    return (int(match[1]), text[match.end() :]) if match is not None else (None, text)
 
 
 def _number(text: object, default: int) -> int:

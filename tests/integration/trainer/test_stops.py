@@ -106,6 +106,8 @@ def test_supervisor_reports_the_signal_when_a_rank_is_killed(make_pod: Callable[
     assert result.train is not None
     assert result.train.step >= 1
     assert result.error
+    assert {line["step"] for line in pod.progress_lines()} >= {0}
+    assert '\n[rank 0] {"v": 1' in pod.log("train"), "every line says whose it is"
     wait_until(lambda: not any(lives(rank) for rank in ranks), what="the end of all ranks")
 
 

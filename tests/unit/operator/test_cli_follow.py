@@ -73,15 +73,22 @@ def test_logs_are_prefixed_with_attempt_rank_and_pod(cli: CommandLine) -> None:
         meta = {"name": f"pod-{rank}", "namespace": NAMESPACE, "labels": labels}
         cli.put({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": {}})
         cli.api.write(f"pod-{rank}", (f"2026-01-01T00:00:0{rank}Z", f"hello {rank}\x1b[2J"))
+    cli.api.write("pod-1", ("2026-01-01T00:00:02Z", "[rank 11] a rank's line"))
     assert cli.rft("logs", NAME)[1].splitlines() == [
-        "[train-2 rank 0 pod-0] hello 0[2J",
-        "[train-2 rank 1 pod-1] hello 1[2J",
+        "[train-2 node 0 pod-0] hello 0[2J",
+        "[train-2 node 1 pod-1] hello 1[2J",
+        "[train-2 rank 11 pod-1] a rank's line",
     ]
     assert cli.rft("logs", NAME, "--rank", "1", "--prefix", "none", "--timestamps")[1].splitlines() == [
-        "2026-01-01T00:00:01.000Z hello 1[2J"
+        "2026-01-01T00:00:01.000Z hello 1[2J",
+        "2026-01-01T00:00:02.000Z a rank's line",
     ]
     found = [json.loads(line) for line in cli.rft("logs", NAME, "-o", "json")[1].splitlines()]
-    assert [(line["attempt"], line["rank"], line["pod"]) for line in found] == [(2, 0, "pod-0"), (2, 1, "pod-1")]
+    assert [(line["attempt"], line["rank"], line["global_rank"], line["pod"]) for line in found] == [
+        (2, 0, None, "pod-0"),
+        (2, 1, None, "pod-1"),
+        (2, 1, 11, "pod-1"),
+    ]
     code, out, err = cli.rft("logs", NAME, "--stage", "evaluate")
     assert (code, out) == (0, "")
     assert "No line of demo is there" in err

@@ -131,7 +131,8 @@ class Pod:
 
     def progress_lines(self) -> list[dict[str, Any]]:
         """The progress lines on the training's stdout."""
-        return [json.loads(line) for line in self.log("train").splitlines() if line.startswith('{"v": 1')]
+        told = [line.removeprefix("[rank 0] ") for line in self.log("train").splitlines()]
+        return [json.loads(line) for line in told if line.startswith('{"v": 1')]
 
     def steps(self) -> list[dict[str, Any]]:
         """The lines of every step of the run, resumed or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.launch.child import Child, become_subreaper, descendants_of
 from rft_trainer.launch.commands import stage_command, stage_environment
 from rft_trainer.launch.gang import Gang
+from rft_trainer.launch.output import LONGEST_LINE_BYTES, make_pipes
 from rft_trainer.launch.verdict import judge
 from rft_trainer.paths import Layout
 from rft_trainer.results import write_result
@@ -131,3 +133,91 @@ def test_ranks_do_not_load_the_compiler_when_the_user_does_not_ask_for_it(tmp_pa
     assert stage_environment(given, stage=Stage.TRAIN)["TORCHDYNAMO_DISABLE"] == "1"
     assert stage_environment({**given, "TORCHDYNAMO_DISABLE": "0"}, stage=Stage.TRAIN)["TORCHDYNAMO_DISABLE"] == "0"
     assert "TORCHDYNAMO_DISABLE" not in stage_environment(given, stage=Stage.EVALUATE)
+
+
+RANK = """
+import os, sys, threading
+from pathlib import Path
+from rft_trainer.launch.output import speak_as_rank
+from rft_trainer.paths import Layout
+rank = int(sys.argv[2])
+speak_as_rank(Layout(Path(sys.argv[1])), rank=rank)
+def say(descriptor):
+    for number in range(200):
+        for part in (b"line ", b"%d " % number, b"of ", b"%d" % descriptor, b"\\n"):
+            os.write(descriptor, part)
+threads = [threading.Thread(target=say, args=(descriptor,)) for descriptor in (1, 2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+os.write(2, b"[rank%d]: ValueError: the cause\\n" % rank)
+os.write(1, b"last words")
+"""
+LAUNCHER = """
+import os, signal, subprocess, sys
+print("the launcher speaks")
+ranks = [subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2], rank]) for rank in ("2", "3")]
+if len(sys.argv) > 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+[rank.wait() for rank in ranks]
+"""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_lines_of_ranks_come_out_whole_with_their_rank_when_all_speak_at_once(
+    layout: Layout, dies: bool, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    become_subreaper()
+    pipes = make_pipes(layout, range(2, 4))
+    command = [sys.executable, "-u", "-c", LAUNCHER, RANK, str(layout.root), *(["dies"] if dies else [])]
+    child = Child(command, environment=dict(os.environ), ranks=pipes)
+    said: list[bytes] = []
+
+    def all_said() -> bool:
+        said.append(capfdbinary.readouterr().out)
+        child.poll()
+        return b"".join(said).count(b"the cause") == 2
+
+    wait_until(all_said, timeout_seconds=30, what="the end of both ranks")
+    wait_until(lambda: child.poll() and not any(waiting(rank) for rank in (2, 3)), what="the end of the processes")
+    child.kill()
+    said.append(capfdbinary.readouterr().out)
+    lines = b"".join(said).decode().splitlines()
+    for rank in (2, 3):
+        for descriptor in (1, 2):
+            wanted = [f"[rank {rank}] line {number} of {descriptor}" for number in range(200)]
+            assert [line for line in lines if line.endswith(f"of {descriptor}") and f"k {rank}]" in line] == wanted
+        assert f"[rank {rank}] ValueError: the cause" in lines
+        assert f"[rank {rank}] last words" in lines
+    assert "the launcher speaks" in lines
+    assert len(lines) == 2 * 402 + 1
+    assert child.error_line == "ValueError: the cause"
+
+
+def waiting(rank: int) -> bool:
+    """Whether a rank of the test still runs."""
+    return any(
+        f"\0{rank}\0" in text and "speak_as_rank" in text
+        for pid in descendants_of(os.getpid())
+        if (text := Path(f"/proc/{pid}/cmdline").read_text(errors="replace"))
+    )
+
+
+def test_line_comes_out_in_parts_when_it_has_no_end(layout: Layout, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    child = ended(f"import sys; sys.stdout.write('x' * {3 * LONGEST_LINE_BYTES})")
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert sum(map(len, lines)) == 3 * LONGEST_LINE_BYTES
+    assert 3 <= len(lines) <= 4
+    assert child.returncode == 0
+
+
+def test_rank_speaks_where_it_did_before_when_nobody_reads_its_pipes(layout: Layout) -> None:
+    make_pipes(layout, [2])
+    done = subprocess.run(
+        [sys.executable, "-c", RANK, str(layout.root), "2"], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.endswith("last words")
+
+
+def test_ranks_of_a_pod_follow_those_of_the_pods_before_it() -> None:
+    gang = Gang(hosts=("a", "b", "c"), slots=(8, 4, 8), node_rank=1, port=1, ticket="t")
+    assert list(gang.ranks) == [8, 9, 10, 11]

@@ -11,12 +11,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+
+from rft_trainer.launch.output import Output
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ERROR_LINE = re.compile(r"^(?:\[rank\d+\]:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Killed)\b.*)")
@@ -28,31 +28,24 @@ def become_subreaper() -> None:
 
 
 class Child:
-    """A process whose output passes through us, so its last error line is known."""
+    """A process whose output passes through us, as that of the ranks below it, so its last error line is known."""
 
-    def __init__(self, command: Sequence[str], *, environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], *, environment: dict[str, str], ranks: Mapping[Path, int] = MappingProxyType({})
+    ) -> None:
         self._process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
-        self._tail: deque[str] = deque(maxlen=200)
-        self._reader = threading.Thread(target=self._copy_output, name="output", daemon=True)
-        self._reader.start()
+        assert self._process.stdout is not None
+        self._output = Output(os.dup(self._process.stdout.fileno()), ranks=ranks)
+        self._process.stdout.close()
         self.returncode: int | None = None
         """Exit code, or the negative signal number; None while it runs."""
-
-    def _copy_output(self) -> None:
-        stream = self._process.stdout
-        assert stream is not None
-        with stream:
-            for line in stream:
-                sys.stdout.buffer.write(line)
-                sys.stdout.buffer.flush()
-                self._tail.append(line.decode(errors="replace").rstrip())
 
     @property
     def error_line(self) -> str | None:
         """The last line that looks like an exception, else the last line."""
-        lines = [line for line in self._tail if line.strip()]
+        lines = [line for line in self._output.newest if line.strip()]
         for line in reversed(lines):
             match = _ERROR_LINE.match(line)
             if match is not None:
@@ -83,7 +76,7 @@ class Child:
                 _kill(pid)
             self.poll()
             time.sleep(0.05)
-        self._reader.join(timeout=2)
+        self._output.finish(timeout_seconds=2)
 
 
 def _kill(pid: int) -> None:

@@ -34,6 +34,12 @@ class Gang:
     """Unique to the run's attempt."""
 
     @property
+    def ranks(self) -> range:
+        """The ranks of this pod."""
+        first = sum(self.slots[: self.node_rank])
+        return range(first, first + self.slots[self.node_rank])
+
+    @property
     def world_size(self) -> int:
         """Ranks in all."""
         return sum(self.slots)

@@ -33,6 +33,7 @@ from rft_trainer.launch.child import Child, become_subreaper
 from rft_trainer.launch.commands import stage_command, stage_environment
 from rft_trainer.launch.gang import Gang, assemble, read_hostfile
 from rft_trainer.launch.hang import Hang, HangWatch, secure_evidence
+from rft_trainer.launch.output import make_pipes
 from rft_trainer.launch.verdict import judge, stalled
 from rft_trainer.paths import Layout
 from rft_trainer.results import failed, write_result, write_termination_message
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     layout.run.mkdir(parents=True, exist_ok=True)
     for stale in (layout.stop_file, layout.result_file, layout.progress_file, layout.dump_request):
         stale.unlink(missing_ok=True)
-    for directory in (layout.errors, layout.heartbeats, layout.stacks):
+    for directory in (layout.errors, layout.heartbeats, layout.stacks, layout.output):
         shutil.rmtree(directory, ignore_errors=True)
     try:
         result, code = run(stage, layout)
@@ -105,7 +106,8 @@ def run(stage: Stage, layout: Layout) -> tuple[StageResult, int]:
     if gang is not None:
         assemble(gang, startup_seconds=config.startup_seconds, stopping=stop.asked)
     environment = stage_environment(dict(os.environ), stage=stage)
-    child = Child(stage_command(stage, root=layout.root, gang=gang), environment=environment)
+    ranks = make_pipes(layout, gang.ranks) if gang is not None else {}
+    child = Child(stage_command(stage, root=layout.root, gang=gang), environment=environment, ranks=ranks)
     hangs = HangWatch(layout, config) if stage is Stage.TRAIN else None
     killed, hang = _watch(child, stop, hangs)
     error = secure_evidence(hang, layout, config) if hang is not None else None

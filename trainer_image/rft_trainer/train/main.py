@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rft_trainer.contract import ExitCode, Outcome, RunConfig, Stage
 from rft_trainer.errors import StageError
 from rft_trainer.files import write_json
+from rft_trainer.launch.output import speak_as_rank
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import PreparedDataset, load
 from rft_trainer.report import Reporter
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m rft_trainer.train.main``; DeepSpeed's launcher sets RANK and its kin."""
     layout = parse_layout(arguments, description="Train as one rank of a gang.")
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    speak_as_rank(layout, rank=rank)
     install_crash_report(layout, rank=rank)
     try:
         result = train(layout, local_rank=local_rank)
