@@ -78,6 +78,13 @@ def _published(
             f"evaluation.baseline is published, but no score of {model_uri} is known for {it.name} under this preset"
             f"{f' (it is under {having})' if having else ''}: set published of this benchmark, or baseline: measure.",
         )
+    whole = BENCHMARKS[it.name].questions
+    if it.limit is not None and it.limit < whole:
+        raise InvalidResource(
+            "InvalidSpec",
+            f"evaluation.benchmarks: {it.name} has limit {it.limit}, and its published score is over all {whole} "
+            "questions: remove the limit, set published to a score over the same questions, or baseline: measure.",
+        )
     return score
 
 

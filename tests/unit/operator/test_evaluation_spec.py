@@ -104,6 +104,9 @@ def test_published_score_is_the_users_or_a_known_one() -> None:
     for preset, known in (("s1", 0.84), ("skythought", 0.814)):
         it = resolved(preset=preset, baseline="published", benchmarks=asked)
         assert [each.published for each in it.benchmarks] == [known, 0.2]
+    limits = [{"name": "aime24", "limit": 30}, {"name": "math500", "limit": 50, "published": "0.9"}]
+    limited = resolved(preset="s1", baseline="published", benchmarks=limits)
+    assert [each.published for each in limited.benchmarks] == [0.267, 0.9]
     measured = resolved(benchmarks=[{"name": "math500"}]).benchmarks
     assert measured[0].published is None
 
@@ -116,6 +119,10 @@ def test_published_score_is_the_users_or_a_known_one() -> None:
         ({"preset": "s1", "benchmarks": [{**SUMS, "maxTokens": 100}]}, "maxThinkingTokens is 28672, and sums has"),
         ({"preset": "s1", "benchmarks": [{"name": name} for name in SEVERAL]}, "5 benchmarks x 4 settings"),
         ({"baseline": "published"}, "no score of hf://Qwen/Qwen2.5-32B-Instruct is known for sums under this preset:"),
+        (
+            {"baseline": "published", "preset": "s1", "benchmarks": [{"name": "math500", "limit": 50}]},
+            "math500 has limit 50, and its published score is over all 500 questions",
+        ),
         (
             {"baseline": "published", "preset": "reasoning-v1", "benchmarks": [{"name": "math500"}]},
             "is known for math500 under this preset (it is under s1, skythought)",

@@ -16,6 +16,7 @@ from rft_trainer.evaluate.runner import Model
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest
 from rft_trainer.evaluate.session import Candidate, Session
 from rft_trainer.evaluate.stopping import Stop
+from rft_trainer.evaluate.unpaired import fisher_exact
 from rft_trainer.evaluate.waiting import Waiting
 from rft_trainer.report import Work
 from rft_trainer.results import termination_message
@@ -247,3 +248,15 @@ def test_published_score_is_marked_also_when_the_score_is_partial(tmp_path: Path
     first = Bench(tmp_path, baseline="published", published=0.25).run(batches=1).scores[0]
     assert first.of_answers == 12
     assert (first.baseline, first.comparison, first.verdict) == (0.25, "published", None)
+
+
+def test_published_score_counts_with_the_questions_that_were_asked_when_they_are_a_part_of_a_benchmark(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, baseline="published", published=0.25)
+    named = bench.evaluation.benchmarks[0].model_copy(update={"name": "math500", "limit": 12})
+    evaluation = bench.evaluation.model_copy(update={"benchmarks": (named,)})
+    bench.exam = Exam(evaluation=evaluation, format="s1", questions={"math500": QUESTIONS})
+    bench.run()
+    [row] = bench.results()["scores"]
+    assert row["delta"]["p_value_unadjusted"] == pytest.approx(fisher_exact((11, 12), (3, 12)), rel=1e-5)
