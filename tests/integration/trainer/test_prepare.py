@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,15 @@ def test_prepare_refuses_tests_of_programs_before_a_gpu_is_paid_for(
     (claim / "test.jsonl").write_text(json.dumps({"problem": "Say 1.", "tests": tests}))
     assert pod.run_here("prepare") == ExitCode.BAD_INPUT
     assert reason in str(pod.result().error)
+
+
+def test_prepare_refuses_an_engine_that_the_image_does_not_have_before_a_gpu_is_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    pod = Pod(tmp_path, run_config(evaluation__engine="vllm"))
+    assert pod.run_here("prepare") == ExitCode.BAD_INPUT
+    assert "evaluation.engine: vllm is not installed here" in str(pod.result().error)
 
 
 @pytest.mark.parametrize(

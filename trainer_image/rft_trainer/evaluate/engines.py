@@ -7,11 +7,13 @@ none of them.
 from __future__ import annotations
 
 import gc
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rft_trainer.contract import EvaluationConfig
+from rft_trainer.errors import BadInputError
 from rft_trainer.prepare.chat import ChatRenderer
 
 if TYPE_CHECKING:
@@ -19,6 +21,23 @@ if TYPE_CHECKING:
     from rft_trainer.evaluate.sampler import Sampler
 
 Load = Callable[[], "Model"]
+
+
+def check_engine(evaluation: EvaluationConfig) -> None:
+    """Raise :class:`BadInputError` where the engine is not in this image, before a GPU is paid for.
+
+    It is looked for and not loaded: that takes long, and without a GPU may fail for want of one.
+    """
+    if evaluation.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise vllm_is_missing("no module named vllm")
+
+
+def vllm_is_missing(why: object) -> BadInputError:
+    """The error of an image without vLLM."""
+    return BadInputError(
+        f"evaluation.engine: vllm is not installed here ({why}); build the trainer's image with it "
+        "(docs/operations.md), or set evaluation.engine: transformers"
+    )
 
 
 def loader(name: str, path: Path, evaluation: EvaluationConfig) -> Load:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rft_trainer.contract import EvaluationPrecision
 from rft_trainer.errors import BadInputError, StageError
+from rft_trainer.evaluate.engines import vllm_is_missing
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish, Window
 from rft_trainer.evaluate.turn_ends import turn_ends
 from rft_trainer.prepare.model import load_tokenizer
@@ -29,10 +30,7 @@ class VllmSampler:
             import vllm
             from vllm.sampling_params import RequestOutputKind
         except ImportError as error:
-            raise BadInputError(
-                f"evaluation.engine: vllm is not installed here ({error}); build the trainer's image with it "
-                "(docs/operations.md), or set evaluation.engine: transformers"
-            ) from error
+            raise vllm_is_missing(error) from error
         self.tokenizer = load_tokenizer(path)
         self._vllm, self._precision = vllm, precision
         self._when_finished = RequestOutputKind.FINAL_ONLY

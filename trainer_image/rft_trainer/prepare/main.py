@@ -18,6 +18,7 @@ from rft_trainer import weights
 from rft_trainer.benchmarks import load_questions
 from rft_trainer.contract import Outcome, RunConfig, Stage
 from rft_trainer.errors import BadInputError, DrainedError
+from rft_trainer.evaluate.engines import check_engine
 from rft_trainer.files import read_json, write_json
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import ChatRenderer, EncodedRow
@@ -62,6 +63,8 @@ def prepare(layout: Layout) -> StageResult:
     """Do the stage; returns at once when the volume already holds its products."""
     config = layout.load_config()
     paths = RunPaths.of(layout, config)
+    if config.evaluation is not None:
+        check_engine(config.evaluation)  # also when all is there: the image may be another one now
     paths.data.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(config)
     marker = read_json(paths.prepared)
