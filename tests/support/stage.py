@@ -309,9 +309,10 @@ class World:
         saved_in_seconds: str = "1.5",
         saved_at: int | None = None,
         eta_seconds: int = 10,
+        phase: str = "train",
     ) -> None:
         """The trainer reports progress."""
-        metrics = [("step", str(step)), ("total_steps", str(total)), ("loss", "1.5")]
+        metrics = [("phase", phase), ("step", str(step)), ("total_steps", str(total)), ("loss", "1.5")]
         if checkpoint is not None:
             metrics += [("checkpoint_step", str(checkpoint)), ("checkpoint_seconds", saved_in_seconds)]
             metrics += [("checkpoint_time", rfc3339(saved_at if saved_at is not None else self.now))]

@@ -41,6 +41,12 @@ class ProgressReport(BaseModel):
     trainer_status: TrainerStatus | None = Field(default=None, alias="trainerStatus")
 
 
+LONG_PHASES = frozenset({"convert", "save", "drain", "export"})
+"""What a training does without making steps: its time goes with the model's size and the volume's speed."""
+LONG_PHASE_FACTOR = 4
+"""Such a phase may take so many times the bound of a start (convert) or of a step."""
+
+
 class MetricName(StrEnum):
     """Names our own trainer reports under; the operator reads the steps and the checkpoint from them."""
 

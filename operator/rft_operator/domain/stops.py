@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rft_operator.api.status import Attempt, ConditionStatus, ConditionType
+from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, Progress
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts, PodPhase
 from rft_operator.domain.failure import classify_pod, suspended_by_queue
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
+from rft_trainer.progress_report import LONG_PHASE_FACTOR, LONG_PHASES, MetricName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,22 +94,28 @@ def _silence_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
         return None
     timeouts, progress, heard_since = draft.spec.timeouts, draft.status.progress, draft.view.listening_since
     reported = progress is not None and progress.stage == attempt.stage and progress.attempt == attempt.number
+    phase = _long_phase(progress) if reported and progress is not None else None
+    factor, during = (LONG_PHASE_FACTOR, f", times {LONG_PHASE_FACTOR} in the phase {phase}") if phase else (1, "")
     if reported and progress is not None and progress.step:
-        due = max(epoch(progress.last_advance_time), heard_since) + timeouts.stall_seconds
-        stop = Stop(
-            reason="Stalled",
-            message=f"No step after step {progress.step} for {timeouts.stall_seconds} s (timeouts.stallSeconds).",
-        )
+        seconds = factor * timeouts.stall_seconds
+        due = max(epoch(progress.last_advance_time), heard_since) + seconds
+        message = f"No step after step {progress.step} for {seconds} s (timeouts.stallSeconds{during})."
+        stop = Stop(reason="Stalled", message=message)
     else:
-        due = max(_running_since(draft), heard_since) + timeouts.startup_seconds
-        stop = Stop(
-            reason="StartupTimeout",
-            message=f"No step within {timeouts.startup_seconds} s after all ranks ran (timeouts.startupSeconds).",
-        )
+        seconds = factor * timeouts.startup_seconds
+        due = max(_running_since(draft), heard_since) + seconds
+        message = f"No step within {seconds} s after all ranks ran (timeouts.startupSeconds{during})."
+        stop = Stop(reason="StartupTimeout", message=message)
     if draft.now < due:
         draft.wake(due)
         return None
     return stop
+
+
+def _long_phase(progress: Progress) -> str | None:
+    """Return what the training does instead of steps: a large model's save may take longer than any step."""
+    phases = (metric.value for metric in progress.metrics if metric.name == MetricName.PHASE)
+    return next((phase for phase in phases if phase in LONG_PHASES), None)
 
 
 def _running_since(draft: Draft) -> int:

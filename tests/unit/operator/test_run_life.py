@@ -305,6 +305,18 @@ async def test_stalled_training_is_restarted_when_no_step_is_made() -> None:
     assert world.job_gone(Stage.TRAIN)
 
 
+@pytest.mark.parametrize(("phase", "stalled"), [("save", False), ("export", False), ("train", True)])
+async def test_long_save_is_no_stall_when_the_trainer_says_that_it_saves(phase: str, stalled: bool) -> None:
+    world = World(timeouts={"stallSeconds": 120})
+    await world.to_training()
+    world.report(step=5, phase=phase)
+    await world.after(1)
+    await world.after(121)
+    assert (world.status.attempts[-1].stop_reason == "Stalled") is stalled
+    await world.after(4 * 120)
+    assert world.status.attempts[-1].stop_reason == "Stalled", "a phase that never ends is one all the same"
+
+
 @pytest.mark.parametrize(("on_stall", "attempts"), [("restart", 2), ("fail", 1)])
 async def test_hang_that_the_trainer_saw_itself_is_a_stall_when_the_attempt_ends(on_stall: str, attempts: int) -> None:
     world = World(timeouts={"onStall": on_stall})

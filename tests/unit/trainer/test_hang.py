@@ -75,12 +75,28 @@ def test_slow_training_is_no_hang_when_every_rank_still_beats(ranks: Ranks) -> N
         assert ranks.after(79) is None
 
 
-@pytest.mark.parametrize(("phase", "bound"), [("load", 300), ("train", 80), ("save", 100), ("export", 100)])
+@pytest.mark.parametrize(
+    ("phase", "bound"),
+    [("load", 300), ("train", 80), ("save", 400), ("drain", 400), ("export", 400), ("convert", 1_200)],
+)
 def test_every_phase_has_its_own_bound(ranks: Ranks, phase: str, bound: int) -> None:
     ranks.beats[0].beat(phase)
     assert ranks.after(0) is None
     assert ranks.after(bound) is None
     assert ranks.after(1) is not None
+
+
+@pytest.mark.parametrize("phase", ["save", "export", "convert"])
+def test_long_phase_is_not_waited_for_when_the_process_cannot_run(
+    ranks: Ranks, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks.beats[0].beat(phase)
+    assert ranks.after(0) is None
+    assert ranks.after(101) is None
+    monkeypatch.setattr(hangs, "process_state", lambda pid: "T")
+    hang = ranks.after(1)
+    assert hang is not None
+    assert (hang.rank, hang.state) == (0, "T")
 
 
 def test_training_is_not_called_hung_when_no_rank_has_spoken_yet(ranks: Ranks, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from rft_trainer.contract import ENV_ATTEMPT, ENV_NODE_RANK, RunConfig
 from rft_trainer.files import read_json, write_json
 from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.progress_report import LONG_PHASE_FACTOR, LONG_PHASES
 from rft_trainer.train.heartbeat import STACK_SIGNAL, flight_record
 
 STEP_PERCENT = 80
@@ -59,14 +60,16 @@ class HangWatch:
     def __init__(self, layout: Layout, config: RunConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._layout, self._clock = layout, clock
         self._bounds = {"load": float(config.startup_seconds), "train": config.stall_seconds * STEP_PERCENT / 100}
-        self._other_seconds = float(config.stall_seconds)
+        self._bounds |= {phase: float(config.stall_seconds * LONG_PHASE_FACTOR) for phase in LONG_PHASES}
+        self._bounds["convert"] = float(config.startup_seconds * LONG_PHASE_FACTOR)
+        self._stall_seconds = float(config.stall_seconds)
         self._seen: dict[int, tuple[int, float]] = {}
 
     def look(self) -> Hang | None:
         """Read the heartbeats; the hang, if there is one."""
         now = self._clock()
         beats = tuple(beat for path in self._layout.heartbeats.glob("rank-*") if (beat := self._read(path, now=now)))
-        if not any(now - beat.since > self._bounds.get(beat.phase, self._other_seconds) for beat in beats):
+        if not any(self._is_overdue(beat, now=now) for beat in beats):
             return None
         states = {beat.rank: process_state(beat.pid) for beat in beats}
         cause = min(beats, key=lambda beat: (states[beat.rank] not in _SILENCED, beat.since, beat.written_ns))
@@ -77,6 +80,13 @@ class HangWatch:
             state=states[cause.rank],
             beats=beats,
         )
+
+    def _is_overdue(self, beat: Beat, *, now: float) -> bool:
+        """A long phase has a bound of its own, but one of a process that cannot run is not waited for."""
+        silent = now - beat.since
+        if silent > self._bounds.get(beat.phase, self._stall_seconds):
+            return True
+        return beat.phase in LONG_PHASES and silent > self._stall_seconds and process_state(beat.pid) in _SILENCED
 
     def _read(self, path: Path, *, now: float) -> Beat | None:
         rank = int(path.name.removeprefix("rank-"))

@@ -104,7 +104,8 @@ def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> St
     other_size = saved is not None and saved.world_size != dist.get_world_size()
     trainer = start(run.config, layout, device=device, local_rank=local_rank, universal=other_size)
     if saved is not None:
-        checkpoints.restore(trainer.engine, saved, path=_universal(saved) if other_size else saved.path)
+        path = _converted(run, saved, progress) if other_size else saved.path
+        checkpoints.restore(trainer.engine, saved, path=path)
         meter.step, meter.tokens = saved.step, saved.tokens
         set_checkpoint(meter, saved, paths=paths)
     progress.begin()
@@ -163,6 +164,16 @@ def _find_checkpoint(config: RunConfig, paths: RunPaths, *, dataset: PreparedDat
         found = [newest.path.name if newest else None]
     dist.broadcast_object_list(found, src=0)
     return None if found[0] is None else checkpoints.read(paths.checkpoints / found[0])
+
+
+def _converted(run: Run, saved: Checkpoint, progress: Progress) -> Path:
+    """The checkpoint in its universal form, which may take as long as a save."""
+    run.heartbeat.beat("convert")
+    progress.tell("convert", force=True)
+    path = _universal(saved)
+    run.heartbeat.beat("load")
+    progress.tell("load", force=True)
+    return path
 
 
 def _universal(saved: Checkpoint) -> Path:
