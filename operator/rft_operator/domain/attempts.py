@@ -23,7 +23,7 @@ from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, score_network_policy, service, stage_job
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
-from rft_operator.domain.pauses import next_start
+from rft_operator.domain.pauses import FULL_RETRY_SECONDS, ledger_is_full, next_start
 from rft_operator.domain.publishing import PUBLISH_SECONDS
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import answers_wait
@@ -43,6 +43,9 @@ def begin(draft: Draft, stage: Stage, money: Money) -> None:
     due = next_start(draft, former)
     if due is not None and draft.now < due:
         draft.wake(due)
+        return
+    if ledger_is_full(draft, stage):
+        draft.wake(draft.now + FULL_RETRY_SECONDS)
         return
     number = last.number + 1 if last else 1
     step = _resume_step(draft) if stage is Stage.TRAIN else None

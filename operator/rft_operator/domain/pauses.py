@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
+from rft_operator.api.ledger import MAX_LEDGER_ENTRIES
 from rft_operator.api.status import Attempt, AttemptOutcome
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.stops import DRAINING_STOPS
 from rft_operator.domain.timestamps import epoch
+from rft_trainer.contract import Stage
 
 MAX_BACKOFF_SECONDS = 300
+FULL_RETRY_SECONDS = 30
 LASTING_SECONDS = 600
 """An attempt that lasted so long is no part of a loop, whatever came of it."""
 
@@ -34,6 +37,16 @@ def next_start(draft: Draft, former: Sequence[Attempt]) -> int | None:
             return None
     pause = draft.view.settings.restart_backoff_seconds << min(max(0, power), 10)
     return epoch(last.end_time) + min(MAX_BACKOFF_SECONDS, pause)
+
+
+def ledger_is_full(draft: Draft, stage: Stage) -> bool:
+    """Return whether the bill has no room for the pods of one more attempt: too many are on nodes that do not answer.
+
+    A status that is too long is refused as a whole, and with it every stop.
+    """
+    ledger = draft.status.ledger
+    pods = {Stage.TRAIN: draft.spec.resources.nodes, Stage.EVALUATE: 1}.get(stage, 0)
+    return pods > 0 and len(ledger.open) + len(ledger.uncounted) + pods > MAX_LEDGER_ENTRIES
 
 
 def _came_to_nothing(attempt: Attempt) -> bool:

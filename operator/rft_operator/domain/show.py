@@ -10,7 +10,7 @@ from rft_operator.domain.draft import Draft, is_over, is_true
 from rft_operator.domain.facts import JobFacts
 from rft_operator.domain.failure import Trouble, classify_pod
 from rft_operator.domain.gang import Gang
-from rft_operator.domain.pauses import next_start
+from rft_operator.domain.pauses import ledger_is_full, next_start
 from rft_operator.domain.stops import DRAINING_STOPS
 from rft_operator.domain.timestamps import rfc3339
 from rft_trainer.contract import Stage
@@ -50,6 +50,12 @@ def _why_no_attempt(draft: Draft) -> tuple[str, str]:
         if due is not None and draft.now < due:
             ended = f"Attempt {last.number} of stage {last.stage} ended ({last.reason})"
             return "BackOff", f"{ended}; the next one starts at {rfc3339(due)}."
+    if going_on and ledger_is_full(draft, Stage.EVALUATE if draft.holds(ConditionType.TRAINED) else Stage.TRAIN):
+        held = len(draft.status.ledger.open)
+        return "LedgerFull", (
+            f"{held} pods of former attempts hold GPUs on nodes that do not answer, and the bill has no room for more: "
+            "delete the Node objects of those that are surely off (BudgetAtRisk names them)."
+        )
     return "NoAttempt", "No attempt is running."
 
 

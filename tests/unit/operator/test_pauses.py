@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from rft_operator.domain import pauses
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
 from support.builders import NAMESPACE
+from support.run_steps import silence_node
 from support.stage import World
 
 LONG = 3_600
@@ -79,6 +81,25 @@ async def test_run_says_when_the_next_attempt_starts_while_it_waits_for_it() -> 
     assert await world.settle() == 0, "waiting costs no write"
     await world.after(5)
     assert world.condition("Progressing").reason == "NoReports"
+
+
+async def test_no_attempt_begins_when_the_bill_has_no_room_for_its_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pauses, "MAX_LEDGER_ENTRIES", 3)
+    world = World(nodes=4)
+    await world.to_training()
+    for name in ("node-1", "node-2"):
+        silence_node(world, name)
+    await world.after(31)
+    await world.after(60)
+    assert world.status.attempts[-1].reason == "NodeLost"
+    assert world.job_gone(Stage.TRAIN, 2), "two pods are on the bill, and two more would be one too many"
+    waiting = world.condition("Progressing")
+    assert (waiting.status, waiting.reason) == ("False", "LedgerFull")
+    assert waiting.message.startswith("2 pods of former attempts")
+    assert await world.settle() == 0
+    for name in ("node-1", "node-2"):
+        world.kube.remove("Node", "", name)
+    assert await seconds_until(world, Stage.TRAIN, 2) <= 30
 
 
 @pytest.mark.parametrize("over", [True, False])
