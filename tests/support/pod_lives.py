@@ -140,12 +140,12 @@ def pod_lives(draw: st.DrawFn) -> list[PodLife]:
 
 
 @st.composite
-def price_tables(draw: st.DrawFn) -> PriceTable:
+def price_tables(draw: st.DrawFn, *, most_steps: int = 5) -> PriceTable:
     """Draw a history of prices for each node."""
     price = st.integers(1, 60_000_000)
 
     def history() -> tuple[tuple[int, int], ...]:
-        steps = sorted(draw(st.sets(st.integers(1, 1_200), max_size=5)))
+        steps = sorted(draw(st.sets(st.integers(1, 1_200), max_size=most_steps)))
         return ((T0 - 10_000, draw(price)), *((T0 + step, draw(price)) for step in steps))
 
     return PriceTable({node: history() for node in NODES})

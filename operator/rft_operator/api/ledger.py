@@ -16,6 +16,8 @@ from rft_operator.api.texts import text
 
 MAX_LEDGER_ENTRIES = 1_024
 MAX_TOTALS = 64
+MAX_PRICE_STEPS = 8
+"""Changes of a pod's price that are on record ahead of time."""
 
 Amount = Annotated[str, text(32, pattern=r"^[0-9]+$", minimum=1)]
 
@@ -46,6 +48,17 @@ class WasteSeconds(StatusModel):
     """GPU-seconds."""
 
 
+class PriceStep(StatusModel):
+    """A change of a pod's price that is on record before it takes effect."""
+
+    since: Timestamp
+    """The price holds from here on."""
+    micro_usd_per_gpu_hour: BigCounter = Field(alias="microUSDPerGpuHour")
+    """Price."""
+    price_source: Annotated[str, text(128)]
+    """The catalogue's entry."""
+
+
 class LedgerEntry(StatusModel):
     """One GPU pod that holds or held GPUs; the key is the pod's uid."""
 
@@ -74,7 +87,9 @@ class LedgerEntry(StatusModel):
     start_basis: Annotated[str, text(32)] = "podScheduled"
     """What the start rests on: podScheduled, or created for a pod that was made on its node."""
     priced_from: Timestamp | None = None
-    """Since when this price holds, if it changed: everything before is in the totals."""
+    """Since when this price holds, if it changed: everything before is in former or in the totals."""
+    announced: Annotated[list[PriceStep], Field(max_length=MAX_PRICE_STEPS)] = Field(default_factory=list)
+    """What the price will be if budget.pricePolicy is floating: what is on record here holds from its instant on."""
     end_time: Timestamp | None = None
     """The terminal phase was written (apiserver's clock, M4); absent while open."""
     end_basis: Annotated[str, text(32)] | None = None
@@ -118,12 +133,14 @@ class LedgerTotal(StatusModel):
 
 
 class Ledger(StatusModel):
-    """The bill: totals + uncounted + open pods recomputed from their timestamps."""
+    """The bill: totals + uncounted + former + open pods recomputed from their timestamps."""
 
     open: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
     """Pods that hold GPUs now."""
     uncounted: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
     """Closed, but our finalizer may still be on the pod."""
+    former: Annotated[list[LedgerEntry], Field(max_length=MAX_LEDGER_ENTRIES)] = Field(default_factory=list)
+    """What pods were charged at a former price, until a team budget has seen it and it is folded."""
     totals: Annotated[list[LedgerTotal], Field(max_length=MAX_TOTALS)] = Field(default_factory=list)
     """Closed and folded."""
     folded_until: Timestamp | None = None

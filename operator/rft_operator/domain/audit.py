@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 from rft_operator.api.choices import PricePolicy
 from rft_operator.api.ledger import Ledger, LedgerEntry, LedgerTotal
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.domain.bill import Share, bill, priced_from
+from rft_operator.domain.bill import Share, bill
+from rft_operator.domain.evidence import Evidence
 from rft_operator.domain.facts import Key, NodeFacts, PodFacts
-from rft_operator.domain.ledger import Evidence, next_ledger, no_steps, open_waste
+from rft_operator.domain.ledger import next_ledger, open_waste
 from rft_operator.domain.money import micro_of_text
+from rft_operator.domain.price_steps import Steps
 from rft_operator.domain.prices import PriceCatalogue
-from rft_operator.domain.rates import Rate, price_steps, rate_of_node
+from rft_operator.domain.rates import Rate, prices_from, rate_of_node
 from rft_operator.domain.waste import AttemptLife, lives_of
 from rft_operator.errors import AuditError
 
 UNPRICED = Rate(micro_usd_per_gpu_hour=0, source="none")
+FOLD_NOTHING = -1
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 
 
@@ -42,8 +45,10 @@ class PodBill:
     entry: LedgerEntry
     """Its record, as the operator would have it."""
     share: Share
-    before: Share
-    """What of it was charged at former prices, and is in the totals while the pod still holds its GPUs."""
+    former: tuple[LedgerEntry, ...]
+    """What of it was charged at former prices, oldest first."""
+    priced: bool
+    """False: its price floated, and its node is gone: only its record says what it was charged at."""
     waste: Mapping[str, Share]
     disputed_gpu_seconds: int
     estimated_gpu_seconds: int
@@ -63,22 +68,21 @@ def _pod_bill(pod: PodFacts, dump: Dump, catalogue: PriceCatalogue | None, *, no
     resource = run.spec.resources.gpu_resource if run is not None else DEFAULT_GPU_RESOURCE
     floating = run is not None and run.spec.budget.price_policy is PricePolicy.FLOATING
 
-    def steps(entry: LedgerEntry) -> Sequence[tuple[int, Rate]]:
+    def prices_of(_: str, since: int) -> Steps:
         if node is None or catalogue is None or not floating:
-            return no_steps(entry)
-        held = Rate(micro_usd_per_gpu_hour=entry.micro_usd_per_gpu_hour, source=entry.price_source)
-        since = priced_from(entry)
-        return price_steps(node, gpu_resource=resource, catalogue=catalogue, since=since, until=now, held=held)
+            return ()
+        return prices_from(node, gpu_resource=resource, catalogue=catalogue, since=since)
 
     evidence = Evidence(
         pods=[replace(pod, has_finalizer=True)],
         now=now,
         rate_of=lambda _: _rate(pod, node, run, catalogue, gpu_resource=resource),
         fallback=UNPRICED,
-        price_steps=steps,
+        prices_of=prices_of,
         lives={(pod.stage.value, pod.attempt): _life(pod, dump, run)},
         silent={each.name: each.silent_since for each in dump.nodes if each.silent_since is not None},
         gone_nodes=gone,
+        hold_after=FOLD_NOTHING,
     )
     ledger = next_ledger(Ledger(), evidence)
     (entry,) = (*ledger.open, *ledger.uncounted)
@@ -87,7 +91,8 @@ def _pod_bill(pod: PodFacts, dump: Dump, catalogue: PriceCatalogue | None, *, no
         pod=pod,
         entry=entry,
         share=total.by_stage.get(entry.stage, Share()),
-        before=total_of_totals(ledger.totals),
+        former=tuple(ledger.former),
+        priced=node is not None or not floating or catalogue is None,
         waste=open_waste(ledger, evidence),
         disputed_gpu_seconds=total.disputed_gpu_seconds,
         estimated_gpu_seconds=total.estimated_gpu_seconds,

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from rft_operator.api.ledger import LedgerEntry
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.audit import PodBill, total_of, total_of_totals
-from rft_operator.domain.bill import Share, bill
+from rft_operator.domain.bill import Share, bill, priced_from, seconds_of
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.timestamps import epoch
 
 COMPARED = ("gpus", "micro_usd_per_gpu_hour", "start_time", "end_time", "end_basis", "priced_from")
+PRICES = ("micro_usd_per_gpu_hour", "priced_from")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class Verdict:
     findings: tuple[str, ...]
     """Disagreements; none: the status is right."""
     unproved: tuple[str, ...]
-    """Attempts on record whose pods are gone."""
+    """Attempts on record whose pods are gone, or whose floating prices are gone with their nodes."""
     recorded: Share
     """What is on record of pods that are gone."""
 
@@ -35,12 +36,12 @@ def check(run: ReasoningFinetune, bills: Sequence[PodBill], *, has_ledger: bool,
     if not has_ledger:
         return Verdict(findings=tuple(_without_ledger(run, bills)), unproved=(), recorded=Share())
     by_uid = {each.pod.uid: each for each in bills}
-    entries = {entry.uid: entry for entry in (*run.status.ledger.open, *run.status.ledger.uncounted)}
+    entries = _records(run)
     unproved = tuple(_unproved(run, bills, entries))
     missing = Share()
-    findings = [*_entries(entries, by_uid), *_unknown(by_uid, entries, run), *_sums(run, now=now)]
+    findings = [*_entries(run, by_uid, now=now), *_unknown(by_uid, entries, run), *_sums(run, now=now)]
     for stage, total in _totals(run).items():
-        proved = _folded(stage, by_uid, entries)
+        proved = _folded(stage, by_uid, run)
         rest = Share(gpu_seconds=total.gpu_seconds - proved.gpu_seconds, amount=total.amount - proved.amount)
         missing = missing.plus(rest.gpu_seconds, rest.amount)
         gone = any(word.startswith(stage) for word in unproved)
@@ -67,14 +68,38 @@ def _stages(run: ReasoningFinetune) -> tuple[str, ...]:
     return tuple(sorted({each.stage for each in run.status.ledger.totals}))
 
 
-def _folded(stage: str, by_uid: Mapping[str, PodBill], entries: Mapping[str, LedgerEntry]) -> Share:
+def _folded(stage: str, by_uid: Mapping[str, PodBill], run: ReasoningFinetune) -> Share:
     """Return what the pods of the dump say is in the totals: pods that have ended, and former prices of the others."""
-    own = {uid: each for uid, each in by_uid.items() if each.entry.stage == stage}
+    entries = _records(run)
+    own = {uid: each for uid, each in by_uid.items() if each.entry.stage == stage and each.priced}
     total = total_of([each for uid, each in own.items() if uid not in entries and not _is_running(each)])
-    for uid, each in own.items():
-        if uid in entries:
-            total = total.plus(each.before.gpu_seconds, each.before.amount)
+    kept = {(each.uid, each.end_time) for each in run.status.ledger.former}
+    parts = [
+        part
+        for uid, each in own.items()
+        if uid in entries
+        for part in each.former
+        if _end_of(part) <= priced_from(entries[uid]) and (uid, part.end_time) not in kept
+    ]
+    for part in parts:
+        seconds = seconds_of(part, now=0)
+        total = total.plus(seconds, seconds * part.micro_usd_per_gpu_hour)
     return total
+
+
+def _records(run: ReasoningFinetune) -> Mapping[str, LedgerEntry]:
+    return {entry.uid: entry for entry in (*run.status.ledger.open, *run.status.ledger.uncounted)}
+
+
+def _end_of(part: LedgerEntry) -> int:
+    return epoch(part.end_time or part.start_time)
+
+
+def _as_of(found: PodBill, recorded: LedgerEntry, at: int) -> LedgerEntry:
+    """Return what a pod was charged at when its record was written: its price may have changed since."""
+    if recorded.end_time is not None:
+        return found.entry
+    return next((part for part in found.former if _end_of(part) > at), found.entry)
 
 
 def _without_ledger(run: ReasoningFinetune, bills: Sequence[PodBill]) -> Iterator[str]:
@@ -85,15 +110,16 @@ def _without_ledger(run: ReasoningFinetune, bills: Sequence[PodBill]) -> Iterato
         yield f"status.cost.spentMicroUSD is {run.status.cost.spent_micro_usd}, the pods give {total.micro_usd}"
 
 
-def _entries(entries: Mapping[str, LedgerEntry], by_uid: Mapping[str, PodBill]) -> Iterator[str]:
+def _entries(run: ReasoningFinetune, by_uid: Mapping[str, PodBill], *, now: int) -> Iterator[str]:
     """Compare the records of pods that are in the dump, field by field; an open one may have ended since."""
-    for uid, entry in entries.items():
-        found = by_uid.get(uid)
-        if found is None:
+    for uid, entry in _records(run).items():
+        if uid not in by_uid:
             continue
-        fields = [name for name in COMPARED if entry.end_time is not None or not name.startswith("end")]
+        found = _as_of(by_uid[uid], entry, _metered_until(run, now=now))
+        compared = COMPARED if by_uid[uid].priced else tuple(name for name in COMPARED if name not in PRICES)
+        fields = [name for name in compared if entry.end_time is not None or not name.startswith("end")]
         for name in fields:
-            recorded, computed = getattr(entry, name), getattr(found.entry, name)
+            recorded, computed = getattr(entry, name), getattr(found, name)
             if recorded != computed and name == "micro_usd_per_gpu_hour":
                 yield (
                     f"status.ledger of pod {entry.pod} has ${usd_text(recorded)} per GPU-hour ({entry.price_source}), "
@@ -115,17 +141,23 @@ def _unknown(
 def _unproved(run: ReasoningFinetune, bills: Sequence[PodBill], entries: Mapping[str, LedgerEntry]) -> Iterator[str]:
     # A pod that its node's taint evicted, or that somebody deleted, is gone alone: its peers are still there.
     known = {each.pod.uid: each.entry for each in bills} | dict(entries)
+    unpriced = {each.pod.uid for each in bills if not each.priced}
     for attempt in run.status.attempts:
         own = [each for each in known.values() if (each.stage, each.attempt) == (attempt.stage, attempt.number)]
-        if attempt.gpus and sum(each.gpus for each in own) < attempt.gpus:
+        proved = sum(each.gpus for each in own if each.uid not in unpriced)
+        if attempt.gpus and proved < attempt.gpus:
             yield f"{attempt.stage} {attempt.number}"
+
+
+def _metered_until(run: ReasoningFinetune, *, now: int) -> int:
+    at = run.status.usage.metered_until
+    return epoch(at) if at is not None else now
 
 
 def _sums(run: ReasoningFinetune, *, now: int) -> Iterator[str]:
     """Compare the sums that people read with the ledger they come from."""
     usage, cost, ledger = run.status.usage, run.status.cost, run.status.ledger
-    at = epoch(usage.metered_until) if usage.metered_until is not None else now
-    found = bill(ledger, now=at)
+    found = bill(ledger, now=_metered_until(run, now=now))
     if found.gpu_seconds != usage.gpu_seconds:
         yield f"status.usage.gpuSeconds is {usage.gpu_seconds}, status.ledger gives {found.gpu_seconds}"
     if found.spent_micro_usd != cost.spent_micro_usd:

@@ -109,7 +109,7 @@ def disputed_gpu_seconds(entry: LedgerEntry, *, end: int) -> int:
 
 
 def bill(ledger: Ledger, *, now: int) -> Bill:
-    """Return the bill: totals + closed entries + open entries recomputed from their timestamps (M9)."""
+    """Return the bill: totals + closed entries and parts + open entries recomputed from their timestamps (M9)."""
     by_kind = {
         Kind(each.stage, each.gpu_product or "", each.capacity_type or ""): Share(
             gpu_seconds=each.gpu_seconds, amount=int(each.amount)
@@ -118,7 +118,7 @@ def bill(ledger: Ledger, *, now: int) -> Bill:
     }
     estimated = sum(each.estimated_gpu_seconds for each in ledger.totals)
     disputed = sum(each.disputed_gpu_seconds for each in ledger.totals)
-    for entry in (*ledger.uncounted, *ledger.open):
+    for entry in (*ledger.uncounted, *ledger.former, *ledger.open):
         seconds = seconds_of(entry, now=now)
         kind = Kind(entry.stage, entry.gpu_product or "", entry.capacity_type or "")
         by_kind[kind] = by_kind.get(kind, Share()).plus(seconds, seconds * entry.micro_usd_per_gpu_hour)
@@ -142,15 +142,15 @@ def bill_at(ledger: Ledger, at: int) -> Bill:
         late = entry.end_time is None or epoch(entry.end_time) > at
         return entry.model_copy(update={"end_time": rfc3339(at)}) if late else entry
 
-    entries = [until(each) for each in (*ledger.uncounted, *ledger.open)]
-    return bill(ledger.model_copy(update={"uncounted": entries, "open": []}), now=at)
+    entries = [until(each) for each in (*ledger.uncounted, *ledger.former, *ledger.open)]
+    return bill(ledger.model_copy(update={"uncounted": entries, "former": [], "open": []}), now=at)
 
 
 def closed_waste(ledger: Ledger) -> Mapping[WasteReason, int]:
     """Return the wasted GPU-seconds of pods that have ended, by reason: they never fall."""
     sums: dict[WasteReason, int] = {}
     parts = [(each.reason, each.gpu_seconds) for total in ledger.totals for each in total.waste]
-    parts += [(each.reason, each.gpu_seconds) for entry in ledger.uncounted for each in entry.waste]
+    parts += [(each.reason, each.gpu_seconds) for entry in (*ledger.uncounted, *ledger.former) for each in entry.waste]
     for reason, seconds in parts:
         sums[reason] = sums.get(reason, 0) + seconds
     return sums

@@ -2,8 +2,9 @@
 
 Invariant: at every instant in which the operator lets GPU pods run,
 ``spent + rate x stop bound + reserve <= limit``, where the stop bound is the longest a stop can take: the grace in
-which the ranks save a checkpoint, and what detection and the kubelet add. All amounts are integers. The one exception
-is a node that does not answer: nobody can take its GPUs back, so its pods may pass the limit (E10, BudgetAtRisk).
+which the ranks save a checkpoint, and what detection and the kubelet add. All amounts are integers. The exceptions
+are those of E10: a node that does not answer (nobody can take its GPUs back, BudgetAtRisk), and a pod that was made
+before a rise that nobody announced, and bound after it.
 """
 
 from __future__ import annotations

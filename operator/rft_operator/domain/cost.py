@@ -89,7 +89,7 @@ def _closed_waste(ledger: Ledger) -> dict[str, Share]:
     for total in ledger.totals:
         for each in total.waste:
             add(each.reason.value, each.gpu_seconds, int(each.amount))
-    for entry in ledger.uncounted:
+    for entry in (*ledger.uncounted, *ledger.former):
         for part in entry.waste:
             add(part.reason.value, part.gpu_seconds, part.gpu_seconds * entry.micro_usd_per_gpu_hour)
     return found

@@ -8,71 +8,37 @@ entry is folded into the totals. A crash between any two steps repeats the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 
-from rft_operator.api.ledger import MAX_TOTALS, Ledger, LedgerEntry, LedgerTotal, WasteTotal
+from rft_operator.api.ledger import MAX_LEDGER_ENTRIES, Ledger, LedgerEntry
 from rft_operator.domain.bill import (
-    ESTIMATED,
     FINISHED_AT,
     NODE_GONE,
     OBSERVED,
     PHASE_WRITTEN,
     VANISHED,
     Share,
-    disputed_gpu_seconds,
     priced_from,
-    seconds_of,
 )
+from rft_operator.domain.evidence import Evidence
 from rft_operator.domain.facts import PodFacts
+from rft_operator.domain.price_steps import (
+    capped,
+    changes,
+    rate_of_entry,
+    revised,
+    steps_of_entry,
+    with_announced,
+)
 from rft_operator.domain.rates import Rate
 from rft_operator.domain.timestamps import epoch, rfc3339
+from rft_operator.domain.totals import fold
 from rft_operator.domain.waste import AttemptLife, clipped, intervals
 
 POD_SCHEDULED = "podScheduled"
 CREATED = "created"
-KINDS_SPARED = 8
-"""Totals kept free for stages whose kind of machine is one too many to be told apart."""
 REPORTED_LATE_SECONDS = 5
 """A terminal phase written so much later than its last container ended is shown as disputed (M4); 2 s are usual."""
-
-
-def no_steps(_: LedgerEntry) -> Sequence[tuple[int, Rate]]:
-    """Return no price change: the price is locked."""
-    return ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """All that the ledger is computed from, beside the one on record."""
-
-    pods: Sequence[PodFacts]
-    now: int
-    rate_of: Callable[[PodFacts], Rate | None]
-    """The price of a pod's node when it was bound (M10)."""
-    fallback: Rate
-    """The pool's dearest rate, taken for a node that is already gone."""
-    kind_of: Callable[[str], tuple[str | None, str | None]] = lambda _: (None, None)
-    """GPU product and capacity type of a node."""
-    price_steps: Callable[[LedgerEntry], Sequence[tuple[int, Rate]]] = no_steps
-    """Changes of an open entry's price since it holds, as (instant, new rate), in order; none if it is locked."""
-    lives: Mapping[tuple[str, int], AttemptLife] = field(default_factory=dict)
-    silent: Mapping[str, int] = field(default_factory=dict)
-    """Nodes that do not answer, with the instant of their last sign of life (M8)."""
-    answering: frozenset[str] = frozenset()
-    """Nodes whose kubelet is heard of: what was disputed of their pods is settled."""
-    gone_nodes: frozenset[str] = frozenset()
-    """Nodes that the API server says do not exist."""
-    hold_after: int | None = None
-    """What ended later is not folded yet: a team budget must see first which of its windows it belongs to (E8)."""
-
-    def may_fold(self, end: int) -> bool:
-        """Return whether what was charged until ``end`` may go into the totals."""
-        return self.hold_after is None or end <= self.hold_after
-
-    def silent_since(self, node: str | None) -> int | None:
-        """Return the last sign of life of a node that does not answer; None of one that does."""
-        return self.silent.get(node or "")
 
 
 def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
@@ -94,17 +60,27 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
             folded.append(_end_of(entry))
         else:
             uncounted.append(entry)
+    former = list(ledger.former)
     for entry in (*ledger.open, *back, *_new_entries(ledger, evidence)):
         pod = by_uid.get(entry.uid)
-        latest = _close(entry, pod, evidence)
-        for at, rate in evidence.price_steps(entry):
-            if evidence.may_fold(at) and (latest.end_time is None or at < epoch(latest.end_time)):
-                before, latest = _reprice(latest, pod, at=at, rate=rate, evidence=evidence)
-                totals = fold(totals, before, end=at)
-                folded.append(at)
+        parts, latest = _repriced(_close(entry, pod, evidence), pod, evidence)
+        former += parts
         (still_open if latest.end_time is None else uncounted).append(latest)
+    held: list[LedgerEntry] = []
+    for part in former:
+        if evidence.may_fold(_end_of(part)) or len(held) == MAX_LEDGER_ENTRIES:
+            totals = fold(totals, part, end=_end_of(part))
+            folded.append(_end_of(part))
+        else:
+            held.append(part)
     until = rfc3339(max(folded)) if folded else None
-    return Ledger(open=_ordered(still_open), uncounted=_ordered(uncounted), totals=totals, folded_until=until)
+    return Ledger(
+        open=_ordered(still_open),
+        uncounted=_ordered(uncounted),
+        former=_ordered(held),
+        totals=totals,
+        folded_until=until,
+    )
 
 
 def _ordered(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
@@ -125,10 +101,18 @@ def _new_entries(ledger: Ledger, evidence: Evidence) -> list[LedgerEntry]:
     """Return records of bound pods that have none; a pod without our finalizer had its record folded already."""
     known = {entry.uid for entry in (*ledger.open, *ledger.uncounted)}
     return [
-        open_entry(pod, evidence.rate_of(pod) or evidence.fallback, kind=evidence.kind_of(pod.node or ""))
+        _new_entry(pod, evidence)
         for pod in evidence.pods
         if pod.uid not in known and pod.has_finalizer and pod.gpus > 0 and pod.scheduled_at is not None
     ]
+
+
+def _new_entry(pod: PodFacts, evidence: Evidence) -> LedgerEntry:
+    """Return a record with all changes of its price that the catalogue has since the pod was bound."""
+    entry = open_entry(pod, evidence.rate_of(pod) or evidence.fallback, kind=evidence.kind_of(pod.node or ""))
+    since = epoch(entry.start_time)
+    later = [step for step in evidence.prices_of(entry.node, since) if step[0] > since]
+    return with_announced(entry, changes(later, held=rate_of_entry(entry)))
 
 
 def open_entry(pod: PodFacts, rate: Rate, *, kind: tuple[str | None, str | None]) -> LedgerEntry:
@@ -194,11 +178,41 @@ def _with_waste(entry: LedgerEntry, pod: PodFacts, evidence: Evidence) -> Ledger
     return entry.model_copy(update={"waste": clipped(entry, parts, start=priced_from(entry), end=end)})
 
 
-def _reprice(
+def _repriced(entry: LedgerEntry, pod: PodFacts | None, evidence: Evidence) -> tuple[list[LedgerEntry], LedgerEntry]:
+    """Return an entry at its price of now, and what was charged at former prices (M10).
+
+    Changes on record hold from their instant, whether or not the pod or its node is still there; what the catalogue
+    says since is then taken on record.
+    """
+    parts: list[LedgerEntry] = []
+
+    def step(at: int, rate: Rate) -> None:
+        nonlocal entry
+        before, entry = _split(entry, pod, at=at, rate=rate, evidence=evidence)
+        parts.extend([before] if at > priced_from(before) else [])
+
+    end = _end_of(entry) if entry.end_time is not None else evidence.now + 1
+    known = steps_of_entry(entry)
+    for at, rate in known[1:]:
+        if at < end:
+            step(at, rate)
+    later = [(at, rate) for at, rate in known[1:] if at >= end]
+    if entry.end_time is not None:
+        return parts, with_announced(entry, later if entry.end_basis == NODE_GONE else ())
+    at = max(evidence.now, priced_from(entry))
+    wanted = evidence.prices_of(entry.node, at)
+    if wanted:
+        first, *later = revised(known, wanted, now=at, notice_seconds=evidence.notice_seconds(entry))
+        if first[1] != rate_of_entry(entry):
+            step(at, first[1])
+    return parts, with_announced(entry, capped(later))
+
+
+def _split(
     entry: LedgerEntry, pod: PodFacts | None, *, at: int, rate: Rate, evidence: Evidence
 ) -> tuple[LedgerEntry, LedgerEntry]:
-    """Split an entry at a price step: what was charged before it, to be folded, and what goes on at the new price."""
-    before = entry.model_copy(update={"end_time": rfc3339(at), "end_basis": None, "waste": []})
+    """Split an entry at a change of its price: what was charged before it, and what goes on at the new price."""
+    before = entry.model_copy(update={"end_time": rfc3339(at), "end_basis": None, "waste": [], "announced": []})
     if pod is not None:
         before = _with_waste(before, pod, evidence)
     after = entry.model_copy(
@@ -211,44 +225,6 @@ def _reprice(
     if after.end_time is not None and pod is not None:
         after = _with_waste(after, pod, evidence)
     return before, after
-
-
-def fold(totals: Sequence[LedgerTotal], entry: LedgerEntry, *, end: int) -> list[LedgerTotal]:
-    """Return the totals with an entry added that was charged until ``end``."""
-    seconds = seconds_of(entry, now=end)
-    kind = entry.stage, entry.gpu_product, entry.capacity_type
-    if kind not in {_kind(each) for each in totals} and len(totals) >= MAX_TOTALS - KINDS_SPARED:
-        kind = entry.stage, None, None
-    old = next((each for each in totals if _kind(each) == kind), None)
-    base = old or LedgerTotal(stage=kind[0], gpu_product=kind[1], capacity_type=kind[2], gpu_seconds=0, amount="0")
-    new = LedgerTotal(
-        stage=kind[0],
-        gpu_product=kind[1],
-        capacity_type=kind[2],
-        gpu_seconds=base.gpu_seconds + seconds,
-        amount=str(int(base.amount) + seconds * entry.micro_usd_per_gpu_hour),
-        estimated_gpu_seconds=base.estimated_gpu_seconds + (seconds if entry.end_basis in ESTIMATED else 0),
-        disputed_gpu_seconds=base.disputed_gpu_seconds + disputed_gpu_seconds(entry, end=end),
-        waste=_fold_waste(base.waste, entry),
-    )
-    rest = [each for each in totals if each is not old]
-    return sorted([*rest, new], key=lambda each: (each.stage, each.gpu_product or "", each.capacity_type or ""))
-
-
-def _kind(total: LedgerTotal) -> tuple[str, str | None, str | None]:
-    return total.stage, total.gpu_product, total.capacity_type
-
-
-def _fold_waste(waste: Sequence[WasteTotal], entry: LedgerEntry) -> list[WasteTotal]:
-    by_reason = {each.reason: each for each in waste}
-    for part in entry.waste:
-        old = by_reason.get(part.reason)
-        by_reason[part.reason] = WasteTotal(
-            reason=part.reason,
-            gpu_seconds=part.gpu_seconds + (old.gpu_seconds if old else 0),
-            amount=str(part.gpu_seconds * entry.micro_usd_per_gpu_hour + (int(old.amount) if old else 0)),
-        )
-    return sorted(by_reason.values(), key=lambda each: each.reason)
 
 
 def _end_of(entry: LedgerEntry) -> int:
@@ -266,7 +242,7 @@ def open_waste(ledger: Ledger, evidence: Evidence) -> Mapping[str, Share]:
         for folded in total.waste:
             add(folded.reason.value, folded.gpu_seconds, int(folded.amount))
     by_uid = {pod.uid: pod for pod in evidence.pods}
-    entries = list(ledger.uncounted)
+    entries = [*ledger.uncounted, *ledger.former]
     for entry in ledger.open:
         pod = by_uid.get(entry.uid)
         if pod is not None:
@@ -280,7 +256,9 @@ def open_waste(ledger: Ledger, evidence: Evidence) -> Mapping[str, Share]:
 def written_off(ledger: Ledger, uids: Collection[str], *, now: int) -> Ledger:
     """Return the ledger with the open entries of some pods closed now, though nobody saw them end."""
     closed = [
-        entry.model_copy(update={"end_time": rfc3339(max(now, epoch(entry.start_time))), "end_basis": OBSERVED})
+        entry.model_copy(
+            update={"end_time": rfc3339(max(now, epoch(entry.start_time))), "end_basis": OBSERVED, "announced": []}
+        )
         for entry in ledger.open
         if entry.uid in uids
     ]

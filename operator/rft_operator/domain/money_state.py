@@ -5,13 +5,13 @@ Invariant: the ledger is the only source of what was spent; a price that is not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rft_operator.api.choices import PricePolicy
 from rft_operator.api.ledger import Ledger, LedgerEntry
 from rft_operator.api.status import Attempt
-from rft_operator.domain.bill import Bill, Share, bill, priced_from
+from rft_operator.domain.bill import Bill, Share, bill
 from rft_operator.domain.budget import (
     BudgetState,
     Terms,
@@ -22,11 +22,13 @@ from rft_operator.domain.budget import (
     stop_bound_seconds,
 )
 from rft_operator.domain.draft import Draft
+from rft_operator.domain.evidence import Evidence
 from rft_operator.domain.facts import PodFacts
-from rft_operator.domain.ledger import Evidence, next_ledger, open_waste
+from rft_operator.domain.ledger import next_ledger, open_waste
 from rft_operator.domain.money import micro_of_text
+from rft_operator.domain.price_steps import Steps, rate_of_entry, steps_of_entry
 from rft_operator.domain.prices import LABELS
-from rft_operator.domain.rates import Rate, pool, price_steps, rate_of_node, rate_of_pool
+from rft_operator.domain.rates import Rate, pool, prices_from, rate_of_node, rate_of_pool
 from rft_operator.domain.schedule import Schedule, amount_of
 from rft_operator.domain.startup import expected_startup_seconds
 from rft_operator.domain.team_money import effective_limit, hold_after
@@ -107,19 +109,10 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
         labels = nodes[name].labels if name in nodes else {}
         return labels.get(LABELS["gpu_product"]), labels.get(LABELS["capacity_type"])
 
-    def steps(entry: LedgerEntry) -> Sequence[tuple[int, Rate]]:
-        node = nodes.get(entry.node)
-        if node is None or given is not None or spec.budget.price_policy is PricePolicy.LOCKED:
+    def prices_of(name: str, since: int) -> Steps:
+        if name not in nodes or given is not None or spec.budget.price_policy is PricePolicy.LOCKED:
             return ()
-        held = Rate(micro_usd_per_gpu_hour=entry.micro_usd_per_gpu_hour, source=entry.price_source)
-        return price_steps(
-            node,
-            gpu_resource=resource,
-            catalogue=view.catalogue,
-            since=priced_from(entry),
-            until=draft.now,
-            held=held,
-        )
+        return prices_from(nodes[name], gpu_resource=resource, catalogue=view.catalogue, since=since)
 
     silent = {node.name: node.silent_since for node in view.nodes if node.silent_since is not None}
     return Evidence(
@@ -128,13 +121,29 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
         rate_of=rate_of,
         fallback=fallback,
         kind_of=kind_of,
-        price_steps=steps,
+        prices_of=prices_of,
+        notice_seconds=lambda entry: stop_bound_seconds(_grace_of(draft, entry)),
         lives=lives_of(draft.status.attempts),
         silent={name: view.last_seen.get(name, since) for name, since in silent.items()},
         answering=frozenset(node.name for node in view.nodes if node.silent_since is None),
         gone_nodes=view.gone_nodes,
         hold_after=hold_after(draft),
     )
+
+
+def _grace_of(draft: Draft, entry: LedgerEntry) -> int:
+    """Return how many seconds an entry's pod gets to stop: as its attempt was begun."""
+    key = entry.stage, entry.attempt
+    attempt = next((each for each in draft.status.attempts if (each.stage, each.number) == key), None)
+    return _grace(draft, Stage(entry.stage), attempt)
+
+
+def _grace(draft: Draft, stage: Stage, attempt: Attempt | None) -> int:
+    if attempt is not None and attempt.grace_seconds is not None:
+        return attempt.grace_seconds
+    checkpoint = draft.status.checkpoint
+    saved = checkpoint.save_seconds if checkpoint is not None else None
+    return grace_seconds(draft.spec, stage, save_seconds=saved)
 
 
 def meter(draft: Draft) -> Money:
@@ -178,9 +187,6 @@ def terms_of(draft: Draft, money: Money, *, rate: Rate, stage: Stage, attempt: A
 
     Its pods are bound at the latest after ``timeouts.pendingSeconds``, and no cheaper than is announced until then.
     """
-    checkpoint = draft.status.checkpoint
-    begun = attempt.grace_seconds if attempt is not None else None
-    saved = checkpoint.save_seconds if checkpoint is not None else None
     from_then = money.pool.never_cheaper().delayed(draft.spec.timeouts.pending_seconds)
     locked = draft.spec.budget.price_policy is PricePolicy.LOCKED
     return Terms(
@@ -190,7 +196,7 @@ def terms_of(draft: Draft, money: Money, *, rate: Rate, stage: Stage, attempt: A
         schedule=Schedule.flat(draft.now, from_then.at(draft.now)) if locked else from_then,
         limit_micro_usd=money.limit_micro_usd,
         reserve_micro_usd=money.reserve_micro_usd,
-        grace=begun if begun is not None else grace_seconds(draft.spec, stage, save_seconds=saved),
+        grace=_grace(draft, stage, attempt),
         startup=expected_startup_seconds(draft, stage),
     )
 
@@ -213,23 +219,10 @@ def budget_state(draft: Draft, money: Money, *, stage: Stage, attempt: Attempt) 
 
 
 def _entry_schedule(draft: Draft, entry: LedgerEntry) -> Schedule:
-    """Return what a pod costs per hour from now on: its price is locked, or follows its node's."""
-    node = next((each for each in draft.view.nodes if each.name == entry.node), None)
-    spec, held = draft.spec, entry.micro_usd_per_gpu_hour
-    if node is None or spec.budget.price_policy is PricePolicy.LOCKED:
-        return Schedule.flat(draft.now, held * entry.gpus)
-
-    def price(at: int) -> int:
-        found = rate_of_node(
-            node,
-            gpu_resource=spec.resources.gpu_resource,
-            spec_price=spec.budget.usd_per_gpu_hour,
-            catalogue=draft.view.catalogue,
-            at=at,
-        )
-        return held if found is None or at == draft.now else found.micro_usd_per_gpu_hour
-
-    return Schedule.of(draft.now, _announced(draft), price).times(entry.gpus)
+    """Return what a pod costs per hour from now on: its price, and the changes of it that are on record."""
+    later = [(at, rate) for at, rate in steps_of_entry(entry)[1:] if at > draft.now]
+    steps = [(draft.now, rate_of_entry(entry)), *later]
+    return Schedule(tuple((at, rate.micro_usd_per_gpu_hour * entry.gpus) for at, rate in steps))
 
 
 UNKNOWN = Rate(micro_usd_per_gpu_hour=0, source="unknown")

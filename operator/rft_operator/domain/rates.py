@@ -52,22 +52,16 @@ def _rate(entry: Entry, *, gpus: int) -> Rate | None:
     return Rate(micro_usd_per_gpu_hour=micro, source=entry.name)
 
 
-def price_steps(
-    node: NodeFacts, *, gpu_resource: str, catalogue: PriceCatalogue, since: int, until: int, held: Rate
+def prices_from(
+    node: NodeFacts, *, gpu_resource: str, catalogue: PriceCatalogue, since: int
 ) -> tuple[tuple[int, Rate], ...]:
-    """Return the changes of a node's price after ``since`` and up to ``until``, as (instant, new rate), in order.
-
-    An entry with effectiveFrom changes the price at exactly that instant, however late it is noticed; an edit without
-    one, when it is noticed. A price that is missing changes nothing.
-    """
-    instants = {entry.starts_at for entry in catalogue.entries if since < entry.starts_at <= until}
-    steps: list[tuple[int, Rate]] = []
-    for at in sorted({*instants, until}):
-        rate = rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at)
-        if rate is not None and at > since and rate != held:
-            steps.append((at, rate))
-            held = rate
-    return tuple(steps)
+    """Return a node's prices from an instant on, as (from, rate), in order; where one is missing, none is added."""
+    instants = {entry.starts_at for entry in catalogue.entries if entry.starts_at > since}
+    found = [
+        (at, rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at))
+        for at in sorted({since, *instants})
+    ]
+    return tuple((at, rate) for at, rate in found if rate is not None)
 
 
 def shared_words(node: NodeFacts) -> str | None:

@@ -250,11 +250,14 @@ async def test_status_agrees_when_the_operator_wrote_it(desk: Desk) -> None:
     assert f"status agrees\n\nTotal: {world.status.usage.gpu_seconds} GPU-seconds" in finished.output
 
 
+def labelled(capacity_type: str) -> Callable[[dict[str, Any]], None]:
+    return lambda obj: obj["metadata"]["labels"].update({"karpenter.sh/capacity-type": capacity_type})
+
+
 async def test_status_agrees_when_a_gang_runs_on_two_kinds_of_nodes(desk: Desk) -> None:
     world = World()
-    for name, kind in (("node-1", "spot"), ("node-2", "on-demand")):
-        label = {"karpenter.sh/capacity-type": kind}
-        world.kube.patch("Node", "", name, lambda obj, label=label: obj["metadata"]["labels"].update(label))
+    world.kube.patch("Node", "", "node-1", labelled("spot"))
+    world.kube.patch("Node", "", "node-2", labelled("on-demand"))
     await world.to_training()
     await world.after(600)
     running = audited(desk, dump_of(world), world)
@@ -289,6 +292,25 @@ async def test_status_agrees_when_a_floating_price_rose_as_announced(desk: Desk,
     assert world.status.cost.spent_micro_usd > world.status.usage.gpu_seconds * 2_950_000 / 3_600
 
 
+async def test_status_agrees_when_the_price_rose_between_the_operators_last_look_and_the_dump(desk: Desk) -> None:
+    world = await floating_world(desk, rise_after=107)
+    await world.after(60)
+    world.now += 55  # the dump is made 15 s after the rise
+    result = desk.run(*dump_of(world), arguments=("--now", rfc3339(world.now)))
+    assert result.exit_code == 0, result.output
+
+
+async def test_floating_prices_of_a_node_that_is_gone_are_taken_from_the_record(desk: Desk) -> None:
+    world = await floating_world(desk, rise_after=107)
+    await world.after(300)
+    world.complete(Stage.TRAIN)
+    await world.after(60)
+    items = [each for each in dump_of(world) if each["metadata"]["name"] != "node-2"]
+    result = desk.run(*items, arguments=("--now", rfc3339(world.now)))
+    assert result.exit_code == 0, result.output
+    assert "on record of train 1, evaluate 1, whose pods or nodes are gone" in result.output
+
+
 async def test_total_at_a_former_price_is_found_when_it_is_off_by_one(desk: Desk) -> None:
     world = await floating_world(desk, rise_after=107)
     await world.after(300)
@@ -305,7 +327,7 @@ async def test_one_pod_of_a_gang_that_is_gone_is_taken_from_the_record(desk: Des
     assert len(items) == len(dump_of(world)) - 1
     result = audited(desk, items, world)
     assert result.exit_code == 0, result.output
-    assert "on record of train 1, whose pods are gone" in result.output
+    assert "on record of train 1, whose pods or nodes are gone" in result.output
 
 
 Tamper = Callable[[dict[str, Any]], None]
@@ -358,7 +380,7 @@ async def test_pods_that_are_gone_are_named_and_taken_from_the_record(desk: Desk
     await world.after(50)
     result = audited(desk, dump_of(world), world)
     assert result.exit_code == 0, result.output
-    assert "on record of train 1, whose pods are gone" in result.output
+    assert "on record of train 1, whose pods or nodes are gone" in result.output
 
 
 def test_status_without_a_ledger_is_compared_by_its_sums(desk: Desk) -> None:

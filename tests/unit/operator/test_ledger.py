@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from rft_operator.api.ledger import Ledger
 from rft_operator.domain.bill import bill
+from rft_operator.domain.evidence import Evidence
 from rft_operator.domain.facts import PodFacts, PodPhase
-from rft_operator.domain.ledger import Evidence, next_ledger, releasable
+from rft_operator.domain.ledger import next_ledger, releasable
 from rft_operator.domain.rates import Rate
 from rft_trainer.contract import Stage
 

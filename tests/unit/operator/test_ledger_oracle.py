@@ -6,86 +6,20 @@ The operator looks at odd moments; some of its status writes are lost after it m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_operator.api.ledger import Ledger, LedgerEntry
-from rft_operator.domain.bill import Bill, bill, bill_at, priced_from
-from rft_operator.domain.facts import PodFacts
-from rft_operator.domain.ledger import Evidence, next_ledger, no_steps, open_waste, releasable
-from rft_operator.domain.prices import PriceCatalogue
-from rft_operator.domain.rates import Rate, price_steps, rate_of_node
+from rft_operator.domain.bill import Bill, bill, bill_at
+from rft_operator.domain.ledger import next_ledger, open_waste
 from rft_operator.domain.waste import AttemptLife
 from rft_trainer.contract import Stage
-from support.pod_lives import T0, PodLife, PriceTable, facts_of, oracle, pod_lives, price_tables
+from support.ledger_operator import Operator
+from support.pod_lives import T0, PodLife, PriceTable, oracle, pod_lives, price_tables
 
-GPU = "nvidia.com/gpu"
 LOOKS = st.lists(st.tuples(st.integers(1, 300), st.booleans()), min_size=1, max_size=30)
 """Seconds until the next look, and whether its write is lost."""
-RATE = Rate(micro_usd_per_gpu_hour=1, source="fallback")
-
-
-@dataclass(slots=True)
-class Operator:
-    """Looks, writes, releases; forgets all but what it wrote."""
-
-    lives: Sequence[PodLife]
-    prices: PriceTable
-    floating: bool
-    ledger: Ledger = field(default_factory=Ledger)
-    released: set[str] = field(default_factory=set)
-    noticed: dict[str, int] = field(default_factory=dict)
-    now: int = T0
-    catalogue: PriceCatalogue = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.catalogue, problems = PriceCatalogue.parse(self.prices.catalogue())
-        assert not problems
-
-    def evidence(self) -> Evidence:
-        catalogue = self.catalogue
-        pods = [pod for life in self.lives if (pod := life.view(self.now, self.released)) is not None]
-
-        def rate_of(pod: PodFacts) -> Rate | None:
-            at = pod.scheduled_at or 0
-            return rate_of_node(facts_of(pod.node or ""), gpu_resource=GPU, spec_price=None, catalogue=catalogue, at=at)
-
-        def steps(entry: LedgerEntry) -> Sequence[tuple[int, Rate]]:
-            held = Rate(micro_usd_per_gpu_hour=entry.micro_usd_per_gpu_hour, source=entry.price_source)
-            node, since = facts_of(entry.node), priced_from(entry)
-            return price_steps(node, gpu_resource=GPU, catalogue=catalogue, since=since, until=self.now, held=held)
-
-        return Evidence(
-            pods=pods,
-            now=self.now,
-            rate_of=rate_of,
-            fallback=RATE,
-            price_steps=steps if self.floating else no_steps,
-        )
-
-    def look(self, after: int, *, write_is_lost: bool = False) -> Bill:
-        self.now += after
-        evidence = self.evidence()
-        ledger = next_ledger(self.ledger, evidence)
-        if not write_is_lost:
-            self._notice(ledger)
-            self.released |= {pod.uid for pod in releasable(self.ledger, evidence.pods)}
-            self.ledger = ledger
-        return bill(ledger, now=self.now)
-
-    def _notice(self, ledger: Ledger) -> None:
-        """A pod that vanishes ends when that is on record for the first time."""
-        for entry in ledger.uncounted:
-            if entry.end_basis == "vanished":
-                self.noticed.setdefault(entry.uid, self.now)
-
-    def settle(self) -> Bill:
-        """Look until nothing is left to do."""
-        for _ in range(4):
-            last = self.look(5_000)
-        return last
 
 
 def seen_in_time(life: PodLife, looks: Sequence[tuple[int, bool]]) -> bool:

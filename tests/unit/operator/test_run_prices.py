@@ -11,6 +11,7 @@ from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
 from support.stage import START, World
+from support.team import TeamWorld, team_budget
 
 CATALOGUE = """version: 1
 prices:
@@ -62,6 +63,100 @@ async def test_training_is_stopped_at_once_when_an_edited_price_puts_it_past_the
     await world.after(30)
     assert world.status.attempts[-1].stop_reason == "BudgetExhausted"
     assert world.now < first_stop
+
+
+def flat(price: str) -> PriceCatalogue:
+    catalogue, problems = PriceCatalogue.parse(
+        f'version: 1\nprices: [{{name: flat, match: {{instanceType: rft-local}}, usdPerHour: "{price}"}}]'
+    )
+    assert not problems
+    return catalogue
+
+
+async def test_limit_holds_when_a_rise_is_dated_back_to_the_start() -> None:
+    world = World(
+        budget={"usdPerGpuHour": None, "pricePolicy": "floating", "limitUSD": 20}, timeouts={"startupSeconds": 86_400}
+    )
+    world.catalogue = flat("3.60")
+    await world.to_training()
+    await world.after(4_000)
+    before = world.status.cost.spent_micro_usd
+    world.catalogue, _ = PriceCatalogue.parse(CATALOGUE % ("72", rfc3339(START + 10)))
+    await world.after(1)
+    assert world.status.cost.spent_micro_usd == before + 2 * 1_000
+    assert world.status.attempts[-1].stop_reason == "BudgetExhausted"
+    world.now += GRACE_SECONDS
+    world.drain(Stage.TRAIN)
+    await world.after(5)
+    assert float(world.status.cost.overshoot_usd) == 0
+
+
+async def test_limit_holds_when_the_price_rises_twentyfold_seconds_before_the_stop_line() -> None:
+    world = World(
+        budget={"usdPerGpuHour": None, "pricePolicy": "floating", "limitUSD": 10},
+        evaluation=None,
+        timeouts={"startupSeconds": 86_400},
+    )
+    world.catalogue = flat("3.60")
+    await world.to_training()
+    await world.after(epoch(world.status.cost.stop_time) - world.now - 10)
+    assert [attempt.stop_reason for attempt in world.status.attempts] == [None, None]
+    world.catalogue = flat("72")
+    await world.after(1)
+    assert world.status.attempts[-1].stop_reason == "BudgetExhausted"
+    world.now += GRACE_SECONDS + STOP_SLACK_SECONDS - 1
+    world.drain(Stage.TRAIN)
+    await world.after(5)
+    assert world.status.usage.gpu_seconds > 0
+    assert world.status.ledger.open == []
+    assert float(world.status.cost.overshoot_usd) == 0
+    assert float(world.status.cost.spent_usd) <= 10
+
+
+async def test_floating_run_goes_on_at_the_new_price_after_its_notice_when_the_budget_is_enough() -> None:
+    world = World(budget={"usdPerGpuHour": None, "pricePolicy": "floating", "limitUSD": 500}, evaluation=None)
+    world.catalogue = flat("3.60")
+    await world.to_training()  # bound 6 seconds after the start
+    world.catalogue = flat("7.20")
+    await world.after(10)
+    bound, seen = START + 6, world.now
+    (step,) = {entry.announced[0].since for entry in world.status.ledger.open}
+    assert epoch(step) == seen + GRACE_SECONDS + STOP_SLACK_SECONDS
+    await world.after(600)
+    assert world.status.cost.spent_micro_usd == 2 * ((epoch(step) - bound) * 1_000 + (world.now - epoch(step)) * 2_000)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_announced_rise_is_charged_when_the_operator_was_away_and_the_nodes_are_gone(gone: bool) -> None:
+    world = by_node("36", after=107, pricePolicy="floating", limitUSD=900)
+    world.edit(evaluation=None)
+    await world.to_training()
+    world.now = START + 1_107
+    world.finish_pods(Stage.TRAIN, exit_code=1)
+    for name in ("node-1", "node-2") if gone else ():
+        world.kube.remove("Node", "", name)
+    world.restart_operator()
+    await world.settle()
+    assert world.status.cost.spent_micro_usd == 2 * (101 * 1_000 + 1_000 * 10_000)
+
+
+@pytest.mark.parametrize("team", [True, False])
+async def test_announced_rise_is_charged_when_a_team_budgets_window_began_meanwhile(team: bool) -> None:
+    spec = {"evaluation": None, "budget": {"limitUSD": 900, "usdPerGpuHour": None, "pricePolicy": "floating"}}
+    budgets = [team_budget(limitUSD=1_000, window="day")] if team else []
+    world = TeamWorld(*budgets, names=("a",), **spec)
+    midnight = START + 2 * 86_400
+    world.catalogue, _ = PriceCatalogue.parse(CATALOGUE % ("36", rfc3339(midnight + 100)))
+    world.now = midnight - 500
+    await world.to_training()
+    bound = world.now - 1
+    world.now = midnight + 1_100  # the operator was down since before midnight
+    world.finish_pods(Stage.TRAIN, exit_code=1)
+    world.now += 60
+    world.restart_operator()
+    await world.settle()
+    assert world.status.cost.spent_micro_usd == 2 * ((midnight + 100 - bound) * 1_000 + 1_000 * 10_000)
+    assert world.status.ledger.former == []
 
 
 def price_at(second: int, rise: int) -> int:
