@@ -150,3 +150,12 @@ def test_every_line_is_json_when_a_number_is_not_finite(
     assert json.loads(capsys.readouterr().out, parse_constant=refuse)["grad_norm"] is None
     assert not {"loss", "loss_max", "grad_norm"} & reports.metrics().keys()
     assert meter.summary().loss is None
+
+
+def test_new_phase_is_told_at_once_when_another_was_told_a_moment_ago(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telling = progress(Meter(total_steps=2), tmp_path)
+    for phase in ("save", "train", "train", "save"):
+        telling.tell(phase)
+    assert [json.loads(line)["phase"] for line in capsys.readouterr().out.splitlines()] == ["save", "train", "save"]

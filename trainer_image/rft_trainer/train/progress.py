@@ -120,6 +120,7 @@ class Progress:
     def __init__(self, meter: Meter, *, path: Path, steps: Path, active: bool, reporter: Reporter | None) -> None:
         self._meter, self._path, self._active, self._reporter = meter, path, active, reporter
         self._next_file = self._next_line = 0.0
+        self._phase = ""
         self._steps_path = steps
         self._steps: IO[str] | None = None
 
@@ -132,9 +133,10 @@ class Progress:
         self._steps = self._steps_path.open("a", buffering=1)
 
     def tell(self, phase: str, *, force: bool = False, step_ended: bool = False) -> None:
-        """Write what is due; ``force`` writes everything now."""
+        """Write what is due; ``force``, or another phase than before, writes everything now."""
         if not self._active:
             return
+        force, self._phase = force or phase != self._phase, phase
         now = time.monotonic()
         values = self._values(phase)
         if step_ended and self._steps is not None:
