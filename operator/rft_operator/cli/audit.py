@@ -205,7 +205,9 @@ def _lines(found: Audit) -> Iterator[str]:
             yield "  its resource is not in the dump, so there is no status to compare with"
             continue
         if verdict.unproved:
-            gone = f"{_words(verdict.recorded)} on record of {', '.join(verdict.unproved)}, whose pods or nodes are gone"
+            gone = (
+                f"{_words(verdict.recorded)} on record of {', '.join(verdict.unproved)}, whose pods or nodes are gone"
+            )
             yield f"  {gone}"
         yield from (f"  DISAGREES: {each}" for each in verdict.findings)
         if not verdict.findings:
