@@ -120,7 +120,8 @@ def _judged(score: Score) -> str:
 
 
 def _display(score: Score, *, partial: bool) -> str:
-    before = f"{score.baseline:.3f} -> " if score.baseline is not None else ""
+    published = " published" if score.comparison == "published" else ""
+    before = f"{score.baseline:.3f}{published} -> " if score.baseline is not None else ""
     interval = f" [{score.interval[0]:.3f}-{score.interval[1]:.3f}]" if score.interval is not None else ""
     verdict = f" {score.verdict}" if score.verdict is not None else ""
     return f"{before}{score.value:.3f}{interval}{verdict}{' (partial)' if partial else ''}"

@@ -90,6 +90,7 @@ async def test_published_score_is_marked_as_such() -> None:
     score = SCORE.model_copy(update={"comparison": "published", "wins": None, "losses": None})
     await ended(world, completed(scores=(score,)))
     assert world.condition("Evaluated").message == "sums 0.900 ± 0.030 (published 0.500: Improved)"
+    assert world.status.evaluation.display == "0.500 published -> 0.900 [0.826-0.945] Improved"
     assert "0.50 published, 0.90" in report(world.run)
 
 
