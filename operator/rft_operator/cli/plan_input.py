@@ -124,7 +124,7 @@ def find_rate(spec: Spec, catalogue: PriceCatalogue, *, has_prices: bool, at: in
         rate = rate_of_node(node, gpu_resource=resource, spec_price=None, catalogue=catalogue, at=at)
     if rate is None:
         reason = (
-            f"no entry of the catalogue fits spec.scheduling.nodeSelector {dict(selector)}"
+            f"no entry of the catalogue, or no unique one, fits spec.scheduling.nodeSelector {dict(selector)}"
             if has_prices
             else "no catalogue is given (--prices FILE)"
         )

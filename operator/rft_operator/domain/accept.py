@@ -14,7 +14,7 @@ from rft_operator.domain.expect import expectation, expected_micro_usd, tight, t
 from rft_operator.domain.facts import ChildKind
 from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, terms_of
-from rft_operator.domain.rates import shared_words, unpriced_nodes, without_gpus_per_node
+from rft_operator.domain.rates import shared_words, twins_of_empty_pool, unpriced_nodes, without_gpus_per_node
 from rft_operator.domain.resolve import resolve
 from rft_operator.domain.team_money import unreserved
 from rft_operator.domain.team_run import WAITING
@@ -121,6 +121,12 @@ def _no_price(draft: Draft) -> str:
         return (
             f"{name} offers {words}, which the catalogue does not price. Use nodes with whole GPUs "
             "(scheduling.nodeSelector), or set budget.usdPerGpuHour to the price of one such share."
+        )
+    twins = twins_of_empty_pool(spec.scheduling.node_selector, draft.view.catalogue, at=draft.now)
+    if not names and twins:
+        return (
+            f"No node of the pool exists yet, and {', '.join(twins[:4])} of the catalogue (Helm value prices) price "
+            "the same machines from the same instant: remove one of them, give it effectiveFrom, or one more key of match."
         )
     whole = without_gpus_per_node(spec.scheduling.node_selector, draft.view.catalogue, at=draft.now)
     if not names and whole:

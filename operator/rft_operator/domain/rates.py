@@ -142,7 +142,7 @@ def _other_capacity(nodes: Sequence[NodeFacts], *, gpu_resource: str, catalogue:
 def _rate_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> Rate | None:
     entries = _entries_of_empty_pool(node_selector, catalogue, at=at)
     rates = [rate for entry in entries if (rate := _rate(entry, gpus=entry.gpus_per_node or 0)) is not None]
-    if len(rates) < len(entries):
+    if len(rates) < len(entries) or twins_of_empty_pool(node_selector, catalogue, at=at):
         return None
     return max(rates, key=lambda rate: rate.micro_usd_per_gpu_hour, default=None)
 
@@ -157,10 +157,24 @@ def _entries_of_empty_pool(
         if any(key in entry.match.wanted() for key in node_selector)
         and all(entry.match.wanted().get(key, value) == value for key, value in node_selector.items())
     ]
-    newest = {
-        frozenset(entry.match.wanted().items()): entry for entry in sorted(fitting, key=lambda entry: entry.starts_at)
-    }
-    return tuple(newest.values())
+    newest: dict[frozenset[tuple[str, str]], int] = {}
+    for entry in fitting:
+        newest[_key(entry)] = max(entry.starts_at, newest.get(_key(entry), 0))
+    return tuple(entry for entry in fitting if entry.starts_at == newest[_key(entry)])
+
+
+def _key(entry: Entry) -> frozenset[tuple[str, str]]:
+    return frozenset(entry.match.wanted().items())
+
+
+def twins_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> tuple[str, ...]:
+    """Return the names of entries that price the same nodes to come from the same instant on: which one holds?
+
+    A node that is there has no price then either (``PriceCatalogue.lookup``).
+    """
+    entries = _entries_of_empty_pool(node_selector, catalogue, at=at)
+    keys = [_key(entry) for entry in entries]
+    return tuple(entry.name for entry in entries if keys.count(_key(entry)) > 1)
 
 
 def without_gpus_per_node(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> tuple[str, ...]:

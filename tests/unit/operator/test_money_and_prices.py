@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.money import micro_usd, usd_display, usd_text
 from rft_operator.domain.prices import PriceCatalogue
-from rft_operator.domain.rates import rate_of_node, rate_of_pool, shared_words, without_gpus_per_node
+from rft_operator.domain.rates import (
+    rate_of_node,
+    rate_of_pool,
+    shared_words,
+    twins_of_empty_pool,
+    without_gpus_per_node,
+)
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_operator.errors import PriceCatalogueError
 
@@ -175,6 +181,30 @@ def test_empty_pool_has_no_price_when_a_node_price_that_fits_does_not_say_how_ma
     )
     assert rate_of_pool([], node_selector=P5, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT) is None
     assert without_gpus_per_node(P5, prices, at=AT) == ("whole",)
+
+
+TWINS = (
+    '{name: a, match: {instanceType: p5}, usdPerHour: "9"}',
+    '{name: b, match: {instanceType: p5}, usdPerHour: "1"}',
+)
+
+
+@pytest.mark.parametrize("nodes", [0, 1])
+def test_pool_has_no_price_when_two_entries_of_one_match_begin_together(nodes: int) -> None:
+    pool = [a_node(**P5)] * nodes
+    for rows in (TWINS, TWINS[::-1]):
+        prices = catalogue(*rows)
+        assert rate_of_pool(pool, node_selector=P5, gpu_resource=GPU, spec_price=None, catalogue=prices, at=AT) is None
+        assert set(twins_of_empty_pool(P5, prices, at=AT)) == {"a", "b"}
+
+
+def test_empty_pool_has_a_price_when_one_of_two_twins_is_followed_by_a_later_entry() -> None:
+    later = '{name: c, match: {instanceType: p5}, usdPerHour: "4", effectiveFrom: 2026-01-01T00:00:00Z}'
+    rate = rate_of_pool(
+        [], node_selector=P5, gpu_resource=GPU, spec_price=None, catalogue=catalogue(*TWINS, later), at=AT
+    )
+    assert rate is not None
+    assert rate.source == "c"
 
 
 def test_node_that_is_there_counts_its_own_gpus() -> None:

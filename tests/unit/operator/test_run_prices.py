@@ -18,6 +18,7 @@ prices:
 - {name: first, match: {instanceType: rft-local}, usdPerHour: "3.60"}
 - {name: second, match: {instanceType: rft-local}, usdPerHour: "%s", effectiveFrom: "%s"}
 """
+TWINS = (("dear", 9), ("cheap", 1))
 GRACE_SECONDS = 60
 """Of the builders' spec."""
 
@@ -254,3 +255,16 @@ async def test_shared_gpus_are_refused_by_name_when_only_the_catalogue_prices_th
     accepted = world.condition("Accepted")
     assert (accepted.status, accepted.reason) == ("False", "PriceUnknown")
     assert "node-1 offers GPUs shared by 4 pods" in accepted.message
+
+
+async def test_twins_of_the_catalogue_are_named_when_they_price_an_empty_pool() -> None:
+    machine = {"node.kubernetes.io/instance-type": "rft-local"}
+    world = World(nodes=0, budget={"usdPerGpuHour": None}, scheduling={"nodeSelector": machine})
+    rows = [f"- {{name: {name}, match: {{instanceType: rft-local}}, usdPerHour: {price}}}" for name, price in TWINS]
+    world.catalogue, problems = PriceCatalogue.parse("\n".join(["version: 1", "prices:", *rows]))
+    assert not problems
+    await world.settle()
+    accepted = world.condition("Accepted")
+    assert (accepted.status, accepted.reason) == ("False", "PriceUnknown")
+    assert "dear, cheap of the catalogue" in accepted.message
+    assert "remove one of them" in accepted.message
