@@ -181,9 +181,9 @@ def worst_case_micro_usd(terms: Terms, *, deadline_seconds: int) -> int:
     return -(-per_gpu.times(terms.gpus).cost(seconds) // SECONDS_PER_HOUR)
 
 
-def forecast_micro_usd(bill: Bill, *, eta_seconds: int, reserve_micro_usd: int) -> int:
-    """Return what the run will have cost: spent, the stage's rest at the rate of now, and the reserve (E6)."""
-    return -(-(bill.amount + bill.rate * eta_seconds) // SECONDS_PER_HOUR) + reserve_micro_usd
+def forecast_micro_usd(bill: Bill, *, ahead: Schedule, eta_seconds: int, reserve_micro_usd: int) -> int:
+    """Return what the run will have cost: spent, the stage's rest at the rates that are known, and the reserve (E6)."""
+    return -(-(bill.amount + ahead.cost(eta_seconds)) // SECONDS_PER_HOUR) + reserve_micro_usd
 
 
 def thresholds_crossed(

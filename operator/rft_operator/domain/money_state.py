@@ -207,15 +207,21 @@ def budget_state(draft: Draft, money: Money, *, stage: Stage, attempt: Attempt) 
     held = sum(e.gpus for e in draft.status.ledger.open if (e.stage, e.attempt) == (stage.value, attempt.number))
     locked = draft.spec.budget.price_policy is PricePolicy.LOCKED
     schedule = (money.pool.never_cheaper() if locked else money.pool).times(max(0, terms.gpus - held))
-    for entry in draft.status.ledger.open:
-        schedule = schedule.plus(_entry_schedule(draft, entry))
     return assess(
         money.bill,
         limit_micro_usd=money.limit_micro_usd,
         reserve_micro_usd=terms.kept_micro_usd,
-        schedule=schedule,
+        schedule=schedule.plus(held_schedule(draft)),
         bound_seconds=stop_bound_seconds(terms.grace),
     )
+
+
+def held_schedule(draft: Draft) -> Schedule:
+    """Return what all that holds GPUs now costs per hour from now on, as far as it is on record."""
+    schedule = Schedule.flat(draft.now, 0)
+    for entry in draft.status.ledger.open:
+        schedule = schedule.plus(_entry_schedule(draft, entry))
+    return schedule
 
 
 def _entry_schedule(draft: Draft, entry: LedgerEntry) -> Schedule:

@@ -12,7 +12,7 @@ from rft_operator.domain.bill import hours_text
 from rft_operator.domain.budget import forecast_micro_usd, thresholds_crossed
 from rft_operator.domain.draft import Draft, is_over
 from rft_operator.domain.money import micro_of_text, usd_display, usd_text
-from rft_operator.domain.money_state import Money
+from rft_operator.domain.money_state import Money, held_schedule
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
 
@@ -116,7 +116,12 @@ def forecast_of(draft: Draft, money: Money) -> int | None:
     elapsed = draft.now - epoch(progress.last_report_time)
     eta_seconds = min(progress.eta_seconds, LONGEST_ETA_SECONDS)
     reserve = 0 if attempt.stage in (Stage.EVALUATE, Stage.SCORE, Stage.PUBLISH) else money.reserve_micro_usd
-    return forecast_micro_usd(money.bill, eta_seconds=max(0, eta_seconds - max(0, elapsed)), reserve_micro_usd=reserve)
+    return forecast_micro_usd(
+        money.bill,
+        ahead=held_schedule(draft),
+        eta_seconds=max(0, eta_seconds - max(0, elapsed)),
+        reserve_micro_usd=reserve,
+    )
 
 
 def show_money(draft: Draft, money: Money, *, stop_at: int | None) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from rft_operator.domain.budget import STOP_SLACK_SECONDS
 from rft_operator.domain.facts import Settings
+from rft_operator.domain.money import micro_of_text
+from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
-from support.stage import World
+from support.stage import START, World
 
 CATALOGUE = """version: 1
 prices:
@@ -129,6 +131,20 @@ async def test_forecast_above_the_limit_is_announced_once_and_shown() -> None:
     world.report(step=30, eta_seconds=100)
     await world.after(60)
     assert world.condition("WithinBudget").reason == "WithinLimit"
+
+
+@pytest.mark.parametrize(("policy", "later"), [("floating", 3_600), ("locked", 1_000)])
+async def test_forecast_knows_the_prices_that_are_announced(policy: str, later: int) -> None:
+    """A rise from $3.60 to $12.96 in 400 s, of a stage that takes 1,000 s more; a price that is locked stays."""
+    world = World(budget={"usdPerGpuHour": None, "pricePolicy": policy, "limitUSD": 100}, evaluation=None)
+    world.catalogue, problems = PriceCatalogue.parse(CATALOGUE % ("12.96", rfc3339(START + 467)))
+    assert not problems
+    await world.to_training()
+    await world.after(START + 67 - world.now)
+    world.report(step=5, eta_seconds=1_000)
+    await world.settle()
+    rest = 2 * (400 * 1_000 + 600 * later)
+    assert micro_of_text(world.status.cost.forecast_usd) == world.status.cost.spent_micro_usd + rest
 
 
 async def test_forecast_is_announced_once_at_the_highest_threshold_it_reaches_anew() -> None:
