@@ -230,6 +230,22 @@ def test_answer_is_what_the_model_comes_to_when_it_was_called_for_and_goes_on_to
     assert verdict.correct, verdict
 
 
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("x+1", " The polynomial is x+1"),
+        (r"3\sqrt{2}", r" The length is 3\sqrt{2} units"),
+        (r"\frac{1}{3}", r" By symmetry of the 6 faces, the probability is $\frac{1}{3}$"),
+        ("5", " x = 5 because 2x = 10"),
+        ("[2,5)", " The interval is [2,5)."),
+    ],
+)
+def test_whole_expression_is_taken_when_words_lead_to_it(judge: Judge, answer: str, text: str) -> None:
+    for before in (FORCED, "First 7. Answer:"):
+        verdict = judge.score("math", answer=answer, text=before + text)
+        assert verdict.correct, verdict
+
+
 @pytest.mark.parametrize("text", ["The answer is the sum of 3 and 4, i.e. 7. It took 2 steps.", "Answer: In all, 7"])
 def test_marked_answer_is_what_its_sentence_ends_with_when_words_come_first(judge: Judge, text: str) -> None:
     assert judge.score("math", answer="7", text=f"First 5. {text}").correct

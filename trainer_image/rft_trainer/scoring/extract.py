@@ -7,7 +7,7 @@ reconsiders writes two. Thinking that never ended has no answer, whatever number
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _THINK_ENDS = ("<|im_start|>answer", "<|end_of_thought|>", "</think>")
 _THINK_STARTS = ("<|im_start|>think", "<|begin_of_thought|>", "<think>")
@@ -26,7 +26,8 @@ _WORD = re.compile(
     rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})\b)(?:[A-Za-z]{{3,}}|is|of|to|so|we|it|as|at|i\.e\.|e\.g\.)(?:'[a-z]+)?(?![A-Za-z])"
 )
 _BEGINS = re.compile(r"(?:I|A|An|By|If|In|On|As|At|It|So|To|We)(?=\s+[a-z])")
-_SENTENCE_END = re.compile(r"[.?!](?=\s+[A-Z]|\s*$)")
+_SENTENCE_END = re.compile(r"[.?!](?=\s+[A-Z]|\s*$)|\n")
+_LATEX_WORDS = re.compile(r"\\(?:text|math|mbox|operatorname|begin)")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{[^{}]*\}")
 
 
@@ -84,14 +85,14 @@ def marked_expression(text: str) -> str | None:
     """The mathematics of what follows the last mark.
 
     What opens a text is no more than a call for the answer, as those are that end a thinking which used up its budget:
-    where words follow it, the model goes on to derive, and the expression that ends last is what it comes to.
+    where words follow it, the model goes on to derive, and its last sentence with any mathematics says what it comes to.
     """
     mark = marked(text)
     if mark is None:
         return None
     opening = _OPENING.match(text)
     if opening is not None and _trimmed(opening[1].split("\n")[0]) == mark and _begins_with_words(mark):
-        return last_expression(opening[1]) or without_prose(mark)
+        return _concluded(reversed(_sentences(opening[1]))) or without_prose(mark)
     return without_prose(mark)
 
 
@@ -130,16 +131,28 @@ def without_prose(text: str) -> str:
     Of ``5 dollars, for it rains.`` what stands before the words. Where words come first, as in ``the total of the 3
     cases is 42.``, what its first sentence with any mathematics ends with.
     """
-    formulas = [formula for _, formula in _formulas(text)]
-    if not _begins_with_words(text):
-        return formulas[0] if formulas else _pieces(_first_sentence(text))[0]
-    if formulas:
-        return formulas[-1]
-    for sentence in _SENTENCE_END.split(text):
-        counted = [piece for piece in _pieces(sentence) if re.search(r"\d", piece)]
+    if _begins_with_words(text):
+        return _concluded(_sentences(text)) or _pieces(_first_sentence(text))[0]
+    formula = next((formula for _, formula in _formulas(text)), None)
+    return formula if formula is not None else _pieces(_first_sentence(text))[0]
+
+
+def _concluded(sentences: Iterable[str]) -> str | None:
+    """What the first of the sentences that has any mathematics ends with."""
+    for sentence in sentences:
+        formulas = list(_formulas(sentence))
+        after = sentence[formulas[-1][0].end() :] if formulas else sentence
+        whole = _LATEX_WORDS.search(after) is not None
+        counted = [piece for piece in ([after.strip()] if whole else _between_words(after)) if re.search(r"\d", piece)]
         if counted:
             return counted[-1]
-    return _pieces(_first_sentence(text))[0]
+        if formulas:
+            return formulas[-1][1]
+    return None
+
+
+def _sentences(text: str) -> list[str]:
+    return _SENTENCE_END.split(text)
 
 
 def _first_sentence(text: str) -> str:
@@ -156,8 +169,12 @@ def _pieces(sentence: str) -> list[str]:
     sentence = sentence.strip()
     if "\\" in sentence or not _WORD.search(sentence):
         return [sentence]
-    pieces = [piece.strip(" ,;:*").rstrip("( ") for piece in _WORD.split(sentence)]
-    return [piece for piece in pieces if piece] or [sentence]
+    return _between_words(sentence) or [sentence]
+
+
+def _between_words(sentence: str) -> list[str]:
+    pieces = (piece.strip(" ,;:*").rstrip("( ") for piece in _WORD.split(sentence))
+    return [piece for piece in pieces if piece]
 
 
 def _formulas(text: str) -> Iterator[tuple[re.Match[str], str]]:
