@@ -101,6 +101,8 @@ async def _run(runtime: Runtime, stop: asyncio.Event, watching: asyncio.Event) -
         clusterwide=not config.watch_namespaces,
         namespaces=config.watch_namespaces,
         standalone=True,
+        # Else kopf asks for the name of the account, which in an image need not have one.
+        identity=config.pod_name,  # type: ignore[arg-type]  # a NewType of a private module
         stop_flag=watches_stop,
         ready_flag=watching,
     )

@@ -47,9 +47,9 @@ def deadline(world: World) -> int:
 
 def worst_case_usd(world: World, *, usd_per_gpu_hour: float) -> float:
     """What the pods cost when nobody stops them before their deadline."""
-    attempt = world.status.attempts[-1]
-    assert attempt.grace_seconds is not None
-    return GPUS * usd_per_gpu_hour * (deadline(world) + attempt.grace_seconds + STOP_SLACK_SECONDS) / 3_600
+    grace = world.status.attempts[-1].grace_seconds
+    assert isinstance(grace, int)
+    return GPUS * usd_per_gpu_hour * (deadline(world) + grace + STOP_SLACK_SECONDS) / 3_600
 
 
 async def test_deadline_of_waiting_pods_is_lowered_when_the_limit_is() -> None:
