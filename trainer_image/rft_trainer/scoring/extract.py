@@ -85,7 +85,7 @@ def marked_expression(text: str) -> str | None:
     """The mathematics of what follows the last mark.
 
     What opens a text is no more than a call for the answer, as those are that end a thinking which used up its budget:
-    where words follow it, the model goes on to derive, and its last sentence with any mathematics says what it comes to.
+    where words follow it, the model goes on to derive, and its last sentence with mathematics says what it comes to.
     """
     mark = marked(text)
     if mark is None:
