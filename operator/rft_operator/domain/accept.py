@@ -126,7 +126,7 @@ def _no_price(draft: Draft) -> str:
     if not names and twins:
         return (
             f"No node of the pool exists yet, and {', '.join(twins[:4])} of the catalogue (Helm value prices) price "
-            "the same machines from the same instant: remove one of them, give it effectiveFrom, or one more key of match."
+            "the same machines from the same instant: remove one, give it effectiveFrom, or one more key of match."
         )
     whole = without_gpus_per_node(spec.scheduling.node_selector, draft.view.catalogue, at=draft.now)
     if not names and whole:

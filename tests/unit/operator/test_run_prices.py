@@ -267,4 +267,4 @@ async def test_twins_of_the_catalogue_are_named_when_they_price_an_empty_pool() 
     accepted = world.condition("Accepted")
     assert (accepted.status, accepted.reason) == ("False", "PriceUnknown")
     assert "dear, cheap of the catalogue" in accepted.message
-    assert "remove one of them" in accepted.message
+    assert "remove one, give it effectiveFrom" in accepted.message
