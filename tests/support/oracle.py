@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,14 @@ def global_batches(dataset_path: Path, training: TrainingConfig, *, steps: int) 
 
 
 def adamw(model: Any, training: TrainingConfig) -> torch.optim.AdamW:
-    """The recipe's optimizer; its learning rate is set for every step."""
-    return torch.optim.AdamW(model.parameters(), lr=1.0, betas=training.adam_betas, weight_decay=training.weight_decay)
+    """The recipe's optimizer; its learning rate is set for every step. Only matrices decay: all else are vectors."""
+    matrices = [each for each in model.parameters() if each.ndim > 1]
+    vectors = [each for each in model.parameters() if each.ndim == 1]
+    groups = [
+        {"params": matrices, "weight_decay": training.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=1.0, betas=training.adam_betas)
 
 
 def plain_torch(model_path: Path, dataset_path: Path, training: TrainingConfig, *, steps: int) -> Curve:
@@ -68,7 +75,11 @@ def plain_torch(model_path: Path, dataset_path: Path, training: TrainingConfig, 
 def transformers_trainer(
     model_path: Path, dataset_path: Path, training: TrainingConfig, *, steps: int, directory: Path
 ) -> list[float]:
-    """The losses of ``transformers.Trainer`` on equal data; half a global batch at once, so that it accumulates."""
+    """The losses of ``transformers.Trainer`` with its own optimizer and schedule, on equal data.
+
+    It takes half a global batch at once, so that it accumulates. In the warm-up it gets the rate of the step after, for
+    its own first step has rate 0, which ours has not on purpose.
+    """
     from torch.utils.data import Dataset, SequentialSampler
     from transformers import Trainer, TrainingArguments
 
@@ -85,28 +96,42 @@ def transformers_trainer(
         def _get_train_sampler(self, *_: object) -> SequentialSampler:
             return SequentialSampler(Rows())
 
+        def create_scheduler(self, *arguments: Any, **more: Any) -> Any:
+            schedule = super().create_scheduler(*arguments, **more)
+            schedule.lr_lambdas = [_one_step_ahead(each, warmup_steps=warmup_steps) for each in schedule.lr_lambdas]
+            for group, base, rate in zip(
+                self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+            ):
+                group["lr"] = base * rate(0)
+            return schedule
+
+    warmup_steps = math.ceil(training.warmup_ratio * steps)
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
-    optimizer = adamw(model, training)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate(training, step=min(step, steps - 1), total_steps=steps)
-    )
     arguments = TrainingArguments(
         output_dir=str(directory),
         max_steps=steps,
         per_device_train_batch_size=training.global_batch_size // 2,
         gradient_accumulation_steps=2,
         max_grad_norm=training.max_gradient_norm,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=warmup_steps,
+        weight_decay=training.weight_decay,
+        adam_beta1=training.adam_betas[0],
+        adam_beta2=training.adam_betas[1],
         logging_steps=1,
         save_strategy="no",
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = InOrder(
-        model=model, args=arguments, train_dataset=Rows(), data_collator=_padded, optimizers=(optimizer, schedule)
-    )
+    trainer = InOrder(model=model, args=arguments, train_dataset=Rows(), data_collator=_padded)
     trainer.train()
     return [float(line["loss"]) for line in trainer.state.log_history if "loss" in line]
+
+
+def _one_step_ahead(rate: Callable[[int], float], *, warmup_steps: int) -> Callable[[int], float]:
+    return lambda step: rate(step + 1 if step < warmup_steps else step)
 
 
 def _rows(batch: Batch) -> Iterator[dict[str, torch.Tensor]]:

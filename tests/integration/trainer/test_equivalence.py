@@ -25,6 +25,8 @@ pytestmark = pytest.mark.distributed
 
 STEPS = 6
 SAVED = [2, 4, 6]
+HEAVY_DECAY = 2.0
+"""1 % a step, so that a parameter which decays and should not, or the other way round, bends the curve."""
 
 
 class Trainings:
@@ -54,6 +56,7 @@ class Trainings:
 
     def _pod(self, name: str, data: Path, *, stage: int, offload: str = "none", ranks: int = 2) -> Pod:
         overrides: dict[str, Any] = {"checkpoint__every_steps": 2, "checkpoint__keep_last": len(SAVED)}
+        overrides["training__weight_decay"] = HEAVY_DECAY
         overrides |= {"training__zero_stage": stage, "training__offload": offload, "gpus_per_node": ranks}
         pod = Pod(self._folder / name, run_config(**overrides), hosts=f"localhost slots={ranks}\n")
         write_deepspeed_json(pod)
@@ -121,5 +124,6 @@ def test_training_goes_on_as_if_nothing_happened_when_the_number_of_ranks_change
         pod, ranks_before = trainings.going_on(pod, step=step, ranks=ranks), ranks
         train_lines = [line["step"] for line in pod.progress_lines() if line["phase"] == "train"]
         assert train_lines[0] == step + 1
+        assert "convert" in {line["phase"] for line in pod.progress_lines()}
         check_equals_plain_torch(pod, steps=STEPS)
         assert [each.step for each in complete_checkpoints(pod.paths.checkpoints)] == SAVED

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from rft_trainer.errors import BadInputError, StageError
 from rft_trainer.train.checkpoint import (
@@ -17,6 +20,7 @@ from rft_trainer.train.checkpoint import (
     newest,
     prune,
     read,
+    restore,
     universal,
 )
 
@@ -142,3 +146,28 @@ def test_universal_form_is_made_anew_when_it_is_not_whole(directory: Path) -> No
     with pytest.raises(StageError, match="step-00000009 of 2 ranks cannot be converted"):
         universal(saved)
     assert not converted.exists()
+
+
+def test_groups_keep_their_decay_and_count_steps_alone_when_a_checkpoint_gives_all_of_them_one(
+    tmp_path: Path,
+) -> None:
+    steps = torch.tensor(3.0)
+    state: dict[str, dict[str, Any]] = {"first": {}, "second": {}}
+    groups: list[dict[str, Any]] = [{"weight_decay": 0.5, "lr": 1.0}, {"weight_decay": 0.0, "lr": 1.0}]
+
+    def load_checkpoint(*_: Any, **__: Any) -> tuple[str, None]:
+        for group in groups:
+            group.update(weight_decay=0.5, lr=0.1)
+        for each in state.values():
+            each["step"] = steps
+        return "loaded", None
+
+    engine = SimpleNamespace(
+        optimizer=SimpleNamespace(param_groups=groups, optimizer=SimpleNamespace(state=state)),
+        module=SimpleNamespace(parameters=list),
+        load_checkpoint=load_checkpoint,
+    )
+    restore(engine, read(write(tmp_path, 3)), path=tmp_path / "step-00000003-universal")
+    assert groups == [{"weight_decay": 0.5, "lr": 0.1}, {"weight_decay": 0.0, "lr": 0.1}]
+    state["first"]["step"] += 1
+    assert (float(state["first"]["step"]), float(state["second"]["step"])) == (4.0, 3.0)

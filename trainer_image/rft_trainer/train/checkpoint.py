@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -225,7 +226,12 @@ def _is_whole(path: Path) -> bool:
 
 
 def restore(engine: Any, checkpoint: Checkpoint, *, path: Path) -> None:
-    """Load weights and optimizer on all ranks; ``path`` is the checkpoint or its universal form."""
+    """Load weights and optimizer on all ranks; ``path`` is the checkpoint or its universal form.
+
+    From a universal checkpoint DeepSpeed gives all groups the decay of the first and, under ZeRO-3, one and the same
+    counter of steps, which each of them would then raise.
+    """
+    decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
     loaded, _ = engine.load_checkpoint(
         str(path.parent),
         tag=path.name,
@@ -234,3 +240,8 @@ def restore(engine: Any, checkpoint: Checkpoint, *, path: Path) -> None:
     )
     if loaded is None:
         raise StageError(f"checkpoint {checkpoint.path.name} cannot be loaded; delete it to resume from an older one")
+    for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
+    for state in engine.optimizer.optimizer.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()

@@ -17,7 +17,9 @@ from rft_trainer.contract import RunConfig, TrainingConfig
 from rft_trainer.errors import BadInputError
 from rft_trainer.files import read_json
 from rft_trainer.paths import Layout, RunPaths
+from rft_trainer.progress_report import LONG_PHASE_FACTOR
 from rft_trainer.train.adapter import add_adapters
+from rft_trainer.train.decay import parameter_groups
 from rft_trainer.train.kernels import Kernels, available, use_liger
 from rft_trainer.train.loss import LossModel
 from rft_trainer.train.plan import accumulation_steps
@@ -52,7 +54,9 @@ def connect(config: RunConfig, *, local_rank: int) -> torch.device:
     import deepspeed
     import torch._dynamo  # its import inside zero.Init fails, so it must come first
 
-    timeout = datetime.timedelta(seconds=max(MINIMUM_TIMEOUT_SECONDS, config.startup_seconds, config.stall_seconds))
+    # ranks wait in a collective for the one that converts or flushes a checkpoint; a hang is seen by its heartbeat
+    longest = LONG_PHASE_FACTOR * max(config.startup_seconds, config.stall_seconds)
+    timeout = datetime.timedelta(seconds=max(MINIMUM_TIMEOUT_SECONDS, longest))
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
         deepspeed.init_distributed(dist_backend="nccl", timeout=timeout, verbose=False)
@@ -176,8 +180,8 @@ def _initialise(model: LossModel, settings: dict[str, Any]) -> Any:
     import deepspeed
 
     try:
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        engine, _, _, _ = deepspeed.initialize(model=model, config=settings, model_parameters=trained)
+        groups = parameter_groups(model, weight_decay=settings["optimizer"]["params"]["weight_decay"])
+        engine, _, _, _ = deepspeed.initialize(model=model, config=settings, model_parameters=groups)
     except RuntimeError as error:
         if "cpu_adam" not in str(error):
             raise
