@@ -19,7 +19,7 @@ from rft_operator.domain.facts import LABEL_FINETUNE
 from rft_operator.errors import Conflict, Unavailable
 from rft_trainer.contract import Outcome, Stage
 from rft_trainer.stage_results import StageResult
-from support.builders import NAME, NAMESPACE
+from support.builders import NAME, NAMESPACE, merged
 from support.cluster import NODE_PRICES, Fault, Object, holds_node, is_terminal
 from support.controllers import TOTAL_STEPS
 from support.machine import OperatedCluster
@@ -47,6 +47,7 @@ class Run(RuleBasedStateMachine):
     """What was seen, over all draws."""
     more: Mapping[str, Any] = {}
     """What the spec of every draw has beside."""
+    cluster: type[OperatedCluster] = OperatedCluster
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,8 +63,8 @@ class Run(RuleBasedStateMachine):
         drains=st.lists(st.sampled_from(("saves", "late", "unsaved", "ignores")), min_size=1, max_size=3),
     )
     def apply(self, depth: str, cents: int, drains: list[str], **choice: Any) -> None:
-        self.spec = {**spec_of(cents=cents, **choice), **self.more}
-        self.world = OperatedCluster(reached=self.reached, drains=drains, **self.spec)
+        self.spec = merged(spec_of(cents=cents, **choice), dict(self.more))
+        self.world = self.cluster(reached=self.reached, drains=drains, **self.spec)
         self.world.work()
         for step in (self.gang_starts, self.work_is_done) * 3:
             if self._depth() < DEPTHS[depth]:

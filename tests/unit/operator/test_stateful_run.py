@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from support.any_order import Run
+from support.any_prices import FloatingRun
 from support.any_queue import QueuedRun
 
 OFTEN_REACHED = ("Complete", "Failed", "BudgetExhausted", "Suspended", "evaluate Succeeded", "deleted while training")
@@ -44,6 +45,10 @@ def test_run_keeps_its_promises_when_anything_happens_in_any_order() -> None:
 
 def test_queued_run_keeps_its_promises_when_kueue_comes_between_in_any_order() -> None:
     walk(QueuedRun, draws=24, often_reached=("train Preempted", "evicted while running"))
+
+
+def test_floating_run_keeps_its_promises_when_prices_are_edited_in_any_order() -> None:
+    walk(FloatingRun, draws=10, often_reached=("repriced while running",))
 
 
 def queued(*, evaluated: bool, cents: int) -> QueuedRun:
