@@ -51,6 +51,7 @@ SUMMARIES: dict[Stage, dict[str, Any]] = {
                     samples=1,
                     no_answer=2,
                     baseline=0.0,
+                    comparison="paired",
                     wins=90,
                     losses=0,
                     p_value=1e-20,

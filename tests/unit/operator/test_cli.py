@@ -51,7 +51,7 @@ async def test_report_tells_stages_gpu_hours_dollars_and_scores_of_a_completed_r
     assert "of $10" in cost
     score = next(index for index, line in enumerate(lines) if line.startswith("Score"))
     assert lines[score:] == [
-        "Score  sums accuracy: 0.00 baseline, 0.90 ± 0.01 after training (100 questions)",
+        "Score  sums accuracy: 0.00 before, 0.90 ± 0.01 after training (100 questions)",
         "       Improved; 90 better, 0 worse; p < 0.0001; 95 % interval 0.826 to 0.945",
         "       2 of 100 without an answer",
     ]
