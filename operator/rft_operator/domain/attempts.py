@@ -15,7 +15,7 @@ from rft_operator.api.status import (
     ConditionStatus,
     ConditionType,
 )
-from rft_operator.domain.actions import Apply, Create, Delete, OpenGate, SetDeadline
+from rft_operator.domain.actions import Apply, Create, OpenGate, SetDeadline
 from rft_operator.domain.budget import CPU_STAGES, admit, pod_deadline_seconds, worst_case_micro_usd
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
@@ -25,6 +25,7 @@ from rft_operator.domain.money import usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
 from rft_operator.domain.pauses import FULL_RETRY_SECONDS, ledger_is_full, next_start
 from rft_operator.domain.publishing import PUBLISH_SECONDS
+from rft_operator.domain.release import deletion_of
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import answers_wait
 from rft_operator.domain.stops import DRAINING_STOPS, Stop
@@ -179,10 +180,8 @@ def _commitment_holds(draft: Draft, recorded: Attempt, money: Money) -> bool:
 def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | None) -> Attempt:
     """Put a stop on record; once it is on record, delete the Job, which sends SIGTERM to its pods."""
     if attempt.stop_reason is None and stop is not None:
-        attempt = attempt.model_copy(update={"stop_reason": stop.reason, "message": stop.message[:2_048]})
-        draft.replace_attempt(attempt)
-        type_ = "Normal" if stop.reason in DRAINING_STOPS else "Warning"
-        draft.emit("Normal" if type_ == "Normal" else "Warning", stop.reason, stop.message)
+        attempt = stopped(draft, attempt, stop)
+        draft.emit("Normal" if stop.reason in DRAINING_STOPS else "Warning", stop.reason, stop.message)
         draft.wake(draft.now)
         return attempt
     recorded = recorded_attempt(draft, attempt)
@@ -192,8 +191,14 @@ def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | N
         and gang.job is not None
         and gang.job.deleted_at is None
     ):
-        job = gang.job
-        draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
+        draft.actions.append(deletion_of(gang.job))
+    return attempt
+
+
+def stopped(draft: Draft, attempt: Attempt, stop: Stop) -> Attempt:
+    """Put a stop on record; return the attempt with it."""
+    attempt = attempt.model_copy(update={"stop_reason": stop.reason, "message": stop.message[:2_048]})
+    draft.replace_attempt(attempt)
     return attempt
 
 

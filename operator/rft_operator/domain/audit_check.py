@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rft_operator.api.ledger import LedgerEntry
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.audit import PodBill, total_of, total_of_totals
-from rft_operator.domain.bill import Share, bill, priced_from, seconds_of
+from rft_operator.domain.bill import Share, bill, end_of, priced_from, seconds_of
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.timestamps import epoch
 
@@ -79,7 +79,7 @@ def _folded(stage: str, by_uid: Mapping[str, PodBill], run: ReasoningFinetune) -
         for uid, each in own.items()
         if uid in entries
         for part in each.former
-        if _end_of(part) <= priced_from(entries[uid]) and (uid, part.end_time) not in kept
+        if end_of(part) <= priced_from(entries[uid]) and (uid, part.end_time) not in kept
     ]
     for part in parts:
         seconds = seconds_of(part, now=0)
@@ -91,15 +91,11 @@ def _records(run: ReasoningFinetune) -> Mapping[str, LedgerEntry]:
     return {entry.uid: entry for entry in (*run.status.ledger.open, *run.status.ledger.uncounted)}
 
 
-def _end_of(part: LedgerEntry) -> int:
-    return epoch(part.end_time or part.start_time)
-
-
 def _as_of(found: PodBill, recorded: LedgerEntry, at: int) -> LedgerEntry:
     """Return what a pod was charged at when its record was written: its price may have changed since."""
     if recorded.end_time is not None:
         return found.entry
-    return next((part for part in found.former if _end_of(part) > at), found.entry)
+    return next((part for part in found.former if end_of(part) > at), found.entry)
 
 
 def _without_ledger(run: ReasoningFinetune, bills: Sequence[PodBill]) -> Iterator[str]:

@@ -95,6 +95,11 @@ def priced_from(entry: LedgerEntry) -> int:
     return epoch(entry.priced_from or entry.start_time)
 
 
+def end_of(entry: LedgerEntry) -> int:
+    """Return the end of an entry that is closed; of an open one its beginning."""
+    return epoch(entry.end_time or entry.start_time)
+
+
 def seconds_of(entry: LedgerEntry, *, now: int) -> int:
     """Return the GPU-seconds of an entry that are in no total; an open one counts until ``now``."""
     end = epoch(entry.end_time) if entry.end_time is not None else now

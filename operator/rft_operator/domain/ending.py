@@ -11,11 +11,12 @@ from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.bill import hours_text
 from rft_operator.domain.conclusions import WANT_OF_MONEY
 from rft_operator.domain.draft import Draft, is_over
-from rft_operator.domain.facts import FINALIZER, ChildKind, PodFacts
+from rft_operator.domain.facts import FINALIZER, PodFacts
 from rft_operator.domain.gang import silence_of
 from rft_operator.domain.ledger import written_off
 from rft_operator.domain.money import micro_of_text, micro_usd, usd_display
 from rft_operator.domain.money_state import Money
+from rft_operator.domain.release import deletion_of
 from rft_operator.domain.show_money import show_money, show_risk
 from rft_operator.domain.team_money import close_bill, is_booked
 from rft_operator.domain.timestamps import epoch
@@ -71,7 +72,7 @@ def delete(draft: Draft, money: Money) -> None:
     draft.update(stage=DisplayStage.DELETING)
     for job in draft.view.children.jobs:
         if job.deleted_at is None and job.owner_uid in ("", meta.uid):
-            draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
+            draft.actions.append(deletion_of(job))
     _write_off_lost(draft)
     _close_ledger(draft, money)
     if not _settled(draft) or any(job.deleted_at is None for job in draft.view.children.jobs):

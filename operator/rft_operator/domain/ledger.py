@@ -18,6 +18,7 @@ from rft_operator.domain.bill import (
     PHASE_WRITTEN,
     VANISHED,
     Share,
+    end_of,
     priced_from,
 )
 from rft_operator.domain.evidence import Evidence
@@ -55,9 +56,9 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
             back.append(entry.model_copy(update={"end_time": None, "end_basis": None, "waste": []}))
         elif pod is not None and pod.has_finalizer:
             uncounted.append(_with_waste(entry, pod, evidence))
-        elif evidence.may_fold(_end_of(entry)):
-            totals = fold(totals, entry, end=_end_of(entry))
-            folded.append(_end_of(entry))
+        elif evidence.may_fold(end_of(entry)):
+            totals = fold(totals, entry, end=end_of(entry))
+            folded.append(end_of(entry))
         else:
             uncounted.append(entry)
     former = list(ledger.former)
@@ -68,9 +69,9 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
         (still_open if latest.end_time is None else uncounted).append(latest)
     held: list[LedgerEntry] = []
     for part in former:
-        if evidence.may_fold(_end_of(part)) or len(held) == MAX_LEDGER_ENTRIES:
-            totals = fold(totals, part, end=_end_of(part))
-            folded.append(_end_of(part))
+        if evidence.may_fold(end_of(part)) or len(held) == MAX_LEDGER_ENTRIES:
+            totals = fold(totals, part, end=end_of(part))
+            folded.append(end_of(part))
         else:
             held.append(part)
     until = rfc3339(max(folded)) if folded else None
@@ -167,7 +168,7 @@ def _ended(entry: LedgerEntry, pod: PodFacts | None, evidence: Evidence, *, end:
 
 def _with_waste(entry: LedgerEntry, pod: PodFacts, evidence: Evidence) -> LedgerEntry:
     """Return a closed entry with its waste; it grows once the attempt has ended in vain."""
-    end = _end_of(entry)
+    end = end_of(entry)
     parts = intervals(
         pod,
         start=epoch(entry.start_time),
@@ -191,7 +192,7 @@ def _repriced(entry: LedgerEntry, pod: PodFacts | None, evidence: Evidence) -> t
         before, entry = _split(entry, pod, at=at, rate=rate, evidence=evidence)
         parts.extend([before] if at > priced_from(before) else [])
 
-    end = _end_of(entry) if entry.end_time is not None else evidence.now + 1
+    end = end_of(entry) if entry.end_time is not None else evidence.now + 1
     known = steps_of_entry(entry)
     for at, rate in known[1:]:
         if at < end:
@@ -225,10 +226,6 @@ def _split(
     if after.end_time is not None and pod is not None:
         after = _with_waste(after, pod, evidence)
     return before, after
-
-
-def _end_of(entry: LedgerEntry) -> int:
-    return epoch(entry.end_time or entry.start_time)
 
 
 def open_waste(ledger: Ledger, evidence: Evidence) -> Mapping[str, Share]:

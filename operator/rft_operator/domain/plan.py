@@ -12,7 +12,7 @@ from rft_operator.api.choices import OnExhausted
 from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.accept import accept
 from rft_operator.domain.actions import Apply, Plan, SetFinalizers
-from rft_operator.domain.attempts import begin, budget_stop, open_gates, provide, stop_if_needed
+from rft_operator.domain.attempts import begin, budget_stop, open_gates, provide, stop_if_needed, stopped
 from rft_operator.domain.budget import Admission, admit
 from rft_operator.domain.conclusions import complete, conclude, fail
 from rft_operator.domain.draft import Draft, finished
@@ -118,8 +118,7 @@ def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, 
                 open_gates(draft, attempt, gang, money)
             return stop_at
     elif attempt.stop_reason is None:
-        attempt = attempt.model_copy(update={"stop_reason": stop.reason, "message": stop.message})
-        draft.replace_attempt(attempt)
+        attempt = stopped(draft, attempt, stop)
     conclude(draft, attempt, gang)
     return None
 

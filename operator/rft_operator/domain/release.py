@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import FINALIZER, ChildKind, PodFacts
+from rft_operator.domain.facts import FINALIZER, ChildKind, JobFacts, PodFacts
 from rft_operator.domain.gang import stray_jobs
 from rft_operator.domain.ledger import releasable
 
@@ -15,7 +15,7 @@ from rft_operator.domain.ledger import releasable
 def remove_strays(draft: Draft) -> None:
     """Delete unfinished Jobs of attempts that are closed on record."""
     for job in stray_jobs(draft):
-        draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
+        draft.actions.append(deletion_of(job))
 
 
 def release_pods(draft: Draft) -> None:
@@ -25,10 +25,15 @@ def release_pods(draft: Draft) -> None:
     for pod in releasable(draft.recorded.ledger, draft.view.children.pods):
         if pod.scheduled_at is not None and not deleting and (pod.stage.value, pod.attempt) in still_open:
             continue
-        draft.actions.append(without_finalizer(pod))
+        draft.actions.append(letting_go_of(pod))
 
 
-def without_finalizer(pod: PodFacts) -> SetFinalizers:
+def deletion_of(job: JobFacts) -> Delete:
+    """Return the action that deletes a Job, which sends SIGTERM to its pods."""
+    return Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid)
+
+
+def letting_go_of(pod: PodFacts) -> SetFinalizers:
     """Return the action that lets go of a pod."""
     return SetFinalizers(
         kind=ChildKind.POD.value,

@@ -10,28 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rft_operator.api.rules import LIST_KEYS
 from rft_operator.api.status import ConditionType, DisplayStage, Status
-from rft_operator.domain.actions import Delete, Plan
-from rft_operator.domain.attempts import stop_if_needed
+from rft_operator.domain.actions import Plan
+from rft_operator.domain.attempts import stop_if_needed, stopped
 from rft_operator.domain.bill import bill
 from rft_operator.domain.conclusions import conclude
 from rft_operator.domain.draft import Draft, condition_of, finished
 from rft_operator.domain.ending import delete, lost_for_good, rest, without_finalizer
-from rft_operator.domain.facts import FINALIZER, ChildKind
+from rft_operator.domain.facts import FINALIZER
 from rft_operator.domain.gang import ended, gang_of, others_alive
 from rft_operator.domain.money import usd_display
 from rft_operator.domain.money_state import Money, meter
 from rft_operator.domain.partial import PartialRun
-from rft_operator.domain.release import release_pods, remove_strays
-from rft_operator.domain.release import without_finalizer as let_go
+from rft_operator.domain.release import deletion_of, letting_go_of, release_pods, remove_strays
 from rft_operator.domain.show import show_gang
 from rft_operator.domain.show_money import show_money, show_risk
 from rft_operator.domain.stops import UNREADABLE, Stop
 from rft_operator.domain.view import View
 
 RETRY_SECONDS = 5
-IDENTITIES = {"conditions": ("type",), "attempts": ("stage", "number")}
-"""Lists of status whose items are found again by these keys."""
+IDENTITIES = {place[-1]: keys for place, keys in LIST_KEYS.items() if place[0] == "status"}
+"""Lists of status whose items are found again by these keys, as the API server finds them."""
 
 
 def words_of(found: PartialRun) -> str:
@@ -124,10 +124,7 @@ def _stop(draft: Draft, found: PartialRun, money: Money) -> None:
         if (gang.live or gang.job is not None) and not ended(draft, attempt, gang):
             stop_if_needed(draft, attempt, gang, stop=stop)
         else:
-            if attempt.stop_reason is None:
-                attempt = attempt.model_copy(update={"stop_reason": stop.reason, "message": stop.message})
-                draft.replace_attempt(attempt)
-            conclude(draft, attempt, gang)
+            conclude(draft, attempt if attempt.stop_reason is not None else stopped(draft, attempt, stop), gang)
     attempt = draft.open_attempt()
     show_gang(draft, gang_of(draft, attempt) if attempt is not None else None)
     _show(draft, found, at_rest=attempt is None and not others_alive(draft, None))
@@ -154,7 +151,7 @@ def _hold_without_record(draft: Draft, found: PartialRun, *, recordable: bool) -
     jobs = [each for each in children.jobs if each.owner_uid in ("", meta.uid)]
     for job in jobs:
         if job.deleted_at is None and not (job.complete or job.failed):
-            draft.actions.append(Delete(kind=ChildKind.JOB.value, namespace=job.namespace, name=job.name, uid=job.uid))
+            draft.actions.append(deletion_of(job))
     if meta.deletion_timestamp is None:
         if recordable and not finished(draft):
             _show(draft, found, at_rest=not others_alive(draft, None))
@@ -164,7 +161,7 @@ def _hold_without_record(draft: Draft, found: PartialRun, *, recordable: bool) -
     held = [pod for pod in children.pods if pod.has_finalizer]
     for pod in held:
         if not pod.holds_node or lost_for_good(draft, pod):
-            draft.actions.append(let_go(pod))
+            draft.actions.append(letting_go_of(pod))
     if held or any(not (each.complete or each.failed) for each in jobs):
         draft.wake(draft.now + RETRY_SECONDS)
         return

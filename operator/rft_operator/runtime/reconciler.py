@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,12 +26,13 @@ from rft_operator.domain.actions import (
     SetDeadline,
     SetFinalizers,
 )
-from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, ChildKind, Key, Settings
+from rft_operator.domain.facts import LABEL_FINETUNE, ChildKind, Key, Settings
 from rft_operator.domain.manifests import references
 from rft_operator.domain.observe import KIND
 from rft_operator.domain.partial import PartialRun, read_partly
 from rft_operator.domain.plan import CONTROLLER_NAME, plan
 from rft_operator.domain.prices import PriceCatalogue
+from rft_operator.domain.release import letting_go_of
 from rft_operator.domain.stops import UNREADABLE
 from rft_operator.domain.unread import hold, is_told, merged, words_of
 from rft_operator.domain.view import View
@@ -263,21 +264,10 @@ class Reconciler:
             return
         changed_meanwhile: Conflict | None = None
         for pod in held:
-            rest: Sequence[str] = tuple(each for each in pod.finalizers if each != FINALIZER)
             try:
-                changed = await self._kube.set_finalizers(
-                    kind="Pod",
-                    namespace=pod.namespace,
-                    name=pod.name,
-                    finalizers=rest,
-                    resource_version=pod.resource_version,
-                )
-            except NotFound:
-                continue
+                await self._act(letting_go_of(pod))
             except Conflict as error:
                 changed_meanwhile = error
-                continue
-            self._cache.put(changed)
         if changed_meanwhile is not None:
             raise changed_meanwhile
 
