@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -32,14 +32,16 @@ def run_programs(answers: AnswerFile, questions: Sequence[Question], *, stop: St
 
     Raises :class:`BadInputError` where a program may take more memory than there is.
     """
-    pending = {each.id for each in answers.records.values() if each.reason == PENDING}
+    pending: defaultdict[str, list[AnswerRecord]] = defaultdict(list)
+    for each in answers.records.values():
+        if each.reason == PENDING:
+            pending[each.id].append(each)
     questions = [each for each in questions if each.id in pending]
     if not questions:
         return
-    waiting = _with_tests(answers, questions)
+    waiting = _with_tests(pending, questions)
     count = workers or programs_at_once(program_mib=max(map(_program_mib, questions)))
-    waiting_count = sum(each.reason == PENDING for each in answers.records.values())
-    sys.stdout.write(f"{waiting_count} programs to run, {count} at once\n")
+    sys.stdout.write(f"{sum(map(len, pending.values()))} programs to run, {count} at once\n")
     sys.stdout.flush()
     judges: SimpleQueue[Judge] = SimpleQueue()
     for _ in range(count):
@@ -70,23 +72,21 @@ def run_programs(answers: AnswerFile, questions: Sequence[Question], *, stop: St
                     sys.stdout.flush()
                 stop.check()
         finally:
-            for each in under_way:
-                each.cancel()
+            for future in under_way:
+                future.cancel()
             pool.shutdown(wait=True)
             for _ in range(count):
                 judges.get().close()
 
 
-def _with_tests(answers: AnswerFile, questions: Sequence[Question]) -> Iterator[tuple[AnswerRecord, CodeTests]]:
+def _with_tests(
+    pending: Mapping[str, Sequence[AnswerRecord]], questions: Sequence[Question]
+) -> Iterator[tuple[AnswerRecord, CodeTests]]:
     """All programs that were not run yet, question by question."""
-    waiting: defaultdict[str, list[AnswerRecord]] = defaultdict(list)
-    for record in answers.records.values():
-        if record.reason == PENDING:
-            waiting[record.id].append(record)
     rows = RowReader()
     for question in questions:
         tests = parse_tests(question.answer) if question.tests is None else question.tests.read(rows)
-        yield from ((record, tests) for record in waiting[question.id])
+        yield from ((record, tests) for record in pending[question.id])
 
 
 def _program_mib(question: Question) -> int:

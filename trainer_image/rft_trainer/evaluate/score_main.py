@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from rft_trainer.contract import Outcome, Stage
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.main import exam_of
-from rft_trainer.evaluate.runner import Model
 from rft_trainer.evaluate.session import Candidate, Session
 from rft_trainer.evaluate.stopping import Stop
-from rft_trainer.evaluate.waiting import Answered, NoSampler, Waiting
+from rft_trainer.evaluate.waiting import Answered, Waiting, answered_model
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.report import Reporter, Work
 from rft_trainer.sandbox.sandbox import Sandbox
@@ -59,9 +59,7 @@ def score(layout: Layout) -> StageResult:
 
 
 def _candidate(it: Answered, waiting: Waiting) -> Candidate:
-    def load() -> Model:
-        return Model(it.name, sampler=NoSampler(waiting.engine), render=lambda turns: turns[-1].content)
-
+    load = partial(answered_model, it.name, engine=waiting.engine)
     return Candidate(name=it.name, fingerprint=it.fingerprint, load=load)
 
 

@@ -23,7 +23,7 @@ from rft_trainer.evaluate.runner import Model, Runner
 from rft_trainer.evaluate.settings import Setting, settings_of
 from rft_trainer.evaluate.stopping import Reason, Stop, StoppedError
 from rft_trainer.evaluate.summary import Findings, Place, line, summarise
-from rft_trainer.evaluate.waiting import Answered, NoSampler, Waiting
+from rft_trainer.evaluate.waiting import Answered, Waiting, answered_model
 from rft_trainer.files import read_json, write_atomic, write_json
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge
@@ -152,7 +152,7 @@ class Session:
             if not isinstance(found, dict) or found.get("fingerprint") != candidate.fingerprint:
                 return None
             self._engine = found["engine"]
-            return Model(candidate.name, sampler=NoSampler(self._engine), render=lambda turns: turns[-1].content)
+            return answered_model(candidate.name, engine=self._engine or {})
         self._engine = dict(model.sampler.identity)
         write_json(file, {"fingerprint": candidate.fingerprint, "engine": self._engine})
         return model

@@ -15,6 +15,8 @@ from statistics import NormalDist
 from rft_trainer.stage_results import Verdict
 
 CONFIDENCE = 0.95
+NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""How many standard errors an interval of a normal reaches to each side."""
 SIGNIFICANCE = 0.05
 FEW_QUESTIONS = 30
 """Below, the t interval of a share is too narrow near 0 and 1."""
@@ -71,7 +73,7 @@ def score_interval(per_question: Sequence[float], *, samples: int) -> Interval:
 
 def wilson_interval(share: float, *, questions: int) -> Interval:
     """The interval of a share that holds its confidence for few questions and near 0 and 1."""
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    z = NORMAL_QUANTILE
     scale = 1 + z * z / questions
     centre = (share + z * z / (2 * questions)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / questions + (z / (2 * questions)) ** 2)

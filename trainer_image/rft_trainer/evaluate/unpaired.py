@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 from rft_trainer.evaluate.statistics import (
-    CONFIDENCE,
+    NORMAL_QUANTILE,
     Comparison,
     Interval,
     mean_and_stderr,
@@ -63,4 +62,4 @@ def fisher_exact(one: tuple[int, int], other: tuple[int, int]) -> float:
 
 def _stderr_of(interval: Interval) -> float:
     """The standard error that an interval stands for, where the answers are all alike and show none."""
-    return (interval.high - interval.low) / (2 * NormalDist().inv_cdf((1 + CONFIDENCE) / 2))
+    return (interval.high - interval.low) / (2 * NORMAL_QUANTILE)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from rft_trainer.errors import BadInputError
+from rft_trainer.evaluate.runner import Model
 from rft_trainer.evaluate.sampler import Window
 from rft_trainer.evaluate.stopping import Reason
 from rft_trainer.files import read_json, write_json
@@ -78,6 +79,11 @@ def _reason(value: Any) -> Reason | None:
 
 def _maybe(value: Any) -> Answered | None:
     return None if value is None else _answered(value)
+
+
+def answered_model(name: str, *, engine: Mapping[str, str]) -> Model:
+    """Stands for a model that has answered: its answers are found, and none is added."""
+    return Model(name, sampler=NoSampler(engine), render=lambda turns: turns[-1].content)
 
 
 class NoSampler:
