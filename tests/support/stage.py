@@ -329,12 +329,25 @@ class World:
             ),
         )
 
-    async def to_training(self) -> None:
-        """Bring the run to a running training gang."""
+    async def to_prepared(self) -> None:
+        """Bring the run to where its training is begun, and has no pods yet."""
         await self.settle()
         self.run_pods(Stage.PREPARE)
         await self.after(5)
         self.complete(Stage.PREPARE)
         await self.after(1)
+
+    async def to_training_at_once(self) -> None:
+        """Bring the run to a running training gang, without any time passing."""
+        await self.settle()
+        self.run_pods(Stage.PREPARE)
+        self.complete(Stage.PREPARE)
+        await self.settle()
+        self.run_pods(Stage.TRAIN)
+        await self.settle()
+
+    async def to_training(self) -> None:
+        """Bring the run to a running training gang."""
+        await self.to_prepared()
         self.run_pods(Stage.TRAIN)
         await self.after(1)

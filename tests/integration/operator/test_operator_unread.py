@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from rft_operator.api import KIND
 from rft_operator.api.status import ConditionType
-from rft_operator.client.api import UserApi
 from rft_operator.domain.facts import FINALIZER
 from rft_operator.domain.partial import read_partly
-from rft_operator.metrics import Metrics
 from rft_operator.runtime.kube_client import KubeClient
 from rft_trainer.contract import Stage
 from support.api_server import CRD, ApiServer, install_crds
@@ -24,13 +20,6 @@ from support.operator_thread import OperatorThread, idle
 from support.polling import eventually
 from support.side import GARBAGE_SECONDS
 from support.team import team_budget
-
-
-@pytest.fixture
-async def api(server: ApiServer) -> AsyncIterator[UserApi]:
-    found = UserApi(await server.configuration(), Metrics())
-    async with found:
-        yield found
 
 
 @contextlib.contextmanager

@@ -133,16 +133,21 @@ async def test_scoring_starts_without_money_left() -> None:
     assert world.status.stage == "Complete"
 
 
-async def test_answers_are_given_anew_when_the_model_is_trained_further() -> None:
-    world = World(budget={"limitUSD": "3", "evaluationReserveUSD": "0.2"})
+async def to_checkpoints_evaluation(world: World, *, limit_usd: str) -> None:
+    """Bring the run to where its money has ended in training, and its checkpoint is evaluated."""
     await world.to_training()
     world.report(step=20, checkpoint=20)
     await world.after(10)
-    world.edit(budget={"limitUSD": "0.3"})
+    world.edit(budget={"limitUSD": limit_usd})
     await world.settle()
     world.drain(Stage.TRAIN)
     await world.after(5)
     world.run_pods(Stage.EVALUATE)
+
+
+async def test_answers_are_given_anew_when_the_model_is_trained_further() -> None:
+    world = World(budget={"limitUSD": "3", "evaluationReserveUSD": "0.2"})
+    await to_checkpoints_evaluation(world, limit_usd="0.3")
     await world.after(5)
     world.edit(budget={"limitUSD": "9"})
     world.finish_pods(Stage.EVALUATE, result=ANSWERED)
@@ -234,14 +239,7 @@ async def test_run_waits_for_money_after_its_programs_were_scored_when_it_is_to_
 
 async def test_checkpoints_programs_are_scored_when_the_money_ends_in_training_and_again_in_the_evaluation() -> None:
     world = World(budget={"limitUSD": "3", "evaluationReserveUSD": "0.2"}, evaluation={"maxSeconds": 6_000})
-    await world.to_training()
-    world.report(step=20, checkpoint=20)
-    await world.after(10)
-    world.edit(budget={"limitUSD": "0.5"})
-    await world.settle()
-    world.drain(Stage.TRAIN)
-    await world.after(5)
-    world.run_pods(Stage.EVALUATE)
+    await to_checkpoints_evaluation(world, limit_usd="0.5")
     await world.after(2_000)
     assert world.job_gone(Stage.EVALUATE), "the stop line is reached"
     world.finish_pods(Stage.EVALUATE, exit_code=ExitCode.DRAINED_WITHOUT_CHECKPOINT, result=answered_in_part("asked"))

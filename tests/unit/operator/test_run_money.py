@@ -252,11 +252,7 @@ async def test_overshoot_is_shown_and_never_hidden_when_a_lost_node_cannot_be_st
 
 async def test_pull_gang_wait_and_lost_work_are_told_apart() -> None:
     world = World()
-    await world.settle()
-    world.run_pods(Stage.PREPARE)
-    await world.after(5)
-    world.complete(Stage.PREPARE)
-    await world.after(1)
+    await world.to_prepared()
     world.create_pods(Stage.TRAIN)
     first, second = world.pods(Stage.TRAIN)
     for index, pod in enumerate((first, second)):

@@ -71,12 +71,7 @@ class Removal:
 async def training(**broken: Any) -> World:
     """Return a run whose ranks train, and which cannot be read any more."""
     world = World(**ONE_GPU)
-    await world.settle()
-    world.run_pods(Stage.PREPARE)
-    world.complete(Stage.PREPARE)
-    await world.settle()
-    world.run_pods(Stage.TRAIN)
-    await world.settle()
+    await world.to_training_at_once()
 
     def spoil(obj: dict[str, Any]) -> None:
         obj["spec"]["colour"] = "red"

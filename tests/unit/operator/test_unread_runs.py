@@ -51,16 +51,6 @@ def lose_the_ledger(obj: dict[str, Any]) -> None:
     obj["status"]["ledger"] = {"open": "many"}
 
 
-async def training(world: World) -> None:
-    """Bring the run to where its ranks train."""
-    await world.settle()
-    world.run_pods(Stage.PREPARE)
-    world.complete(Stage.PREPARE)
-    await world.settle()
-    world.run_pods(Stage.TRAIN)
-    await world.settle()
-
-
 def refuse_status(world: World, error: Exception) -> None:
     async def refuse(**_: Any) -> dict[str, Any]:
         raise error
@@ -191,7 +181,7 @@ async def test_run_of_another_controller_is_left_alone_although_it_cannot_be_rea
 
 async def test_training_that_cannot_be_read_any_more_is_stopped_with_a_checkpoint_and_billed() -> None:
     world = World(**ONE_GPU)
-    await training(world)
+    await world.to_training_at_once()
     spoil(world, colour)
     world.now += 100
     await world.settle()
@@ -212,7 +202,7 @@ async def test_training_that_cannot_be_read_any_more_is_stopped_with_a_checkpoin
 
 async def test_run_goes_on_from_its_checkpoint_when_it_can_be_read_again() -> None:
     world = World(**ONE_GPU)
-    await training(world)
+    await world.to_training_at_once()
     spoil(world, colour)
     await world.settle()
     world.drain(Stage.TRAIN)
@@ -227,7 +217,7 @@ async def test_run_goes_on_from_its_checkpoint_when_it_can_be_read_again() -> No
 
 async def test_attempt_of_a_newer_operator_stays_on_record() -> None:
     world = World(**ONE_GPU)
-    await training(world)
+    await world.to_training_at_once()
     novel = {"stage": "distill", "number": 1, "startTime": "2026-01-01T00:00:00Z"}
     spoil(world, lambda obj: obj["status"]["attempts"].append(novel))
     world.kube.apply_status = accept_anything(world)  # type: ignore[method-assign]
@@ -249,7 +239,7 @@ def accept_anything(world: World) -> Callable[..., Any]:
 
 async def test_jobs_end_and_the_pods_keep_the_bill_where_no_status_is_taken() -> None:
     world = World(**ONE_GPU)
-    await training(world)
+    await world.to_training_at_once()
     spoil(world, colour)
     refuse_status(world, Rejected("status.stage: unsupported value", status=422))
     await world.settle()
@@ -264,7 +254,7 @@ async def test_jobs_end_and_the_pods_keep_the_bill_where_no_status_is_taken() ->
 
 async def test_right_that_is_missing_is_no_reason_to_give_up_the_bill() -> None:
     world = World(**ONE_GPU)
-    await training(world)
+    await world.to_training_at_once()
     spoil(world, colour)
     refuse_status(world, Forbidden("reasoningfinetunes/status is forbidden", status=403))
     with pytest.raises(Forbidden):
@@ -275,7 +265,7 @@ async def test_right_that_is_missing_is_no_reason_to_give_up_the_bill() -> None:
 @pytest.mark.parametrize("ledger", [True, False], ids=["ledger read", "ledger lost"])
 async def test_run_that_cannot_be_read_is_deleted_with_all_its_pods(ledger: bool) -> None:
     world = World(**ONE_GPU)
-    await training(world)
+    await world.to_training_at_once()
     spoil(world, colour)
     if not ledger:
         spoil(world, lose_the_ledger)
@@ -291,7 +281,7 @@ async def test_run_that_cannot_be_read_is_deleted_with_all_its_pods(ledger: bool
 
 async def test_run_is_deleted_although_no_status_is_taken_of_it() -> None:
     world = World(**ONE_GPU)
-    await training(world)
+    await world.to_training_at_once()
     spoil(world, colour)
     refuse_status(world, Rejected("spec.colour: unknown", status=422))
     world.kube.remove(KIND, NAMESPACE, NAME)
@@ -302,7 +292,7 @@ async def test_run_is_deleted_although_no_status_is_taken_of_it() -> None:
 
 async def test_finished_run_that_cannot_be_read_is_told_of_and_left_as_it_is() -> None:
     world = World(**ONE_GPU)
-    await training(world)
+    await world.to_training_at_once()
     world.complete(Stage.TRAIN)
     await world.settle()
     spoil(world, colour)
@@ -325,7 +315,7 @@ def reserved(world: TeamWorld, name: str) -> tuple[int, int] | None:
 @pytest.mark.parametrize("ledger", [True, False], ids=["ledger read", "ledger lost"])
 async def test_run_that_cannot_be_read_keeps_its_reservation_and_its_team_goes_on(ledger: bool) -> None:
     world = TeamWorld(team_budget(limitUSD=25), **ONE_GPU)
-    await training(world.at("a"))
+    await world.at("a").to_training_at_once()
     spoil(world, colour)
     if not ledger:
         spoil(world, lose_the_ledger)
@@ -342,7 +332,7 @@ async def test_run_that_cannot_be_read_keeps_its_reservation_and_its_team_goes_o
 
 async def test_spending_of_a_run_that_cannot_be_read_is_booked_from_its_ledger() -> None:
     world = TeamWorld(team_budget(limitUSD=25), **ONE_GPU)
-    await training(world.at("a"))
+    await world.at("a").to_training_at_once()
     spoil(world, colour)
     world.now += 100
     await world.settle()
@@ -363,7 +353,7 @@ async def test_run_that_cannot_be_read_is_granted_nothing_new() -> None:
 @pytest.mark.parametrize("ledger", [True, False], ids=["ledger read", "ledger lost"])
 async def test_deleted_run_is_booked_with_its_bill_or_with_all_that_it_could_have_spent(ledger: bool) -> None:
     world = TeamWorld(team_budget(limitUSD=25), **ONE_GPU)
-    await training(world.at("a"))
+    await world.at("a").to_training_at_once()
     spoil(world, colour)
     if not ledger:
         spoil(world, lose_the_ledger)

@@ -29,11 +29,7 @@ async def waiting(**budget: Any) -> World:
     """A run whose training pods are made and not bound, at $3.60 per GPU-hour."""
     world = World(budget={"limitUSD": 100, **budget})
     world.catalogue = catalogue(("rft-local", "3.60"))
-    await world.settle()
-    world.run_pods(Stage.PREPARE)
-    await world.after(5)
-    world.complete(Stage.PREPARE)
-    await world.after(1)
+    await world.to_prepared()
     world.create_pods(Stage.TRAIN)
     await world.after(1)
     return world
@@ -107,24 +103,26 @@ async def test_deadline_holds_when_the_clock_of_a_node_is_wrong(behind_seconds: 
     assert deadline(world) <= stop_at - bound_at + DEADLINE_TOLERANCE_SECONDS
 
 
-def not_ready(world: World, name: str, status: str) -> None:
+async def with_a_node_that_is_not_ready() -> World:
+    """A gang of which one rank has ended, and the other one runs on a node whose kubelet says that it is not ready."""
+    world = World(budget={"limitUSD": 100})
+    await world.to_training()
+    await world.after(100)
     since = rfc3339(world.now)
     world.kube.patch(
         "Node",
         "",
-        name,
-        lambda raw: raw["status"]["conditions"][0].update(status=status, lastTransitionTime=since),
+        "node-2",
+        lambda raw: raw["status"]["conditions"][0].update(status="False", lastTransitionTime=since),
     )
-
-
-async def test_next_gang_waits_when_the_kubelet_of_a_node_that_is_not_ready_still_ends_a_pod() -> None:
-    world = World(budget={"limitUSD": 100})
-    await world.to_training()
-    await world.after(100)
-    not_ready(world, "node-2", "False")
     await world.after(40)
     (pod,) = [each for each in world.pods(Stage.TRAIN, 1) if each["spec"]["nodeName"] == "node-1"]
     world.set_status(pod, phase="Failed", exit_code=75)
+    return world
+
+
+async def test_next_gang_waits_when_the_kubelet_of_a_node_that_is_not_ready_still_ends_a_pod() -> None:
+    world = await with_a_node_that_is_not_ready()
     for _ in range(4):
         await world.after(5)
     assert world.pods(Stage.TRAIN, 1), "the pod of node-2 is in its grace"
@@ -132,13 +130,7 @@ async def test_next_gang_waits_when_the_kubelet_of_a_node_that_is_not_ready_stil
 
 
 async def test_next_gang_starts_when_a_node_that_is_not_ready_has_not_ended_its_pod_long_after_its_grace() -> None:
-    world = World(budget={"limitUSD": 100})
-    await world.to_training()
-    await world.after(100)
-    not_ready(world, "node-2", "False")
-    await world.after(40)
-    (pod,) = [each for each in world.pods(Stage.TRAIN, 1) if each["spec"]["nodeName"] == "node-1"]
-    world.set_status(pod, phase="Failed", exit_code=75)
+    world = await with_a_node_that_is_not_ready()
     for _ in range(100):
         await world.after(30)
         if ("Job", "team", "demo-train-2") in world.kube.objects:
