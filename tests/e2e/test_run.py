@@ -313,9 +313,8 @@ def test_operator_used_no_right_beyond_the_charts_and_nearly_all_of_them(product
     account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
     used, refused = uses_of(product.cluster.layout.audit_log, account=account)
     granted = list(grants(product.helm.objects(LOCAL_VALUES)))
-    # After an uninstall the operator can no longer give its lease back: its rights go first.
-    assert {(use.resource, use.verb, use.namespace) for use in refused} <= {("leases", "get", NAMESPACE)}
-    assert [use for use in used if not any(grant.covers(use) for grant in granted)] == []
+    # What the chart grants is refused only while the chart is away: an uninstall takes the rights before the pod.
+    assert [use for use in used | refused if not any(grant.covers(use) for grant in granted)] == []
     rest = {(grant.group, grant.resource, grant.verb) for grant in unused(granted, used)}
     assert rest <= NEEDED_ELSEWHERE, "tests/charts/test_rights.py lets the operator use every one of its rights"
 
