@@ -234,7 +234,9 @@ class RunConfig(Contract):
     training: TrainingConfig
     checkpoint: CheckpointConfig
     evaluation: EvaluationConfig | None
+    pending_seconds: int = 3_600
+    """So long a training gang may wait for its last node and that node's image."""
     startup_seconds: int
-    """Bound on the rendezvous of a training gang, and again on loading the model."""
+    """Bound on the rendezvous of a training gang that is there, and again on loading the model."""
     stall_seconds: int = 900
     """After so long without a step the operator ends the attempt; the trainer itself sees a hang a little earlier."""

@@ -81,6 +81,7 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
             evaluation=(
                 evaluation_config(spec.evaluation, model_uri=spec.model.uri) if spec.evaluation is not None else None
             ),
+            pending_seconds=spec.timeouts.pending_seconds,
             startup_seconds=spec.timeouts.startup_seconds,
             stall_seconds=spec.timeouts.stall_seconds,
         )

@@ -20,10 +20,10 @@ def test_launch_ends_with_78_when_the_configuration_breaks_the_contract(tmp_path
 
 
 def test_launch_ends_with_79_when_a_node_of_the_gang_never_comes(tmp_path: Path) -> None:
-    config = run_config(nodes=2, startup_seconds=1)
+    config = run_config(nodes=2, pending_seconds=1, startup_seconds=1)
     pod = Pod(tmp_path, config, hosts="127.0.0.1 slots=1\nno-such-host.invalid slots=1\n")
     assert pod.run("train", RFT_RENDEZVOUS_PORT="0") == ExitCode.RENDEZVOUS_FAILED
-    assert "no-such-host.invalid did not reach" in str(pod.result().error)
+    assert "host no-such-host.invalid does not resolve" in str(pod.result().error)
 
 
 def catches_sigterm(pid: int) -> bool:

@@ -20,8 +20,8 @@ def run_of(**spec: Any) -> RunConfig:
 
 
 def test_trainer_gets_the_bounds_of_the_spec() -> None:
-    run = run_of(timeouts={"startupSeconds": 700, "stallSeconds": 300})
-    assert (run.startup_seconds, run.stall_seconds) == (700, 300)
+    run = run_of(timeouts={"pendingSeconds": 900, "startupSeconds": 700, "stallSeconds": 300})
+    assert (run.pending_seconds, run.startup_seconds, run.stall_seconds) == (900, 700, 300)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from socket import getaddrinfo
+from typing import Any
 
 import pytest
 
 from rft_trainer.errors import BadInputError, DrainedError, RendezvousError
-from rft_trainer.launch.gang import Gang, assemble, read_hostfile
-from unit.trainer.factory import free_port
+from rft_trainer.launch.gang import Bounds, Gang, assemble, read_hostfile
+from unit.trainer.factory import free_port, wait_until
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
@@ -23,12 +28,19 @@ def never() -> bool:
     return False
 
 
-def run_all(members: list[Gang], *, startup_seconds: float) -> dict[int, Exception | None]:
+def within(seconds: float) -> Bounds:
+    return Bounds(pending_seconds=seconds, startup_seconds=seconds)
+
+
+def run_all(
+    members: list[Gang], *, bounds: Bounds, late: Callable[[Gang], None] = lambda member: None
+) -> dict[int, Exception | None]:
     ended: dict[int, Exception | None] = {}
 
     def one(member: Gang) -> None:
+        late(member)
         try:
-            assemble(member, startup_seconds=startup_seconds, stopping=never)
+            assemble(member, bounds=bounds, stopping=never)
             ended[member.node_rank] = None
         except RendezvousError as error:
             ended[member.node_rank] = error
@@ -43,12 +55,58 @@ def run_all(members: list[Gang], *, startup_seconds: float) -> dict[int, Excepti
 
 def test_all_nodes_go_on_when_all_are_there() -> None:
     port = free_port()
-    assert run_all([gang(rank, port=port) for rank in (2, 1, 0)], startup_seconds=20) == {0: None, 1: None, 2: None}
+    assert run_all([gang(rank, port=port) for rank in (2, 1, 0)], bounds=within(20)) == {0: None, 1: None, 2: None}
+
+
+def test_gang_starts_when_a_node_comes_after_the_bound_on_the_start_but_in_time() -> None:
+    port, bounds = free_port(), Bounds(pending_seconds=60, startup_seconds=0.2)
+    due = time.monotonic() + 3 * bounds.startup_seconds
+
+    def late(member: Gang) -> None:
+        if member.node_rank > 0:
+            wait_until(lambda: time.monotonic() > due, what="the time that a start may take")
+
+    assert run_all([gang(rank, port=port) for rank in (0, 1, 2)], bounds=bounds, late=late) == {
+        0: None,
+        1: None,
+        2: None,
+    }
+
+
+def test_gang_starts_when_a_name_comes_after_the_time_for_a_node_and_the_start_is_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bound on the start counts from the last name on: also a node that came at the last moment has it."""
+    port, bounds, tries, resolve = (
+        free_port(),
+        Bounds(pending_seconds=2, startup_seconds=60),
+        Counter[str](),
+        getaddrinfo,
+    )
+
+    def slow(host: str, *rest: Any, **named: Any) -> Any:
+        tries[host] += 1
+        if host == HOSTS[2] and tries[host] < 3:
+            raise OSError("Name or service not known")
+        return resolve(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    due = time.monotonic() + 1.5 * bounds.pending_seconds
+
+    def late(member: Gang) -> None:
+        if member.node_rank == 1:
+            wait_until(lambda: time.monotonic() > due, what="the time that nodes may take")
+
+    assert run_all([gang(rank, port=port) for rank in (0, 1, 2)], bounds=bounds, late=late) == {
+        0: None,
+        1: None,
+        2: None,
+    }
 
 
 def test_every_node_fails_and_node_0_names_the_missing_when_one_is_absent() -> None:
     port = free_port()
-    ended = run_all([gang(rank, port=port) for rank in (0, 1)], startup_seconds=1.5)
+    ended = run_all([gang(rank, port=port) for rank in (0, 1)], bounds=within(1.5))
     assert "127.0.0.3 did not reach 127.0.0.1" in str(ended[0])
     assert isinstance(ended[1], RendezvousError)
 
@@ -56,27 +114,34 @@ def test_every_node_fails_and_node_0_names_the_missing_when_one_is_absent() -> N
 def test_node_fails_by_name_when_node_0_is_absent() -> None:
     port = free_port()
     with pytest.raises(RendezvousError, match=rf"127\.0\.0\.1:{port} cannot be reached \(Connection refused\)"):
-        assemble(gang(1, port=port), startup_seconds=0.5, stopping=never)
+        assemble(gang(1, port=port), bounds=within(0.5), stopping=never)
 
 
 def test_node_fails_by_name_when_its_name_does_not_resolve() -> None:
     member = gang(0, port=free_port(), hosts=("no-such-host.invalid", "127.0.0.1"))
     with pytest.raises(RendezvousError, match=r"host no-such-host\.invalid does not resolve"):
-        assemble(member, startup_seconds=0.3, stopping=never)
+        assemble(member, bounds=Bounds(pending_seconds=60, startup_seconds=0.3), stopping=never)
+
+
+def test_node_fails_by_name_when_another_has_none_in_the_time_for_nodes() -> None:
+    member = gang(0, port=free_port(), hosts=("127.0.0.1", "no-such-host.invalid"))
+    with pytest.raises(RendezvousError, match=r"host no-such-host\.invalid does not resolve"):
+        assemble(member, bounds=Bounds(pending_seconds=0.3, startup_seconds=60), stopping=never)
 
 
 def test_pod_of_another_attempt_is_turned_away_when_it_reaches_node_0() -> None:
     port = free_port()
     members = [gang(0, port=port, hosts=HOSTS[:2]), gang(1, port=port, hosts=HOSTS[:2], ticket="uid/2")]
-    ended = run_all(members, startup_seconds=1.5)
+    ended = run_all(members, bounds=within(1.5))
     assert "127.0.0.2 did not reach" in str(ended[0])
     assert ended[1] is not None
 
 
 def test_waiting_ends_at_once_when_a_stop_is_asked_for() -> None:
     started = time.monotonic()
-    with pytest.raises(DrainedError):
-        assemble(gang(1, port=free_port()), startup_seconds=60, stopping=lambda: True)
+    port = free_port()
+    with pytest.raises(DrainedError, match=rf"127\.0\.0\.1:{port} cannot be reached"):
+        assemble(gang(1, port=port), bounds=within(60), stopping=lambda: True)
     assert time.monotonic() - started < 10
 
 

@@ -1,8 +1,9 @@
 """The training gang: who it is, and the check that all of it is there before DeepSpeed starts.
 
-Invariant: every supervisor of the gang leaves the check together or fails within ``startup_seconds`` with the names
-of those that are missing. Node 0 listens on the training port, the others say who they are; a pod of another
-attempt is turned away.
+Invariant: every supervisor of the gang leaves the check together or fails with the names of those that are missing.
+It never gives up before the operator would: a node may come, and pull its image, within ``pending_seconds``, and only
+from then on, or from the last name on, does ``startup_seconds`` count. Node 0 listens on the training port, the others
+say who they are; a pod of another attempt is turned away.
 """
 
 from __future__ import annotations
@@ -45,6 +46,14 @@ class Gang:
         return sum(self.slots)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """``timeouts.pendingSeconds`` and ``timeouts.startupSeconds`` of the finetune."""
+
+    pending_seconds: float
+    startup_seconds: float
+
+
 def read_hostfile(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Hosts and slots; raises :class:`BadInputError` naming the line that is wrong."""
     try:
@@ -68,48 +77,64 @@ def read_hostfile(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return hosts, tuple(int(match["slots"]) for match in matches)
 
 
-def assemble(gang: Gang, *, startup_seconds: float, stopping: Callable[[], bool]) -> None:
-    """Wait until every node of the gang is there; raises :class:`RendezvousError` at the bound."""
+def assemble(gang: Gang, *, bounds: Bounds, stopping: Callable[[], bool]) -> None:
+    """Wait until every node of the gang is there.
+
+    Raises :class:`RendezvousError` at a bound, :class:`DrainedError` when a stop is asked for;
+    both say what was missing.
+    """
     if len(gang.hosts) == 1:
         return
-    deadline = time.monotonic() + startup_seconds
-    _wait_for_name(gang.hosts[gang.node_rank], deadline=deadline, stopping=stopping)
+    own = gang.hosts[gang.node_rank]
+    started = time.monotonic()
+    all_bound_by = started + bounds.pending_seconds
+    # The own name is there as soon as the pod runs: without it the DNS is at fault, not a node that is to come.
+    _wait_for_name(own, wait=_Wait(started + bounds.startup_seconds, stopping))
+    for host in gang.hosts:
+        _wait_for_name(host, wait=_Wait(all_bound_by, stopping))
+    # A name says that a pod has an address, not yet that its image is there.
+    wait = _Wait(max(all_bound_by, time.monotonic() + bounds.startup_seconds), stopping)
     if gang.node_rank == 0:
-        _gather(gang, deadline=deadline, stopping=stopping)
+        _gather(gang, wait=wait)
     else:
-        _wait_for_name(gang.hosts[0], deadline=deadline, stopping=stopping)
-        _join(gang, deadline=deadline, stopping=stopping)
+        _join(gang, wait=wait)
 
 
-def _check(deadline: float, stopping: Callable[[], bool], message: str) -> None:
-    if stopping():
-        raise DrainedError("stopped while waiting for the training gang")
-    if time.monotonic() > deadline:
-        raise RendezvousError(
-            f"{message}; check the pods' logs, DNS and network policies, or raise timeouts.startupSeconds"
-        )
+@dataclass(frozen=True)
+class _Wait:
+    """The end of a wait: by the monotonic clock, or when the pod is to stop."""
+
+    deadline: float
+    stopping: Callable[[], bool]
+
+    def check(self, missing: str) -> None:
+        if self.stopping():
+            raise DrainedError(f"stopped while waiting for the training gang: {missing}")
+        if time.monotonic() > self.deadline:
+            raise RendezvousError(
+                f"rendezvous: {missing}; check the pods' logs, DNS and network policies, "
+                "or raise timeouts.pendingSeconds and timeouts.startupSeconds"
+            )
 
 
-def _wait_for_name(host: str, *, deadline: float, stopping: Callable[[], bool]) -> None:
+def _wait_for_name(host: str, *, wait: _Wait) -> None:
     while True:
         try:
             socket.getaddrinfo(host, None)
             return
         except OSError as error:
-            _check(deadline, stopping, f"rendezvous: host {host} does not resolve ({error})")
+            wait.check(f"host {host} does not resolve ({error})")
         time.sleep(_POLL_SECONDS)
 
 
-def _gather(gang: Gang, *, deadline: float, stopping: Callable[[], bool]) -> None:
+def _gather(gang: Gang, *, wait: _Wait) -> None:
     """Node 0: collect a hello from every other node, then let them all go."""
     waiting: dict[int, socket.socket] = {}
     try:
-        with _listen(gang, deadline=deadline, stopping=stopping) as server:
+        with _listen(gang, wait=wait) as server:
             while len(waiting) < len(gang.hosts) - 1:
                 missing = [host for rank, host in enumerate(gang.hosts) if rank > 0 and rank not in waiting]
-                _check(
-                    deadline, stopping, f"rendezvous: {', '.join(missing)} did not reach {gang.hosts[0]}:{gang.port}"
-                )
+                wait.check(f"{', '.join(missing)} did not reach {gang.hosts[0]}:{gang.port}")
                 try:
                     connection, _ = server.accept()
                 except TimeoutError:
@@ -126,7 +151,7 @@ def _gather(gang: Gang, *, deadline: float, stopping: Callable[[], bool]) -> Non
             connection.close()
 
 
-def _listen(gang: Gang, *, deadline: float, stopping: Callable[[], bool]) -> socket.socket:
+def _listen(gang: Gang, *, wait: _Wait) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(gang.hosts[0], gang.port, type=socket.SOCK_STREAM)[0]
     while True:
         server = socket.socket(family, socket.SOCK_STREAM)
@@ -136,7 +161,7 @@ def _listen(gang: Gang, *, deadline: float, stopping: Callable[[], bool]) -> soc
             server.listen(len(gang.hosts))
         except OSError as error:
             server.close()
-            _check(deadline, stopping, f"rendezvous: cannot listen on {gang.hosts[0]}:{gang.port} ({error.strerror})")
+            wait.check(f"cannot listen on {gang.hosts[0]}:{gang.port} ({error.strerror})")
             time.sleep(_POLL_SECONDS)
             continue
         server.settimeout(_POLL_SECONDS)
@@ -166,16 +191,16 @@ def _drain(connection: socket.socket) -> None:
         return
 
 
-def _join(gang: Gang, *, deadline: float, stopping: Callable[[], bool]) -> None:
+def _join(gang: Gang, *, wait: _Wait) -> None:
     """The other nodes: say hello to node 0 and wait for its go."""
     hello = json.dumps({"rank": gang.node_rank, "ticket": gang.ticket}).encode() + b"\n"
     problem = "no answer"
     while True:
-        _check(deadline, stopping, f"rendezvous: {gang.hosts[0]}:{gang.port} cannot be reached ({problem})")
+        wait.check(f"{gang.hosts[0]}:{gang.port} cannot be reached ({problem})")
         try:
             with socket.create_connection((gang.hosts[0], gang.port), timeout=2) as connection:
                 connection.sendall(hello)
-                answer = _wait_for_go(connection, deadline=deadline, stopping=stopping)
+                answer = _wait_for_go(connection, wait=wait)
                 if answer == b"go":
                     return
                 problem = "it belongs to another attempt" if answer == b"stranger" else "it closed the connection"
@@ -184,11 +209,11 @@ def _join(gang: Gang, *, deadline: float, stopping: Callable[[], bool]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _wait_for_go(connection: socket.socket, *, deadline: float, stopping: Callable[[], bool]) -> bytes:
+def _wait_for_go(connection: socket.socket, *, wait: _Wait) -> bytes:
     connection.settimeout(_POLL_SECONDS)
     received = b""
     while not received.endswith(b"\n"):
-        _check(deadline, stopping, "rendezvous: node 0 answered, but other nodes are still missing")
+        wait.check("node 0 answered, but other nodes are still missing")
         try:
             chunk = connection.recv(64)
         except TimeoutError:

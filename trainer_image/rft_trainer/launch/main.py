@@ -31,7 +31,7 @@ from rft_trainer.errors import BadInputError, DrainedError, StageError
 from rft_trainer.files import write_atomic
 from rft_trainer.launch.child import Child, become_subreaper
 from rft_trainer.launch.commands import stage_command, stage_environment
-from rft_trainer.launch.gang import Gang, assemble, read_hostfile
+from rft_trainer.launch.gang import Bounds, Gang, assemble, read_hostfile
 from rft_trainer.launch.hang import Hang, HangWatch, secure_evidence
 from rft_trainer.launch.output import make_pipes
 from rft_trainer.launch.verdict import judge, stalled
@@ -104,7 +104,8 @@ def run(stage: Stage, layout: Layout) -> tuple[StageResult, int]:
     config = layout.load_config()
     gang = _gang(config, layout) if stage is Stage.TRAIN else None
     if gang is not None:
-        assemble(gang, startup_seconds=config.startup_seconds, stopping=stop.asked)
+        bounds = Bounds(pending_seconds=config.pending_seconds, startup_seconds=config.startup_seconds)
+        assemble(gang, bounds=bounds, stopping=stop.asked)
     environment = stage_environment(dict(os.environ), stage=stage)
     ranks = make_pipes(layout, gang.ranks) if gang is not None else {}
     child = Child(stage_command(stage, root=layout.root, gang=gang), environment=environment, ranks=ranks)
