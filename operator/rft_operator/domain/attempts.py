@@ -21,13 +21,14 @@ from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
 from rft_operator.domain.gang import Gang, others_alive
 from rft_operator.domain.manifests import child_name, hostfile_config_map, score_network_policy, service, stage_job
-from rft_operator.domain.money import usd_text
+from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
 from rft_operator.domain.pauses import FULL_RETRY_SECONDS, ledger_is_full, next_start
 from rft_operator.domain.publishing import PUBLISH_SECONDS
 from rft_operator.domain.release import deletion_of
 from rft_operator.domain.resolve import RunSnapshot
 from rft_operator.domain.results import answers_wait
+from rft_operator.domain.scores import evaluation_is_over
 from rft_operator.domain.stops import DRAINING_STOPS, Stop
 from rft_trainer.contract import Stage
 
@@ -53,8 +54,10 @@ def begin(draft: Draft, stage: Stage, money: Money) -> None:
     attempt = Attempt(stage=stage.value, number=number, start_time=draft.now_text, start_step=step)
     attempt = committed(draft, attempt, money)
     draft.update(attempts=_kept([*draft.status.attempts, attempt]))
-    if stage is Stage.TRAIN and (draft.holds(ConditionType.EVALUATED) or answers_wait(draft)):
-        message = "The scores are those of an earlier checkpoint; the model is trained further."
+    if stage is Stage.TRAIN and (
+        draft.holds(ConditionType.EVALUATED) or answers_wait(draft) or evaluation_is_over(draft)
+    ):
+        message = "The model is trained further; scores, where there are any, are those of an earlier checkpoint."
         draft.set_condition(ConditionType.EVALUATED, ConditionStatus.UNKNOWN, "TrainingGoesOn", message)
     progress = draft.status.progress
     if progress is not None and progress.stage != stage.value:
@@ -212,8 +215,8 @@ def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tup
         return None, None
     state = budget_state(draft, money, stage=gang.stage, attempt=attempt)
     if state.past_stop_line:
-        limit = draft.spec.budget.limit_usd
-        message = f"The budget's stop line is reached: the limit is ${limit}, the rest pays for the stop"
+        limit = usd_display(money.limit_micro_usd)
+        message = f"The budget's stop line is reached: the limit is {limit}, the rest pays for the stop"
         message += " and the evaluation." if gang.stage is Stage.TRAIN else "."
         return Stop(reason="BudgetExhausted", message=message), None
     if state.stop_at is not None:

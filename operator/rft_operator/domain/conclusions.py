@@ -13,22 +13,34 @@ from rft_operator.api.status import (
     Failure,
 )
 from rft_operator.domain.attempts import COMMITMENT_MARGIN_SECONDS
+from rft_operator.domain.bill import Bill, Share, bill
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts
-from rft_operator.domain.failure import classify_end, parse_result
+from rft_operator.domain.failure import Trouble, classify_end, parse_result
 from rft_operator.domain.gang import Gang
-from rft_operator.domain.money import usd_text
+from rft_operator.domain.money import micro_of_text, usd_display, usd_text
 from rft_operator.domain.publishing import tell_not_published
 from rft_operator.domain.results import is_complete, take_answers, take_over
-from rft_operator.domain.scores import TIME_IS_UP, Bound, bound_of, take_scores, unreadable
+from rft_operator.domain.scores import (
+    GIVEN_UP,
+    MONEY_BOUND,
+    TIME_IS_UP,
+    Bound,
+    bound_of,
+    take_scores,
+    unreadable,
+)
 from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, FATAL_STOPS
 from rft_operator.domain.team_money import effective_limit
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
 from rft_trainer.stage_results import EvaluateSummary, StageResult
 
+DRAINED = frozenset({"Drained", "DrainedWithoutCheckpoint", TIME_IS_UP, MONEY_BOUND.reason})
+"""Ends that are no fault of the run's, unless they count as a failure."""
 WANT_OF_MONEY = frozenset({"BudgetExhausted", "EvaluationReserveExhausted"})
 """Reasons of Failed that a raised limit undoes."""
+EVALUATING = frozenset({Stage.EVALUATE, Stage.SCORE})
 WANT_OF_TIME = "EvaluationTimeExhausted"
 """Reason of Failed that nothing undoes: ``evaluation`` cannot change once the run has started."""
 
@@ -64,13 +76,13 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
         _close(draft, attempt, outcome=outcome, reason=attempt.stop_reason, message=message, counted=counted)
         if not drained:
             fatal = attempt.stop_reason in FATAL_STOPS or _is_final_stall(draft, attempt.stop_reason)
-            _record_failure(draft, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
+            _record_failure(draft, gang.stage, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
         return
-    trouble = classify_end(gang.pods, gang.job)
+    trouble = _classify(draft, attempt, gang)
     unread = unreadable(gang.pods) if gang.stage is Stage.EVALUATE else None
     if unread is not None:
         draft.set_condition(ConditionType.EVALUATED, False, *unread)
-    drained = trouble.reason in ("Drained", "DrainedWithoutCheckpoint", "DeadlineExceeded") and not trouble.counted
+    drained = trouble.reason in DRAINED and not trouble.counted
     outcome = AttemptOutcome.DRAINED if drained else AttemptOutcome.FAILED
     _close(
         draft,
@@ -84,7 +96,16 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
         draft.emit("Normal", trouble.reason, trouble.message)
     else:
         fatal = trouble.fatal or _is_final_stall(draft, trouble.reason)
-        _record_failure(draft, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=fatal)
+        _record_failure(draft, gang.stage, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=fatal)
+
+
+def _classify(draft: Draft, attempt: Attempt, gang: Gang) -> Trouble:
+    """Name what ended the pods; an evaluation whose deadline was the money's did not fail, and more money undoes it."""
+    trouble = classify_end(gang.pods, gang.job)
+    overdue = gang.stage is Stage.EVALUATE and trouble.reason == TIME_IS_UP
+    if overdue and _money_ended_first(draft, attempt):
+        return Trouble(reason=MONEY_BOUND.reason, message=f"{MONEY_BOUND.message}.", pod=trouble.pod)
+    return trouble
 
 
 def _conclude_publishing(draft: Draft, attempt: Attempt, gang: Gang) -> None:
@@ -123,8 +144,11 @@ def _close_partial(draft: Draft, attempt: Attempt, summary: EvaluateSummary, *, 
 
 
 def _end_partial(draft: Draft, evaluation: Attempt) -> None:
-    """End a run whose evaluation its time has ended; where it was the money, that is looked at again (``plan``)."""
-    if evaluation.reason == TIME_IS_UP:
+    """End a run whose evaluation its time has ended; where it was the money, that is looked at again (``plan``).
+
+    So is a run that its money had ended before: its training can go on, whatever became of its checkpoint's evaluation.
+    """
+    if evaluation.reason == TIME_IS_UP and draft.holds(ConditionType.TRAINED):
         advice = (
             "evaluation cannot change once the run has started: measure the model with rft evaluate, "
             "or give a run of another name more evaluation.maxSeconds."
@@ -173,7 +197,9 @@ def _close(
     draft.wake(draft.now)
 
 
-def _record_failure(draft: Draft, *, reason: str, message: str, pod: PodFacts | None, fatal: bool) -> None:
+def _record_failure(
+    draft: Draft, stage: Stage, *, reason: str, message: str, pod: PodFacts | None, fatal: bool
+) -> None:
     draft.update(
         last_failure=Failure(
             reason=reason,
@@ -186,7 +212,10 @@ def _record_failure(draft: Draft, *, reason: str, message: str, pod: PodFacts | 
     )
     draft.emit("Warning", reason, message)
     used, allowed = draft.status.restarts.toward_limit, draft.spec.retries.max_restarts
-    if fatal:
+    if stage in EVALUATING and not draft.holds(ConditionType.TRAINED):
+        if fatal or used > allowed:  # the run ends for want of money, and its training goes on with more (``plan``)
+            draft.set_condition(ConditionType.EVALUATED, False, GIVEN_UP, f"{reason}: {message}")
+    elif fatal:
         fail(draft, reason, message)
     elif used > allowed:
         fail(
@@ -212,7 +241,18 @@ def complete(draft: Draft) -> None:
     draft.set_condition(ConditionType.COMPLETE, True, "Succeeded", _done_words(draft))
     draft.set_condition(ConditionType.FAILED, False, "Succeeded")
     _finish(draft)
-    draft.emit("Normal", "Complete", f"Complete. Spent {draft.status.cost.display} so far; see status.cost.")
+    found = bill(draft.status.ledger, now=draft.now)
+    words = f"Complete. Spent {usd_display(found.spent_micro_usd)} so far; see status.cost."
+    draft.emit("Normal", "Complete", words + _unused_reserve(draft, found))
+
+
+def _unused_reserve(draft: Draft, found: Bill) -> str:
+    """Return what the evaluation left of its reserve, in words (E5)."""
+    reserve = draft.status.cost.reserve_usd
+    if draft.spec.evaluation is None or reserve is None:
+        return ""
+    kept, used = micro_of_text(reserve), found.by_stage.get(Stage.EVALUATE.value, Share()).micro_usd
+    return f" Of {usd_display(kept)} kept for the evaluation {usd_display(max(0, kept - used))} were not used."
 
 
 def _done_words(draft: Draft) -> str:

@@ -25,6 +25,7 @@ from rft_operator.domain.publishing import PublishStep, publish_step
 from rft_operator.domain.release import release_pods, remove_strays
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import answers_wait, take_report
+from rft_operator.domain.scores import evaluation_is_over
 from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
 from rft_operator.domain.show_money import announce_money, show_money, show_risk
 from rft_operator.domain.startup import remember_first_step, remember_start
@@ -152,7 +153,7 @@ def _next_stage(draft: Draft, money: Money) -> Stage | None:
     wanted = evaluation is not None and not draft.holds(ConditionType.EVALUATED)
     if wanted and answers_wait(draft):
         return Stage.SCORE
-    if wanted and (trained or draft.status.checkpoint is not None):
+    if wanted and (trained or (draft.status.checkpoint is not None and not evaluation_is_over(draft))):
         if _admission_ok(draft, money, Stage.EVALUATE):
             if trained:
                 _within_budget(draft)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rft_operator.api.scores import Comparison, EvaluationStatus, ScalingResult, ScoreResult, Verdict
-from rft_operator.api.status import Attempt, ConditionType
+from rft_operator.api.status import Attempt, ConditionStatus, ConditionType
 from rft_operator.domain.baselines import keep_baselines
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts
@@ -22,6 +22,8 @@ TIME_IS_UP = "DeadlineExceeded"
 """Reasons of an attempt that its money or its own time has ended."""
 PARTIAL = "Partial"
 """Reason of Evaluated=False for an evaluation that its bound has ended."""
+GIVEN_UP = "EvaluationFailed"
+"""Reason of Evaluated=False for an unfinished model whose evaluation is not tried again."""
 _SOURCES = {"paired": "base model", "published": "published", None: "baseline"}
 """What a baseline is called; of a message that was shortened it may not be known which of the two it is."""
 
@@ -86,6 +88,12 @@ def bound_of(
     if any(pod.pod_reason == "DeadlineExceeded" for pod in pods):
         return MONEY_BOUND if money_ended_first else TIME_BOUND
     return None
+
+
+def evaluation_is_over(draft: Draft) -> bool:
+    """Return whether an unfinished model was evaluated as far as it will be: its reserve pays for one evaluation."""
+    found = draft.condition(ConditionType.EVALUATED)
+    return found is not None and found.status is ConditionStatus.FALSE and found.reason in (PARTIAL, GIVEN_UP)
 
 
 def unreadable(pods: Sequence[PodFacts]) -> tuple[str, str] | None:

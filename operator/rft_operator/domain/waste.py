@@ -43,6 +43,8 @@ def lives_of(attempts: Sequence[Attempt]) -> Mapping[tuple[str, int], AttemptLif
 def _life(attempt: Attempt) -> AttemptLife:
     together = epoch(attempt.running_time) if attempt.running_time is not None else None
     in_vain = attempt.end_time is not None and attempt.outcome is not AttemptOutcome.SUCCEEDED
+    if attempt.stage == Stage.EVALUATE:  # each answer is kept once it is given, whatever ends the pod but its own fault
+        in_vain = in_vain and bool(attempt.counted)
     saved = attempt.last_checkpoint_time
     lost = (epoch(saved) if saved is not None else together) if in_vain else None
     return AttemptLife(together_at=together, lost_since=lost)

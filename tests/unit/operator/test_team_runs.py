@@ -279,3 +279,13 @@ async def test_run_of_another_controller_is_no_part_of_the_team() -> None:
     world = TeamWorld(team_budget(limitUSD=15), names=("a",), **PLAIN, managedBy="example.com/other")
     await world.settle()
     assert world.promised() == 0
+
+
+async def test_stop_names_what_the_run_may_spend_while_its_team_has_no_more() -> None:
+    world = TeamWorld(team_budget(limitUSD=10), names=("a",), **PLAIN)
+    await world.at("a").to_training()
+    world.edit(budget={"limitUSD": 50})
+    await world.after(60)
+    await world.after(5_000)
+    (stopped,) = [each for each in world.status.attempts if each.stop_reason == "BudgetExhausted"]
+    assert "the limit is $10.00," in stopped.message
