@@ -7,7 +7,7 @@ while pods hold GPUs, so that they cost no extra writes; each warning is an Even
 from __future__ import annotations
 
 from rft_operator.api.ledger import WasteReason
-from rft_operator.api.status import ConditionType, Cost, StageUsage, Usage, WasteUsage
+from rft_operator.api.status import Attempt, ConditionType, Cost, StageUsage, Usage, WasteUsage
 from rft_operator.domain.bill import hours_text
 from rft_operator.domain.budget import forecast_micro_usd, thresholds_crossed
 from rft_operator.domain.draft import Draft, is_over
@@ -26,8 +26,9 @@ def announce_money(draft: Draft, money: Money) -> None:
     spent, limit = usd_display(money.bill.spent_micro_usd), usd_display(money.limit_micro_usd)
     cost = draft.status.cost
     spent_micro, limit_micro = money.bill.spent_micro_usd, money.limit_micro_usd
-    # A raised limit takes back what is no longer true; it is announced again when it is.
-    already = [each for each in cost.warned_at_percent if spent_micro * 100 >= limit_micro * each]
+    # A raised limit takes back what is no longer true, an edit of the list what is no longer asked for.
+    asked = draft.spec.budget.warn_at_percent
+    already = [each for each in cost.warned_at_percent if each in asked and spent_micro * 100 >= limit_micro * each]
     for percent in thresholds_crossed(
         draft.spec,
         limit_micro_usd=limit_micro,
@@ -44,7 +45,7 @@ def announce_money(draft: Draft, money: Money) -> None:
         draft.update(cost=cost.model_copy(update=update))
     if draft.holds(ConditionType.WITHIN_BUDGET):
         if over:
-            message = "status.cost.forecastUSD is above the limit: training will be stopped before it is done."
+            message = f"status.cost.forecastUSD is above the limit: {_what_is_stopped(draft)}."
             draft.set_condition(ConditionType.WITHIN_BUDGET, True, "ForecastOverLimit", message)
         elif already:
             draft.set_condition(ConditionType.WITHIN_BUDGET, True, f"Spent{max(already)}Percent")
@@ -69,14 +70,15 @@ def _announce_forecast(draft: Draft, forecast: int | None, *, limit_micro_usd: i
         draft.emit(
             "Warning",
             "ForecastOverLimit",
-            f"The run is going to cost {usd_display(forecast)}, the limit is {limit}: training will be stopped with a "
-            "checkpoint before it is done. Raise budget.limitUSD to let it finish.",
+            f"The run is going to cost {usd_display(forecast)}, the limit is {limit}: {_what_is_stopped(draft)}. "
+            "Raise budget.limitUSD to let it finish.",
         )
     elif news:
         words = f"The run is going to cost {usd_display(forecast)}, more than {news[-1]} % of its limit of {limit}."
         draft.emit("Normal", f"Forecast{news[-1]}Percent", words)
     # One that the forecast has left only just is kept, so that no wavering is announced twice.
-    kept = [percent for percent in told if forecast * 1_000 >= limit_micro_usd * percent * 9]
+    asked = (*draft.spec.budget.warn_at_percent, LIMIT_PERCENT)
+    kept = [percent for percent in told if percent in asked and forecast * 1_000 >= limit_micro_usd * percent * 9]
     return sorted({*reached, *kept})
 
 
@@ -114,14 +116,29 @@ def forecast_of(draft: Draft, money: Money) -> int | None:
     if progress.eta_seconds is None or not money.bill.rate:
         return last
     elapsed = draft.now - epoch(progress.last_report_time)
-    eta_seconds = min(progress.eta_seconds, LONGEST_ETA_SECONDS)
+    eta_seconds = max(0, progress.eta_seconds - max(0, elapsed))
     reserve = 0 if attempt.stage in (Stage.EVALUATE, Stage.SCORE, Stage.PUBLISH) else money.reserve_micro_usd
     return forecast_micro_usd(
         money.bill,
         ahead=held_schedule(draft),
-        eta_seconds=max(0, eta_seconds - max(0, elapsed)),
+        eta_seconds=min(eta_seconds, _longest_seconds(draft, attempt)),
         reserve_micro_usd=reserve,
     )
+
+
+def _longest_seconds(draft: Draft, attempt: Attempt) -> int:
+    """Return how long an attempt can still take; an evaluation ends with its own bound, whatever it would need."""
+    evaluation = draft.spec.evaluation
+    if attempt.stage != Stage.EVALUATE or evaluation is None or attempt.bound_time is None:
+        return LONGEST_ETA_SECONDS
+    return max(0, epoch(attempt.bound_time) + evaluation.max_seconds - draft.now)
+
+
+def _what_is_stopped(draft: Draft) -> str:
+    attempt = draft.open_attempt()
+    if draft.holds(ConditionType.TRAINED) or (attempt is not None and attempt.stage == Stage.EVALUATE):
+        return "the evaluation will be stopped before its last answer"
+    return "training will be stopped with a checkpoint before it is done"
 
 
 def show_money(draft: Draft, money: Money, *, stop_at: int | None) -> None:

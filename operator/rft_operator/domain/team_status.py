@@ -38,7 +38,8 @@ def statement(book: Book, *, now: int) -> Statement:
     old = book.budget.status
     spent = book.closed_micro_usd + sum(each.spent_micro_usd for each in book.records.values())
     events = list(book.events)
-    warned = [] if book.rolled else list(old.warned_at_percent)
+    asked = book.budget.spec.warn_at_percent
+    warned = [] if book.rolled else [percent for percent in old.warned_at_percent if percent in asked]
     for percent in _crossed(book, spent, warned):
         warned.append(percent)
         events.append(_warning(book, percent, spent))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rft_operator.domain.budget import STOP_SLACK_SECONDS
-from rft_operator.domain.facts import Settings
+from rft_operator.domain.facts import Report, Settings
 from rft_operator.domain.money import micro_of_text
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import epoch, rfc3339
@@ -344,3 +344,80 @@ async def test_nothing_is_expected_of_a_gpu_that_nobody_knows() -> None:
     await world.settle()
     assert world.condition("Accepted").status == "True"
     assert world.status.cost.forecast_usd is None
+
+
+# -- what people read ---------------------------------------------------------------------------------------------
+
+
+async def test_event_of_the_end_says_what_is_on_the_bill_and_not_what_was_shown_last() -> None:
+    world = World(evaluation=None)
+    await world.to_training()
+    world.now += 50
+    world.complete(Stage.TRAIN)
+    await world.settle()
+    note = next(words for _, reason, words in world.kube.events if reason == "Complete")
+    assert note.startswith(f"Complete. Spent {world.status.cost.display} so far")
+
+
+async def test_thresholds_on_record_are_those_that_are_asked_for_however_often_they_are_edited() -> None:
+    """The API server takes 16 of them, and refuses a status with more as a whole."""
+    world = World()
+    await world.to_training()
+    await world.after(600)
+    world.report(step=1, eta_seconds=36_000)
+    for first in (1, 4, 7, 2):
+        asked = [first, first + 1, first + 2]
+        world.edit(budget={"warnAtPercent": asked})
+        await world.settle()
+        assert world.status.cost.warned_at_percent == asked
+        assert world.status.cost.forecast_warned_at_percent == [*asked, 100]
+    assert world.reasons().count("ForecastOverLimit") == 1
+
+
+async def to_evaluation(**spec: Any) -> World:
+    world = World(**spec)
+    await world.to_training()
+    world.complete(Stage.TRAIN)
+    await world.after(1)
+    world.run_pods(Stage.EVALUATE)
+    await world.after(10)
+    return world
+
+
+async def report_of_evaluation(world: World, *, eta_seconds: int) -> None:
+    report = Report(
+        stage=Stage.EVALUATE, attempt=1, received_at=world.now, percent=1, eta_seconds=eta_seconds, metrics=()
+    )
+    world.cache.put_report(world.key, report)
+    await world.after(1)
+
+
+async def test_forecast_is_not_beyond_the_bound_of_the_evaluation() -> None:
+    world = await to_evaluation()
+    await report_of_evaluation(world, eta_seconds=36_000)
+    spent_before = world.status.cost.spent_micro_usd - 11 * 1_000
+    assert world.status.cost.forecast_usd == f"{(spent_before + 600 * 1_000) / 1_000_000:.6f}"
+    assert world.condition("WithinBudget").reason == "WithinLimit"
+    assert "ForecastOverLimit" not in world.reasons()
+
+
+async def test_forecast_over_the_limit_names_the_evaluation_when_the_model_is_trained() -> None:
+    world = await to_evaluation(
+        budget={"limitUSD": "1.50", "evaluationReserveUSD": "0.20"}, evaluation={"maxSeconds": 6_000}
+    )
+    await report_of_evaluation(world, eta_seconds=5_000)
+    within = world.condition("WithinBudget")
+    assert within.reason == "ForecastOverLimit"
+    note = next(words for _, reason, words in world.kube.events if reason == "ForecastOverLimit")
+    for words in (within.message, note):
+        assert "the evaluation will be stopped" in words
+        assert "training" not in words
+
+
+async def test_event_of_the_end_says_what_the_evaluation_left_of_its_reserve() -> None:
+    world = await to_evaluation()
+    world.complete(Stage.EVALUATE)
+    await world.settle()
+    note = next(words for _, reason, words in world.kube.events if reason == "Complete")
+    # 600 + 60 s of one GPU were kept, 10 s were used.
+    assert note.endswith("Of $0.66 kept for the evaluation $0.65 were not used.")

@@ -227,3 +227,11 @@ def test_selector_takes_what_kubernetes_would_take(
 ) -> None:
     parsed = Selector.model_validate(selector) if selector is not None else None
     assert selects(parsed, labels) is fits
+
+
+def test_thresholds_on_record_are_those_that_are_asked_for_however_often_they_are_edited() -> None:
+    ring = Ring(budget(limitUSD=10)).settle(asking("a", dollars=10))
+    ended = member("a", ledger=folded(9_000, until=START + 10), final=True)
+    for first in (1, 9, 17):
+        ring.edit(warnAtPercent=[*range(first, first + 8)])
+        assert ring.settle(ended, now=START + 20).budgets[0].status.warned_at_percent == [*range(first, first + 8)]
