@@ -100,6 +100,25 @@ def end_of(entry: LedgerEntry) -> int:
     return epoch(entry.end_time or entry.start_time)
 
 
+def pieces_of(entry: LedgerEntry, *, now: int) -> tuple[Share, ...]:
+    """Return what is in no total, price by price: a change that is on record holds from its second, whoever looks."""
+    end = max(priced_from(entry), epoch(entry.end_time) if entry.end_time is not None else now)
+    steps = [(priced_from(entry), entry.micro_usd_per_gpu_hour)]
+    steps += [(epoch(each.since), each.micro_usd_per_gpu_hour) for each in entry.announced if epoch(each.since) < end]
+    ends = [*(at for at, _ in steps[1:]), end]
+    pieces = []
+    for (at, price), until in zip(steps, ends, strict=True):
+        seconds = entry.gpus * (until - at)
+        pieces.append(Share(gpu_seconds=seconds, amount=seconds * price))
+    return tuple(pieces)
+
+
+def rate_of(entry: LedgerEntry, *, now: int) -> int:
+    """Return what an open entry costs per hour at an instant."""
+    held = [each.micro_usd_per_gpu_hour for each in entry.announced if epoch(each.since) <= now]
+    return entry.gpus * (held[-1] if held else entry.micro_usd_per_gpu_hour)
+
+
 def seconds_of(entry: LedgerEntry, *, now: int) -> int:
     """Return the GPU-seconds of an entry that are in no total; an open one counts until ``now``."""
     end = epoch(entry.end_time) if entry.end_time is not None else now
@@ -124,14 +143,14 @@ def bill(ledger: Ledger, *, now: int) -> Bill:
     estimated = sum(each.estimated_gpu_seconds for each in ledger.totals)
     disputed = sum(each.disputed_gpu_seconds for each in ledger.totals)
     for entry in (*ledger.uncounted, *ledger.former, *ledger.open):
-        seconds = seconds_of(entry, now=now)
         kind = Kind(entry.stage, entry.gpu_product or "", entry.capacity_type or "")
-        by_kind[kind] = by_kind.get(kind, Share()).plus(seconds, seconds * entry.micro_usd_per_gpu_hour)
-        estimated += seconds if entry.end_basis in ESTIMATED else 0
+        for piece in pieces_of(entry, now=now):
+            by_kind[kind] = by_kind.get(kind, Share()).plus(piece.gpu_seconds, piece.amount)
+        estimated += seconds_of(entry, now=now) if entry.end_basis in ESTIMATED else 0
         disputed += disputed_gpu_seconds(entry, end=epoch(entry.end_time) if entry.end_time is not None else now)
     return Bill(
         by_kind=by_kind,
-        rate=sum(each.gpus * each.micro_usd_per_gpu_hour for each in ledger.open),
+        rate=sum(rate_of(each, now=now) for each in ledger.open),
         estimated_gpu_seconds=estimated,
         disputed_gpu_seconds=disputed,
     )

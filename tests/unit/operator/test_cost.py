@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_operator.api.ledger import Ledger, LedgerEntry, LedgerTotal, WasteReason, WasteSeconds, WasteTotal
+from rft_operator.api.ledger import Ledger, LedgerEntry, LedgerTotal, PriceStep, WasteReason, WasteSeconds, WasteTotal
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Status, Usage, WasteUsage
 from rft_operator.domain.bill import bill
@@ -118,3 +118,13 @@ def test_waste_of_pods_that_still_run_is_what_the_operator_wrote_last(recorded: 
     ledger = LEDGER.model_copy(update={"open": [entry(1_000, 1_000_000, is_open=True)]})
     found: Any = waste_of(run_of("a", ledger, usage=Usage(waste=waste)))
     assert found["pull"].gpu_seconds == expected
+
+
+def test_announced_price_is_charged_from_its_second_when_the_operator_has_not_looked_since() -> None:
+    step = PriceStep(since=rfc3339(NOW - 400), micro_usd_per_gpu_hour=9_000_000, price_source="new")
+    later = PriceStep(since=rfc3339(NOW + 5), micro_usd_per_gpu_hour=99_000_000, price_source="later")
+    held = entry(1_000, 1_000_000, is_open=True).model_copy(update={"announced": [step, later]})
+    ledger = Ledger(open=[held])
+    assert bill(ledger, now=NOW).amount == 600 * 1_000_000 + 400 * 9_000_000
+    assert bill(ledger, now=NOW).rate == 9_000_000
+    assert rows(By.RUN, run_of("a", ledger)) == {"team/a": (1_000, 1_166_667)}
