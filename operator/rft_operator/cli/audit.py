@@ -67,6 +67,11 @@ def run_audit(text: str, prices: Path | None, *, now: int) -> Audit:
         raise AuditError(msg) from error
     if any(each.pod.terminal and each.pod.phase_written_at is None for each in bills):
         notes.append(f"no managedFields in the dump: ends are taken from containers, one second late; {HINT}")
+    if any(each.guessed for each in bills):
+        notes.append(
+            "some pods are shown at the price that their pool has now, for the dump does not say what they were bound "
+            "at, so the money of their stage is not compared: give the catalogue with --prices, and dump the nodes"
+        )
     with_ledger = {_key(raw) for raw in items if raw.get("kind") == KIND and "ledger" in (raw.get("status") or {})}
     verdicts = {}
     for key, run in dump.runs.items():

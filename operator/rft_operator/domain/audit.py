@@ -49,6 +49,8 @@ class PodBill:
     """What of it was charged at former prices, oldest first."""
     priced: bool
     """False: its price floated, and its node is gone: only its record says what it was charged at."""
+    guessed: bool
+    """Nothing says at what price it was bound: it is shown at the one that its pool has now."""
     waste: Mapping[str, Share]
     disputed_gpu_seconds: int
     estimated_gpu_seconds: int
@@ -73,10 +75,11 @@ def _pod_bill(pod: PodFacts, dump: Dump, catalogue: PriceCatalogue | None, *, no
             return ()
         return prices_from(node, gpu_resource=resource, catalogue=catalogue, since=since)
 
+    rate, guessed = _rate(pod, node, run, catalogue, gpu_resource=resource)
     evidence = Evidence(
         pods=[replace(pod, has_finalizer=True)],
         now=now,
-        rate_of=lambda _: _rate(pod, node, run, catalogue, gpu_resource=resource),
+        rate_of=lambda _: rate,
         fallback=UNPRICED,
         prices_of=prices_of,
         lives={(pod.stage.value, pod.attempt): _life(pod, dump, run)},
@@ -93,6 +96,7 @@ def _pod_bill(pod: PodFacts, dump: Dump, catalogue: PriceCatalogue | None, *, no
         share=total.by_stage.get(entry.stage, Share()),
         former=tuple(ledger.former),
         priced=node is not None or not floating or catalogue is None,
+        guessed=guessed,
         waste=open_waste(ledger, evidence),
         disputed_gpu_seconds=total.disputed_gpu_seconds,
         estimated_gpu_seconds=total.estimated_gpu_seconds,
@@ -118,8 +122,12 @@ def _rate(
     catalogue: PriceCatalogue | None,
     *,
     gpu_resource: str,
-) -> Rate:
-    """Return the price at which a pod was bound: the spec's, the catalogue's for its node, else the one on record."""
+) -> tuple[Rate, bool]:
+    """Return the price at which a pod was bound, and whether it is a guess.
+
+    It is the spec's, the catalogue's for its node, or the one on record. Of a pod whose record is folded, and which the
+    catalogue cannot price, nothing is left but the price of the run's pool.
+    """
     given = run.spec.budget.usd_per_gpu_hour if run is not None else None
     if given is not None or (node is not None and catalogue is not None):
         found = rate_of_node(
@@ -130,13 +138,13 @@ def _rate(
             at=pod.scheduled_at or pod.created_at,
         )
         if found is not None:
-            return found
+            return found, False
     recorded = [entry for entry in _entries(run) if entry.uid == pod.uid]
     if recorded:
-        return Rate(micro_usd_per_gpu_hour=recorded[0].micro_usd_per_gpu_hour, source=recorded[0].price_source)
+        return Rate(micro_usd_per_gpu_hour=recorded[0].micro_usd_per_gpu_hour, source=recorded[0].price_source), False
     if run is not None and run.status.cost.usd_per_gpu_hour is not None:
         price = micro_of_text(run.status.cost.usd_per_gpu_hour)
-        return Rate(micro_usd_per_gpu_hour=price, source=run.status.cost.price_source or "recorded")
+        return Rate(micro_usd_per_gpu_hour=price, source=run.status.cost.price_source or "recorded"), True
     raise AuditError(_no_price(pod, node, catalogue))
 
 

@@ -45,13 +45,19 @@ def check(run: ReasoningFinetune, bills: Sequence[PodBill], *, has_ledger: bool,
         rest = Share(gpu_seconds=total.gpu_seconds - proved.gpu_seconds, amount=total.amount - proved.amount)
         missing = missing.plus(rest.gpu_seconds, rest.amount)
         gone = any(word.startswith(stage) for word in unproved)
-        if min(rest.gpu_seconds, rest.amount) < 0 or (not gone and (rest.gpu_seconds or rest.amount)):
+        differences = [rest.gpu_seconds, *([] if _is_guessed(stage, by_uid, entries) else [rest.amount])]
+        if min(differences) < 0 or (not gone and any(differences)):
             findings.append(
                 f"status.ledger.totals of stage {stage} has {total.gpu_seconds} GPU-seconds and "
                 f"${usd_text(total.micro_usd)}; the pods of the dump give {proved.gpu_seconds} and "
                 f"${usd_text(proved.micro_usd)}"
             )
     return Verdict(findings=tuple(findings), unproved=unproved, recorded=missing)
+
+
+def _is_guessed(stage: str, by_uid: Mapping[str, PodBill], entries: Mapping[str, LedgerEntry]) -> bool:
+    """Return whether the money of a stage's total rests on prices that the dump does not have."""
+    return any(each.guessed and each.entry.stage == stage and uid not in entries for uid, each in by_uid.items())
 
 
 def _is_running(each: PodBill) -> bool:
@@ -160,3 +166,12 @@ def _sums(run: ReasoningFinetune, *, now: int) -> Iterator[str]:
         yield f"status.cost.spentMicroUSD is {cost.spent_micro_usd}, status.ledger gives {found.spent_micro_usd}"
     if usd_text(cost.spent_micro_usd) != cost.spent_usd:
         yield f"status.cost.spentUSD is {cost.spent_usd}, spentMicroUSD gives {usd_text(cost.spent_micro_usd)}"
+    for each in usage.by_stage:
+        share = found.by_stage.get(each.stage, Share())
+        if (each.gpu_seconds, each.spent_usd) != (share.gpu_seconds, usd_text(share.micro_usd)):
+            yield (
+                f"status.usage.byStage of stage {each.stage} has {each.gpu_seconds} GPU-seconds and ${each.spent_usd}, "
+                f"status.ledger gives {share.gpu_seconds} and ${usd_text(share.micro_usd)}"
+            )
+    for stage in sorted(found.by_stage.keys() - {each.stage for each in usage.by_stage}):
+        yield f"status.usage.byStage has no stage {stage}, status.ledger gives {found.by_stage[stage].gpu_seconds} s"

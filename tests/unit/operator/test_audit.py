@@ -458,3 +458,54 @@ def test_edited_catalogue_is_named_when_it_differs_from_the_price_on_record(desk
     result = desk.run(pod(), node(), run)
     assert result.exit_code == 1
     assert "was it edited since the pod was bound?" in result.output
+
+
+def show_less_of_a_stage(status: dict[str, Any]) -> None:
+    status["usage"]["byStage"][0]["spentUSD"] = "0.000001"
+
+
+def show_no_stage(status: dict[str, Any]) -> None:
+    status["usage"]["byStage"].pop()
+
+
+@pytest.mark.parametrize("tamper", [show_less_of_a_stage, show_no_stage])
+async def test_status_disagrees_when_the_split_by_stage_is_not_the_ledgers(desk: Desk, tamper: Tamper) -> None:
+    world = await world_with_a_bill()
+    items = dump_of(world)
+    tamper(next(each["status"] for each in items if each["kind"] == KIND))
+    result = audited(desk, items, world)
+    assert (result.exit_code, "status.usage.byStage" in result.output) == (1, True), result.output
+
+
+TWO_PRICES = """\
+version: 1
+prices:
+- {name: spot, match: {labels: {karpenter.sh/capacity-type: spot}}, usdPerHour: "1"}
+- {name: on-demand, match: {labels: {karpenter.sh/capacity-type: on-demand}}, usdPerHour: "3"}
+"""
+
+
+@pytest.mark.parametrize("off", [False, True])
+async def test_money_is_not_compared_when_the_dump_does_not_say_what_an_ended_pod_was_bound_at(
+    desk: Desk, off: bool
+) -> None:
+    world = World(budget={"usdPerGpuHour": None})
+    world.kube.patch("Node", "", "node-1", labelled("spot"))
+    world.kube.patch("Node", "", "node-2", labelled("on-demand"))
+    world.catalogue, problems = PriceCatalogue.parse(TWO_PRICES)
+    assert not problems
+    await world.to_training()
+    await world.after(600)
+    world.complete(Stage.TRAIN)
+    await world.after(60)
+    items = dump_of(world)
+    if off:
+        status = next(each["status"] for each in items if each["kind"] == KIND)
+        status["ledger"]["totals"][0]["gpuSeconds"] -= 1
+    result = audited(desk, items, world)
+    assert result.exit_code == int(off), result.output
+    assert "give the catalogue with --prices" in result.output
+    desk.prices.write_text(TWO_PRICES, encoding="utf-8")
+    told = desk.run(*items, arguments=("--now", rfc3339(world.now)))
+    assert told.exit_code == int(off), told.output
+    assert "give the catalogue with --prices" not in told.output
