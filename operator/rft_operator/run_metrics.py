@@ -290,8 +290,10 @@ def _furthest_step(run: ReasoningFinetune) -> int:
 
 
 def _budget_stop(attempt: Attempt) -> str | None:
+    # The deadline of any other stage is its own bound; an evaluation keeps every answer that it has given.
     if attempt.reason == "DeadlineExceeded":
-        return "deadline"
+        return "deadline" if attempt.stage == Stage.TRAIN else None
     if attempt.reason != "BudgetExhausted":
         return None
-    return "soft" if attempt.last_checkpoint_time is not None else "hard"
+    saved = attempt.last_checkpoint_time is not None or attempt.stage == Stage.EVALUATE
+    return "soft" if saved else "hard"

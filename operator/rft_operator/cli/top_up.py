@@ -35,7 +35,11 @@ def _lines(run: str, found: TopUp, *, dry_run: bool) -> Iterator[str]:
         yield "  buys       GPU time at a price that is not known yet"
     else:
         price = usd_display(found.micro_usd_per_gpu_hour)
-        gang = f", {span(bought // found.gpus)} of {found.gpus} GPUs" if found.gpus else ""
+        gang = (
+            f", {span(bought // found.gpus)} of {found.gpus} {'GPU' if found.gpus == 1 else 'GPUs'}"
+            if found.gpus
+            else ""
+        )
         yield f"  buys       {hours_text(bought)} GPU-hours at {price}{gang}"
     old, new = found.training_seconds(before), found.training_seconds(after)
     if old is not None and new is not None:

@@ -60,8 +60,7 @@ def accept(draft: Draft, money: Money) -> None:
         return
     admission = admit(terms_of(draft, money, rate=money.rate, stage=Stage.TRAIN), money.bill)
     if not admission.ok:
-        shorter = " Until it has started evaluation.maxSeconds may be lowered, too." if draft.spec.evaluation else ""
-        _refuse(draft, "BudgetInsufficient", admission.message + shorter, retry_seconds=None)
+        _refuse(draft, "BudgetInsufficient", admission.message + _smaller_reserve(draft), retry_seconds=None)
         return
     try:
         expected = expectation(draft, money.rate)
@@ -94,6 +93,15 @@ def _take_estimate(draft: Draft, expected: Estimate) -> None:
     warning = tight(expected)
     if warning is not None:
         draft.emit("Warning", "MemoryMayBeShort", warning)
+
+
+def _smaller_reserve(draft: Draft) -> str:
+    """Return what else would help: to keep less for the evaluation."""
+    if draft.spec.evaluation is None:
+        return ""
+    if draft.spec.budget.evaluation_reserve_usd is not None:
+        return " budget.evaluationReserveUSD may be lowered, too."
+    return " Until it has started evaluation.maxSeconds may be lowered, too."
 
 
 def _strangers(draft: Draft) -> list[str]:

@@ -39,7 +39,9 @@ class TopUp:
     micro_usd_per_gpu_hour: int | None
     """None while no price is known."""
     gpus: int
-    """GPUs of the training gang."""
+    """GPUs of the gang that the money is for: training, or the evaluation where the model is trained."""
+    is_trained: bool
+    """No training is left to pay for."""
     stop_bound_seconds: int
     forecast_micro_usd: int | None
 
@@ -57,7 +59,7 @@ class TopUp:
 
     def training_seconds(self, limit_micro_usd: int) -> int | None:
         """Return for how long the whole gang can still train under a limit, its stop and the reserve taken off."""
-        if not self.micro_usd_per_gpu_hour or not self.gpus:
+        if not self.micro_usd_per_gpu_hour or not self.gpus or self.is_trained:
             return None
         left = limit_micro_usd - self.reserve_micro_usd - self.spent_micro_usd
         return max(0, left * SECONDS_PER_HOUR // (self.gpus * self.micro_usd_per_gpu_hour) - self.stop_bound_seconds)
@@ -88,9 +90,16 @@ def top_up(run: ReasoningFinetune, amount: Amount, *, now: int) -> TopUp:
         raise Refused(f"the limit of {where} would be {usd_display(after)}; the largest is $999999999")
     if why := _buys_nothing(run):
         raise Refused(f"{where} {why}: a higher limit buys nothing")
+    ended_at = run.status.cost.ended_at_limit_usd
+    if has_failed(run.status) and ended_at is not None and before < after <= micro_of_text(ended_at):
+        raise Refused(
+            f"{where} failed when it might spend {usd_display(micro_of_text(ended_at))}: only a limit above that takes "
+            "it up again"
+        )
     cost, spec, checkpoint = run.status.cost, run.spec, run.status.checkpoint
     given = spec.budget.usd_per_gpu_hour
     price = micro_usd(given) if given is not None else None
+    is_trained = is_true(run.status, ConditionType.TRAINED)
     grace = grace_seconds(spec, Stage.TRAIN, save_seconds=checkpoint.save_seconds if checkpoint else None)
     return TopUp(
         before_micro_usd=before,
@@ -98,7 +107,8 @@ def top_up(run: ReasoningFinetune, amount: Amount, *, now: int) -> TopUp:
         spent_micro_usd=bill(run.status.ledger, now=now).spent_micro_usd,
         reserve_micro_usd=micro_of_text(cost.reserve_usd) if cost.reserve_usd is not None else 0,
         micro_usd_per_gpu_hour=micro_of_text(cost.usd_per_gpu_hour) if cost.usd_per_gpu_hour is not None else price,
-        gpus=stage_gpus(spec, Stage.TRAIN),
+        gpus=stage_gpus(spec, Stage.EVALUATE if is_trained else Stage.TRAIN),
+        is_trained=is_trained,
         stop_bound_seconds=stop_bound_seconds(grace),
         forecast_micro_usd=micro_of_text(cost.forecast_usd) if cost.forecast_usd is not None else None,
     )

@@ -162,3 +162,13 @@ async def test_sum_says_from_when_it_is_when_a_new_gang_begins_to_cost() -> None
     assert epoch(world.status.usage.metered_until) == world.now
     world.now += 30
     assert await world.settle() == 0
+
+
+async def test_run_that_is_not_let_in_is_told_that_a_smaller_reserve_would_do_where_it_names_one() -> None:
+    world = World(budget={**SMALL, "limitUSD": "0.70", "evaluationReserveUSD": "0.60"})
+    await world.settle()
+    message = world.condition("Accepted").message
+    assert message.endswith("Raise budget.limitUSD. budget.evaluationReserveUSD may be lowered, too.")
+    world.edit(budget={"evaluationReserveUSD": "0.13"})
+    await world.settle()
+    assert world.condition("Accepted").status == "True"

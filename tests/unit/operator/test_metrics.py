@@ -317,3 +317,25 @@ def test_age_of_a_price_and_what_is_kept_back_are_shown() -> None:
     assert it.value("reasoning_finetune_stop_timestamp_seconds", kind="hard") == epoch("2026-01-01T00:59:00Z") + 3_000
     asof = it.registry.get_sample_value("reasoning_finetune_price_asof_timestamp_seconds", {"source": "a"})
     assert asof == epoch("2026-01-01T00:00:00Z")
+
+
+def test_stop_for_the_budget_is_no_stage_that_reached_its_own_deadline() -> None:
+    def attempt(stage: str, number: int, reason: str) -> dict[str, Any]:
+        times = {"startTime": "2026-01-01T00:00:00Z", "endTime": "2026-01-01T00:10:00Z"}
+        return {"stage": stage, "number": number, "reason": reason, **times}
+
+    it = Scraped(
+        run(
+            attempts=[
+                attempt("train", 1, "DeadlineExceeded"),
+                attempt("train", 2, "BudgetExhausted"),
+                attempt("evaluate", 1, "DeadlineExceeded"),
+                attempt("evaluate", 2, "BudgetExhausted"),
+                attempt("score", 1, "DeadlineExceeded"),
+            ]
+        )
+    )
+    stops = {
+        kind: it.value("reasoning_finetune_budget_stops_total", kind=kind) for kind in ("soft", "hard", "deadline")
+    }
+    assert stops == {"soft": 1, "hard": 1, "deadline": 1}

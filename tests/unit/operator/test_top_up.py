@@ -8,6 +8,7 @@ import pytest
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Condition, ConditionStatus, ConditionType, Cost, Status
+from rft_operator.cli.top_up import document, page
 from rft_operator.domain.top_up import Amount, limit_value, parse_amount, top_up
 from rft_operator.errors import Refused
 from support.objects import stored_run
@@ -86,3 +87,24 @@ def test_money_that_buys_nothing_is_refused(run: ReasoningFinetune, words: str) 
 @pytest.mark.parametrize(("micro", "value"), [(12_000_000, 12), (12_500_000, "12.5"), (1, "0.000001")])
 def test_limit_is_written_as_a_user_would(micro: int, value: int | str) -> None:
     assert limit_value(micro) == value
+
+
+def test_training_is_not_spoken_of_when_the_model_is_trained_and_its_evaluation_wants_money() -> None:
+    trained = failed("x").conditions[0].model_copy(update={"type": ConditionType.TRAINED})
+    short = failed("EvaluationReserveExhausted")
+    status = short.model_copy(
+        update={"conditions": [*short.conditions, trained], "cost": Cost(usd_per_gpu_hour="2.000000")}
+    )
+    found = top_up(run_with(status), parse_amount("+6"), now=0)
+    words = page("team/demo", found, dry_run=False)
+    assert "training" not in words
+    assert "3.000 GPU-hours at $2.00, 3 h 0 min of 1 GPU\n" in words
+    assert document(found)["trainingSeconds"] == {"before": None, "after": None}
+
+
+def test_limit_that_takes_up_nothing_is_refused_when_it_was_lowered_after_the_run_failed() -> None:
+    short = failed("BudgetExhausted")
+    run = run_with(short.model_copy(update={"cost": Cost(ended_at_limit_usd="20.000000")}))
+    with pytest.raises(Refused, match=r"might spend \$20.00: only a limit above that"):
+        top_up(run, parse_amount("20"), now=0)
+    assert top_up(run, parse_amount("20.01"), now=0).added_micro_usd == 10_010_000
