@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from typing import Protocol
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.cli.figures import summary_line
-from rft_operator.cli.output import to_json
 from rft_operator.client.aio import AsyncClient
 from rft_operator.client.manifests import parsed
 from rft_operator.client.watching import Change, Happened
@@ -75,7 +75,7 @@ class Objects:
             if self._last.get(key) != run.metadata.resource_version:
                 self._last[key] = run.metadata.resource_version
                 wire = run.model_dump(mode="json", by_alias=True, exclude_none=True)
-                self.say(" ".join(to_json({"now": now, **wire}).split()))
+                self.say(json.dumps({"now": now, **wire}, ensure_ascii=False))
 
     def trouble(self, words: str) -> None:
         """A program is told nothing: the stream goes on where it was."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "reasoning-finetune-operator"
 SHELLS = ("bash", "zsh", "fish")
-OPERATORS = "/apis/apps/v1/deployments?labelSelector=app.kubernetes.io%2Fname%3Drft-operator"
+OPERATORS = "/apis/apps/v1/deployments?labelSelector=app.kubernetes.io%2Fpart-of%3Drft-operator"
+"""By the one label of the chart that no value changes: nameOverride changes app.kubernetes.io/name."""
 
 
 @click.command("version", short_help="Say the versions of client and operator.")

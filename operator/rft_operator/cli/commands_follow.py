@@ -58,15 +58,17 @@ def watch_command(names: tuple[str, ...], where: Where, **options: Any) -> None:
     """
     if names and (options["all_namespaces"] or options["label_selector"]):
         raise click.UsageError("give names, or -A and -l, not both")
-    _follow(where, names, **options)
+    if _follow(where, names, **options):
+        sys.exit(NO)
 
 
-def follow_to_the_end(where: Where, name: str) -> None:
-    """Follow one run as ``rft watch`` does."""
-    _follow(where, (name,), output="table", timeout_seconds=DAY_SECONDS, all_namespaces=False, label_selector=None)
+def follow_to_the_end(where: Where, name: str) -> bool:
+    """Follow one run as ``rft watch`` does; return whether it failed."""
+    options = {"timeout_seconds": DAY_SECONDS, "all_namespaces": False, "label_selector": None}
+    return _follow(where, (name,), output="table", **options)
 
 
-def _follow(where: Where, names: tuple[str, ...], *, output: str, **options: Any) -> None:
+def _follow(where: Where, names: tuple[str, ...], *, output: str, **options: Any) -> bool:
     from rft_operator.cli.board import Board
     from rft_operator.cli.report import report
     from rft_operator.domain.draft import has_failed
@@ -81,8 +83,7 @@ def _follow(where: Where, names: tuple[str, ...], *, output: str, **options: Any
     runs = carry_out(go())
     for run in runs if output != "json" else ():
         click.echo("\n" + report(run), nl=False)
-    if any(has_failed(run.status) for run in runs):
-        sys.exit(NO)
+    return any(has_failed(run.status) for run in runs)
 
 
 def _view(output: str) -> contextlib.AbstractContextManager[View]:

@@ -1,14 +1,16 @@
-"""Commands that make and change runs: apply, get, suspend, resume, top-up."""
+"""Commands that make and change runs: apply, get, top-up."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rft_operator.cli.common import Function, Where, carry_out, cluster_options, output_option, run_name, run_names
+from rft_operator.cli.common import NO, Function, Where, carry_out, cluster_options, output_option, run_name, run_names
+from rft_operator.errors import Refused
 
 if TYPE_CHECKING:
     from rft_operator.api.resource import ReasoningFinetune
@@ -38,17 +40,20 @@ def _accept_option(command: Function) -> Function:
 def apply_command(where: Where, output: str, *, follow: bool, **options: Any) -> None:
     """Apply a file (server-side) and say what the API server and the operator think of it.
 
-    With --watch the exit code is that of the run: 1 if it failed.
+    With --watch the exit code is that of the run: 1 if it failed, or one of several did.
     """
     from rft_operator.cli.commands_follow import follow_to_the_end
 
     applied = carry_out(_apply(where, output, **options))
-    runs = [each for each in applied if each.kind == "ReasoningFinetune"]
-    if follow and runs and not options["dry_run"]:
-        for each in runs:
-            follow_to_the_end(
-                Where(kubeconfig=where.kubeconfig, context=where.context, namespace=each.namespace), each.name
-            )
+    if not follow or options["dry_run"]:
+        return
+    failed = [
+        follow_to_the_end(replace(where, namespace=each.namespace), each.name)
+        for each in applied
+        if each.kind == "ReasoningFinetune"
+    ]
+    if any(failed):
+        sys.exit(NO)
 
 
 async def _apply(
@@ -56,7 +61,7 @@ async def _apply(
 ) -> list[Applied]:
     from rft_operator.cli.output import structured
 
-    source = sys.stdin.read() if str(file) == "-" else file
+    source = _stdin() if str(file) == "-" else file
     async with where.client() as client:
         applied = list(await client.apply(source, force=force_conflicts, dry_run=dry_run))
         if output in ("json", "yaml"):
@@ -72,6 +77,13 @@ async def _apply(
             if each.kind == "ReasoningFinetune" and not dry_run and accept_seconds:
                 await _say_acceptance(client, each, seconds=accept_seconds)
         return applied
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise Refused(f"what stdin gives is no text in UTF-8: {error}; it must be the YAML of a resource") from error
 
 
 async def _say_acceptance(client: AsyncClient, applied: Applied, *, seconds: int) -> None:
@@ -160,83 +172,6 @@ def _rows(raws: list[dict[str, Any]], *, now: int, wide: bool, spaces: bool) -> 
         it = figures(parsed(raw), now=now)
         rows.append((*((it.namespace,) if spaces else ()), it.name, *cells(it, wide=wide)))
     return rows
-
-
-def _wait_options(command: Function) -> Function:
-    wait = click.option("--wait", is_flag=True, help="Return when it has happened.")
-    timeout = click.option(
-        "--timeout", "timeout_seconds", type=click.IntRange(1), default=900, show_default=True, help="Seconds to wait."
-    )
-    return wait(timeout(command))
-
-
-@click.command("suspend", short_help="Stop runs with a checkpoint, free their GPUs.")
-@run_names(required=True)
-@_wait_options
-@cluster_options
-@output_option("text", "json", "yaml")
-def suspend_command(names: tuple[str, ...], where: Where, output: str, *, wait: bool, timeout_seconds: int) -> None:
-    """Stop runs with a checkpoint and free their GPUs; rft resume goes on from there."""
-    carry_out(_set_suspend(where, names, wanted=True, output=output, wait_seconds=timeout_seconds if wait else None))
-
-
-@click.command("resume", short_help="Let suspended runs go on.")
-@run_names(required=True)
-@_wait_options
-@cluster_options
-@output_option("text", "json", "yaml")
-def resume_command(names: tuple[str, ...], where: Where, output: str, *, wait: bool, timeout_seconds: int) -> None:
-    """Let suspended runs go on from their newest checkpoint."""
-    carry_out(_set_suspend(where, names, wanted=False, output=output, wait_seconds=timeout_seconds if wait else None))
-
-
-async def _set_suspend(
-    where: Where, names: tuple[str, ...], *, wanted: bool, output: str, wait_seconds: int | None
-) -> None:
-    from rft_operator.cli.output import structured
-
-    def say(name: str, words: str) -> None:
-        if output == "text":
-            click.echo(f"{client.namespace}/{name}: {words}")
-
-    async with where.client() as client:
-        changes = {}
-        for name in dict.fromkeys(names):
-            changes[name] = await (client.suspend(name) if wanted else client.resume(name))
-            say(name, await _what_happens(client, name, wanted=wanted, changed=changes[name]))
-        for name in changes if wait_seconds is not None else ():
-            run = await client.wait(name, "Suspended" if wanted else "Running", timeout_seconds=wait_seconds)
-            step = run.status.checkpoint.step if run.status.checkpoint is not None else None
-            saved = f"checkpoint of step {step}" if step is not None else "no checkpoint yet"
-            say(name, f"suspended, {saved}" if wanted else "all ranks run")
-        if output != "text":
-            rows = [
-                {"namespace": client.namespace, "name": name, "suspend": wanted, "changed": changed}
-                for name, changed in changes.items()
-            ]
-            click.echo(structured(rows, output), nl=False)
-
-
-async def _what_happens(client: AsyncClient, name: str, *, wanted: bool, changed: bool) -> str:
-    if not wanted:
-        return "resuming" if changed else await _why_not(client, name)
-    if not changed:
-        return "is suspended already"
-    grace = (await client.get(name)).spec.checkpoint.grace_seconds
-    return f"suspending, the ranks save and free their GPUs within {grace} s"
-
-
-async def _why_not(client: AsyncClient, name: str) -> str:
-    """A run can stand still though nobody suspended it."""
-    from rft_operator.api.status import ConditionType
-    from rft_operator.domain.draft import condition_of, is_true
-
-    run = await client.get(name)
-    found = condition_of(run.status, ConditionType.SUSPENDED)
-    if not is_true(run.status, ConditionType.SUSPENDED) or found is None:
-        return "is not suspended"
-    hint = f"; give it money: rft top-up {name} +N" if "Budget" in found.reason else ""
-    return f"stands still, {found.reason}: {found.message}{hint}"
 
 
 @click.command("top-up", short_help="Raise the limit of a run.")

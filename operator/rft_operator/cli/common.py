@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from rft_operator.errors import RftError, WaitTimeout
+from rft_operator.errors import RftError, RunFailed, WaitTimeout
 
 if TYPE_CHECKING:
     from rft_operator.client.aio import AsyncClient
@@ -35,6 +35,12 @@ class Problem(click.ClickException):
     """An expected error: not a "no", which has exit code 1."""
 
     exit_code = 2
+
+
+class ItFailed(Problem):
+    """The command was carried out, and what it waited for can no longer happen: a "no"."""
+
+    exit_code = NO
 
 
 class TimeIsUp(Problem):
@@ -102,6 +108,8 @@ def carry_out(work: Coroutine[Any, Any, Value]) -> Value:
         return asyncio.run(work)
     except WaitTimeout as error:
         raise TimeIsUp(str(error)) from error
+    except RunFailed as error:
+        raise ItFailed(str(error)) from error
     except (RftError, TimeoutError) as error:
         raise Problem(str(error)) from error
     except KeyboardInterrupt:

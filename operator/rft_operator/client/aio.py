@@ -219,9 +219,20 @@ class AsyncClient:
     async def apply(
         self, source: Source, *, name: str | None = None, force: bool = False, dry_run: bool = False
     ) -> Sequence[Applied]:
-        """Apply everything that a source holds; raises Refused, Rejected with a line a field, Conflict with owners."""
-        found = manifests(source, namespace=self.namespace, name=name)
-        return [await self._apply(each, force=force, dry_run=dry_run) for each in found]
+        """Apply everything that a source holds; raises Refused, Rejected with a line a field, Conflict with owners.
+
+        The first that is not taken ends it; the error then also says what was applied before it.
+        """
+        applied: list[Applied] = []
+        for each in manifests(source, namespace=self.namespace, name=name):
+            try:
+                applied.append(await self._apply(each, force=force, dry_run=dry_run))
+            except KubeError as error:
+                if applied and not dry_run:
+                    done = ", ".join(f"{it.namespace}/{it.name} ({it.result.value})" for it in applied)
+                    error.args = (f"{error}\nApplied before it: {done}",)
+                raise
+        return applied
 
     async def _apply(self, manifest: Mapping[str, Any], *, force: bool, dry_run: bool) -> Applied:
         kind, meta = str(manifest["kind"]), manifest["metadata"]

@@ -15,6 +15,13 @@ from rft_operator.domain.draft import condition_of, is_over
 from rft_operator.domain.money import micro_of_text, micro_usd
 from rft_operator.domain.timestamps import epoch
 
+WAITS = {
+    ConditionType.SCHEDULED: ("Unschedulable", "GangIncomplete", "WaitingForQuota", "JobSuspended"),
+    ConditionType.RUNNING: ("ImagePullBackOff", "ContainerConfigError", "CrashLoopBackOff"),
+    ConditionType.PROGRESSING: ("BackOff", "LedgerFull"),
+}
+"""Reasons for which a run waits, and not only for a moment."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
@@ -96,9 +103,10 @@ def why(run: ReasoningFinetune) -> str:
         found = condition_of(run.status, type_)
         if found is not None and found.status is status:
             return f"{found.reason}: {found.message}" if found.message else found.reason
-    scheduled = condition_of(run.status, ConditionType.SCHEDULED)
-    if scheduled is not None and scheduled.reason in ("Unschedulable", "GangIncomplete"):
-        return f"{scheduled.reason}: {scheduled.message}"
+    for type_, reasons in WAITS.items():
+        found = condition_of(run.status, type_)
+        if found is not None and found.status is ConditionStatus.FALSE and found.reason in reasons:
+            return f"{found.reason}: {found.message}"
     budget = condition_of(run.status, ConditionType.WITHIN_BUDGET)
     if budget is not None and not is_over(run.status) and budget.reason == "ForecastOverLimit":
         return f"{budget.reason}: {budget.message}"

@@ -43,6 +43,8 @@ def test_version_says_client_cluster_and_operator(cli: CommandLine) -> None:
     ]
     found = json.loads(cli.rft("version", "-o", "json")[1])
     assert found["cluster"]["operators"][0]["ready"] == "1/2"
+    (asked,) = {query["labelSelector"] for _, path, query, _ in cli.api.requests if path.endswith("/deployments")}
+    assert asked == "app.kubernetes.io/part-of=rft-operator"  # the chart's nameOverride changes app.kubernetes.io/name
     cli.api.fail(403, "no", path="deployments")
     assert "operator: not known: may not list deployments" in cli.rft("version")[1]
 

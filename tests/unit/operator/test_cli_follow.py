@@ -9,7 +9,7 @@ import pytest
 
 from rft_operator.api import KIND
 from support.builders import NAME, NAMESPACE
-from support.command_line import COMPLETE, FAILED, TRAINING, CommandLine, run_in
+from support.command_line import COMPLETE, FAILED, TRAINING, CommandLine, condition, run_in
 
 
 @pytest.mark.parametrize(("end", "code"), [(COMPLETE, 0), (FAILED, 1)])
@@ -63,6 +63,13 @@ def test_watch_gives_programs_an_object_a_line(cli: CommandLine) -> None:
     assert code == 0
     (found,) = [json.loads(line) for line in out.splitlines()]
     assert (found["metadata"]["name"], found["status"]["stage"]) == (NAME, "Complete")
+
+
+def test_watch_gives_programs_every_word_as_it_is_stored(cli: CommandLine) -> None:
+    words = "two  spaces,\u00a0one that does not break,\na line"
+    cli.put(run_in(status={**COMPLETE, "conditions": [condition("Complete", message=words)]}))
+    (line,) = cli.rft("watch", NAME, "-o", "json")[1].splitlines()
+    assert json.loads(line)["status"]["conditions"][0]["message"] == words
 
 
 def test_logs_are_prefixed_with_attempt_rank_and_pod(cli: CommandLine) -> None:

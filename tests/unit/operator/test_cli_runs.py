@@ -31,6 +31,30 @@ def test_get_lists_runs_with_their_figures(cli: CommandLine) -> None:
     assert cli.rft("get", "-n", "empty") == (0, "", "No runs in this namespace; -A shows all.\n")
 
 
+WAITING = {
+    "Scheduled": ("Unschedulable", "GangIncomplete", "WaitingForQuota", "JobSuspended"),
+    "Running": ("ImagePullBackOff", "ContainerConfigError", "CrashLoopBackOff"),
+    "Progressing": ("BackOff", "LedgerFull"),
+}
+
+
+@pytest.mark.parametrize(("type_", "reason"), [(type_, each) for type_, found in WAITING.items() for each in found])
+def test_get_says_why_a_run_waits(cli: CommandLine, type_: str, reason: str) -> None:
+    conditions = [
+        condition("Accepted"),
+        condition("Scheduled", "False", "No pod exists now.", "Creating"),
+        condition("Running", "False", "0 of 2 run.", "Starting"),
+        condition("Progressing", "False", "No attempt is running.", "NoAttempt"),
+    ]
+    cli.put(run_in("quiet", status={"conditions": conditions}))
+    told = [each for each in conditions if each["type"] != type_] + [condition(type_, "False", "It waits.", reason)]
+    cli.put(run_in("waits", status={"conditions": told}))
+    head, quiet, waits = cli.rft("get", "-o", "wide")[1].splitlines()
+    assert head.endswith("  WHY")
+    assert quiet.endswith(" -")
+    assert waits.endswith(f"  {reason}: It waits.")
+
+
 def test_get_gives_the_object_as_it_is_stored(cli: CommandLine) -> None:
     cli.put(run_in("one"), run_in("two", metadata={"labels": {"team": "x"}}))
     assert json.loads(cli.rft("get", "one", "-o", "json")[1])["metadata"]["name"] == "one"
@@ -112,6 +136,32 @@ def test_apply_with_watch_ends_as_the_run_does(
     assert f"{NAMESPACE}/{NAME}: {end['stage']}" in out
 
 
+def test_apply_with_watch_follows_every_run_of_the_file_when_the_first_fails(cli: CommandLine, tmp_path: Path) -> None:
+    cli.put(run_in("a", status={**FAILED, "observedGeneration": 1}))
+    cli.put(run_in("b", status={**COMPLETE, "observedGeneration": 1}))
+    file = tmp_path / "runs.yaml"
+    file.write_text(yaml.safe_dump_all([resource("a"), resource("b")]))
+    code, out, _ = cli.rft("apply", "-f", str(file), "--watch", "--accept-seconds", "0")
+    assert code == 1
+    assert "team/a: Failed" in out
+    assert "team/b: Complete" in out
+
+
+def test_apply_says_what_it_applied_before_what_is_refused(cli: CommandLine, tmp_path: Path) -> None:
+    cli.api.fail(422, "is invalid", method="PATCH", path="/b", causes={"spec.budget.limitUSD": "too little"})
+    file = tmp_path / "runs.yaml"
+    file.write_text(yaml.safe_dump_all([resource("a"), resource("b")]))
+    code, _, err = cli.rft("apply", "-f", str(file))
+    assert code == 2
+    assert err.splitlines()[-2:] == ["  spec.budget.limitUSD: too little", "Applied before it: team/a (created)"]
+
+
+def test_apply_of_bytes_that_are_no_text_is_one_line(cli: CommandLine) -> None:
+    done = CliRunner().invoke(main, ["apply", "-f", "-", "--kubeconfig", str(cli.api.kubeconfig)], input=b"\xff\xfe")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: what stdin gives is no text in UTF-8: ")
+
+
 def test_suspend_and_resume_say_what_happens(cli: CommandLine) -> None:
     cli.put(run_in(NAME))
     assert cli.rft("suspend", NAME)[1] == "team/demo: suspending, the ranks save and free their GPUs within 60 s\n"
@@ -138,6 +188,35 @@ def test_resume_of_a_run_without_money_says_how_to_give_it_some(cli: CommandLine
     cli.put(run_in(NAME, status={"conditions": [stopped]}))
     words = "stands still, BudgetExhausted: The stop line was reached.; give it money: rft top-up demo +N"
     assert cli.rft("resume", NAME)[1] == f"team/demo: {words}\n"
+
+
+OVER = [
+    (COMPLETE, "is complete, nothing of it runs any more"),
+    (FAILED, "has failed (Failed), nothing of it runs any more"),
+    (
+        {"stage": "Failed", "conditions": [condition("Failed", reason="BudgetExhausted")]},
+        "has failed (BudgetExhausted), nothing of it runs any more; give it money: rft top-up demo +N",
+    ),
+]
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+@pytest.mark.parametrize(("status", "words"), OVER)
+def test_suspend_and_resume_promise_nothing_of_a_run_that_is_over(
+    cli: CommandLine, status: dict[str, Any], words: str, suspended: bool
+) -> None:
+    cli.put(run_in(NAME, status={**status, "observedGeneration": 9}, spec=resource(suspend=suspended)["spec"]))
+    assert cli.rft("suspend", NAME, "--wait") == (0, f"team/demo: {words}\n", "")
+    assert cli.rft("resume", NAME)[1] == f"team/demo: {words}\n"
+    code, _, err = cli.rft("resume", NAME, "--wait")
+    assert (code, err.splitlines()[0].partition(" while ")[0].startswith("Error: team/demo ")) == (1, True)
+
+
+def test_suspend_that_waits_says_no_when_the_run_fails_first(cli: CommandLine) -> None:
+    cli.put(run_in(NAME))
+    cli.once_watched(cli.becomes({**FAILED, "observedGeneration": 2}))
+    code, _, err = cli.rft("suspend", NAME, "--wait")
+    assert (code, err) == (1, "Error: team/demo failed while Suspended=True was waited for: Failed: No GPU left.\n")
 
 
 def test_top_up_shows_before_after_and_what_it_buys(cli: CommandLine) -> None:
