@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import kopf
@@ -26,6 +27,7 @@ from rft_operator.metrics import Metrics
 from rft_operator.runtime.app import Runtime
 from rft_operator.runtime.kube_client import KubeClient, load_configuration
 from rft_operator.runtime.lease import LeaseElector
+from rft_operator.runtime.namespaces import LEFT_OUT, Namespaces, look
 from rft_operator.runtime.probes import Probes
 from rft_operator.runtime.progress import ProgressServer
 from rft_operator.runtime.tls import load_authority, server_context
@@ -39,9 +41,9 @@ async def serve(config: Config, stop: asyncio.Event, watching: asyncio.Event | N
     """Run the operator until ``stop`` is set; return the exit code. ``watching`` is set once kopf has started."""
     metrics = Metrics()
     async with KubeClient(await load_configuration(), metrics, instance=config.pod_name) as kube:
-        runtime = Runtime(config, kube, metrics)
+        found = await _check_crds(kube, config)
+        runtime = Runtime(replace(config, watch_namespaces=found.readable), kube, metrics, barred=found.barred)
         runtime.prices.reload()
-        await _check_crds(kube, config)
         async with contextlib.AsyncExitStack() as stack:
             await _listen(stack, Probes(runtime).application(), name="METRICS", port=config.metrics_port)
             if config.progress_url is not None:
@@ -49,17 +51,25 @@ async def serve(config: Config, stop: asyncio.Event, watching: asyncio.Event | N
             return await _run(runtime, stop, watching or asyncio.Event())
 
 
-async def _check_crds(kube: KubeClient, config: Config) -> None:
-    """Fail at once, and clearly, when a CRD is not installed: kopf would wait for it in silence."""
-    namespace = config.watch_namespaces[0] if config.watch_namespaces else None
-    for kind in (KIND, BUDGET_KIND):
-        try:
-            async with contextlib.aclosing(kube.pages(kind=kind, namespace=namespace)) as pages:
+async def _check_crds(kube: KubeClient, config: Config) -> Namespaces:
+    """Return where the operator can work; fail at once, and clearly, when a CRD is not installed.
+
+    kopf would wait for it in silence.
+    """
+    kind = KIND
+    try:
+        found = await look(kube, config.watch_namespaces)
+        for kind in (KIND, BUDGET_KIND):
+            pages = kube.pages(kind=kind, namespace=next(iter(found.readable), None))
+            async with contextlib.aclosing(pages):
                 await anext(pages)
-        except NotFound as error:
-            words = "is not installed: install the Helm chart, or apply the folder crds"
-            msg = f"the custom resource {kind} {words} ({error})"
-            raise ConfigError(msg) from error
+    except NotFound as error:
+        words = "is not installed: install the Helm chart, or apply the folder crds"
+        msg = f"the custom resource {kind} {words} ({error})"
+        raise ConfigError(msg) from error
+    for name in found.barred:
+        log.error(LEFT_OUT, extra={"namespace": name})
+    return found
 
 
 async def _listen(

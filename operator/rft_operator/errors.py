@@ -8,6 +8,7 @@ RftError
 ├── ReportError            a report cannot be made of what there is
 ├── InvalidResource        a resource that no reconcile can help until its spec changes
 ├── Refused                what a user asks for is wrong or buys nothing; nothing was changed
+├── NamespacesChanged      other namespaces can be read now than when the operator started; it starts anew
 ├── RunFailed              a run that is waited for failed, or can no longer become what it is waited for
 ├── WaitTimeout            what is waited for did not happen in time; the run goes on
 └── KubeError              a call to the API server failed
@@ -55,6 +56,10 @@ class ReportError(RftError):
 
 class Refused(RftError):  # noqa: N818 - named for the state
     """What a user asks for is wrong, or buys nothing; nothing was changed."""
+
+
+class NamespacesChanged(RftError):  # noqa: N818 - named for the state
+    """Other namespaces can be read now than when the operator started: it must start anew to watch them."""
 
 
 class RunFailed(RftError):  # noqa: N818 - named for the state

@@ -31,6 +31,7 @@ from rft_operator.domain.partial import PartialRun, read_partly
 from rft_operator.domain.plan import CONTROLLER_NAME
 from rft_operator.errors import Conflict, NotFound, RftError
 from rft_operator.runtime.lease import LeaseElector
+from rft_operator.runtime.namespaces import look
 
 POLL_SECONDS = 2.0
 SAY_SECONDS = 20.0
@@ -236,7 +237,10 @@ async def amain(mode: str) -> None:
         elector = LeaseElector(
             api, namespace=config.namespace, name=config.lease_name, identity=IDENTITY, lease_seconds=LEASE_SECONDS
         )
-        work = Uninstall(api, elector=elector, namespaces=config.watch_namespaces, say=_print)
+        found = await look(api, config.watch_namespaces)
+        for name in found.barred:
+            _print(f"passing over namespace {name}, which cannot be read: it was deleted, or the operator's Role there")
+        work = Uninstall(api, elector=elector, namespaces=found.readable, say=_print)
         await (work.delete_runs() if mode == "delete" else work.keep_runs())
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,13 +22,14 @@ from rft_operator.config import Config
 from rft_operator.domain.facts import Key, Settings
 from rft_operator.domain.observe import KIND
 from rft_operator.domain.partial import read_partly
-from rft_operator.errors import Conflict, KubeError, Unavailable
+from rft_operator.errors import Conflict, KubeError, NamespacesChanged, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.run_metrics import RunCollector
 from rft_operator.runtime.budget_cache import BudgetCache, Change
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.event_queue import EventQueue
 from rft_operator.runtime.kube_client import KubeClient
+from rft_operator.runtime.namespaces import LEFT_OUT, look
 from rft_operator.runtime.price_file import PriceFile
 from rft_operator.runtime.queue import WorkQueue
 from rft_operator.runtime.reconciler import Reconciler, describe
@@ -52,8 +53,10 @@ def is_wish(type_: str | None, raw: Mapping[str, Any]) -> bool:
 class Runtime:
     """The operator's state and its loops."""
 
-    def __init__(self, config: Config, kube: KubeClient, metrics: Metrics) -> None:
+    def __init__(self, config: Config, kube: KubeClient, metrics: Metrics, *, barred: Sequence[str] = ()) -> None:
+        """``barred`` are namespaces that were to be watched, too, and cannot be read."""
         self.config = config
+        self.barred = tuple(barred)
         self.kube = kube
         self.metrics = metrics
         self.cache = Cache()
@@ -150,7 +153,10 @@ class Runtime:
             self.queue.add(key)
 
     async def lead(self) -> None:
-        """Reconcile until cancelled: the first sweep, then workers, ticker and sweeps."""
+        """Reconcile until cancelled: the first sweep, then workers, ticker and sweeps.
+
+        Return when other namespaces can be read than before.
+        """
         self.elected = True
         try:
             await self._first_sweep()
@@ -163,6 +169,8 @@ class Runtime:
                 group.create_task(self.events.run())
                 group.create_task(self._sweep_again())
                 group.create_task(self._tick())
+        except* NamespacesChanged as changed:
+            log.warning("starting anew: %s", changed.exceptions[0])
         finally:
             self.elected = self.leading = False
             self.metrics.leader.set(0)
@@ -194,9 +202,18 @@ class Runtime:
         while True:
             await asyncio.sleep(self.config.sweep_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
             try:
+                await self._check_namespaces()
                 await self._sweep()
             except KubeError as error:
                 log.warning("a sweep failed", extra=describe(error))
+
+    async def _check_namespaces(self) -> None:
+        """Raise NamespacesChanged when a namespace went, or one that was left out can be read: start anew, then."""
+        found = await look(self.kube, (*self.config.watch_namespaces, *self.barred))
+        for name in self.barred:
+            log.error(LEFT_OUT, extra={"namespace": name})
+        if found.barred != self.barred:
+            raise NamespacesChanged(f"namespaces that cannot be read now: {', '.join(found.barred) or 'none'}")
 
     async def _tick(self) -> None:
         while True:
