@@ -10,6 +10,13 @@ import click
 
 from rft_local.errors import LocalClusterError
 
+
+class Problem(click.ClickException):
+    """What could not be carried out; 1 is the answer no (``status``)."""
+
+    exit_code = 2
+
+
 NAME = click.option("--name", default="default", show_default=True, help="Name of the cluster.")
 
 
@@ -30,9 +37,9 @@ def up(name: str, nodes: int, gpus: int, audit: bool) -> None:
     try:
         cluster = start(ClusterOptions(name=name, nodes=nodes, gpus=gpus, audit=audit))
     except LocalClusterError as error:
-        raise click.ClickException(str(error)) from error
+        raise Problem(str(error)) from error
     except subprocess.CalledProcessError as error:
-        raise click.ClickException(f"{error}\n{error.stderr}") from error
+        raise Problem(f"{error}\n{error.stderr}") from error
     click.echo(f"export KUBECONFIG={cluster.kubeconfig}")
 
 
@@ -45,7 +52,7 @@ def status(name: str) -> None:
     try:
         cluster = Cluster.named(name)
     except LocalClusterError as error:
-        raise click.ClickException(str(error)) from error
+        raise Problem(str(error)) from error
     click.echo(f"{cluster.describe()}\n")
     rows = [("PART", "STATE", "PID"), *cluster.status()]
     for part, state, pid in rows:
@@ -62,7 +69,7 @@ def kubeconfig(name: str) -> None:
     try:
         click.echo(str(Cluster.named(name).kubeconfig))
     except LocalClusterError as error:
-        raise click.ClickException(str(error)) from error
+        raise Problem(str(error)) from error
 
 
 @local.command()
@@ -80,7 +87,7 @@ def fault(name: str, kind: str, node: str | None) -> None:
     try:
         Cluster.named(name).fault(kind, node)
     except LocalClusterError as error:
-        raise click.ClickException(str(error)) from error
+        raise Problem(str(error)) from error
 
 
 @local.command()
@@ -93,7 +100,7 @@ def load(name: str, archive: Path) -> None:
     try:
         Cluster.named(name).load_image(archive)
     except LocalClusterError as error:
-        raise click.ClickException(str(error)) from error
+        raise Problem(str(error)) from error
 
 
 @local.command()
@@ -105,7 +112,7 @@ def down(name: str) -> None:
     try:
         Cluster.named(name).down()
     except LocalClusterError as error:
-        raise click.ClickException(str(error)) from error
+        raise Problem(str(error)) from error
     click.echo(f"cluster {name!r} is gone")
 
 
@@ -119,4 +126,4 @@ def tools(family: tuple[str, ...]) -> None:
         for each in family or ("etcd", "kubernetes", "coredns"):
             click.echo(str(ensure(each)))
     except LocalClusterError as error:
-        raise click.ClickException(str(error)) from error
+        raise Problem(str(error)) from error

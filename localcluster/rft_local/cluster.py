@@ -21,7 +21,7 @@ from rft_local import addons, cgroups, host, network
 from rft_local.control_plane import AGENT, API, CONTROLLERS, DNS, ETCD, SCHEDULER, ControlPlane
 from rft_local.errors import LocalClusterError, StateError
 from rft_local.images import host_folders, write_images
-from rft_local.layout import MOST_NODES, Layout, index_of, state_home
+from rft_local.layout import MOST_NODES, Layout, index_of, state_of
 from rft_local.node import Node
 from rft_local.processes import Processes, wait_until
 from rft_local.tools import ensure
@@ -62,10 +62,13 @@ class ClusterOptions:
 
 def start(options: ClusterOptions) -> Cluster:
     """Start a cluster and return it once its nodes are Ready; raises LocalClusterError."""
-    state = options.state or state_home() / options.name
+    state = options.state or state_of(options.name)
     _refuse_twin(state, options.name)
     if not 0 <= options.nodes <= MOST_NODES:
         msg = f"--nodes {options.nodes}: give a number from 0 to {MOST_NODES}"
+        raise StateError(msg)
+    if options.gpus < 0:
+        msg = f"--gpus {options.gpus}: a node cannot have fewer than none"
         raise StateError(msg)
     if options.nodes:
         host.require_root_on_linux()
@@ -142,7 +145,7 @@ class Cluster:
     @classmethod
     def named(cls, name: str) -> Cluster:
         """Return a cluster by name; raises StateError if there is none."""
-        return cls.load(state_home() / name)
+        return cls.load(state_of(name))
 
     @property
     def kubeconfig(self) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,12 +20,22 @@ INSTANCE_TYPE = "rft-local"
 GPU_PRODUCT = "Fake-H100"
 GPU_RESOURCE = "nvidia.com/gpu"
 EPHEMERAL_STORAGE = "ephemeral-storage"
+_NAME = re.compile(r"[a-z0-9][-a-z0-9]{0,39}")
+"""What ends a cluster removes the folder of its name, so no name may lead elsewhere."""
 
 
 def state_home() -> Path:
     """Return the folder of all clusters' state."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "rft"
+
+
+def state_of(name: str) -> Path:
+    """Return the folder of a cluster's state; raises StateError for a name that would be another folder."""
+    if not _NAME.fullmatch(name):
+        msg = f"--name {name!r}: give up to 40 small letters, digits and '-', beginning with a letter or digit"
+        raise StateError(msg)
+    return state_home() / name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,17 +122,26 @@ class Layout:
     def save(self) -> None:
         """Write the layout into the state folder."""
         raw = {**asdict(self), "state": str(self.state)}
-        (self.state / "cluster.json").write_text(json.dumps(raw, indent=1))
+        temporary = self.state / "cluster.tmp"
+        temporary.write_text(json.dumps(raw, indent=1))
+        temporary.rename(self.state / "cluster.json")
 
     @classmethod
     def load(cls, state: Path) -> Layout:
         """Read a layout; raises StateError if there is no cluster."""
+        file = state / "cluster.json"
         try:
-            raw = json.loads((state / "cluster.json").read_text())
+            raw = json.loads(file.read_text())
+            return cls(**{**raw, "state": Path(raw["state"])})
         except FileNotFoundError:
             msg = f"no cluster in {state}; start one with: rft local up"
             raise StateError(msg) from None
-        return cls(**{**raw, "state": Path(raw["state"])})
+        except (ValueError, TypeError, KeyError) as error:
+            msg = (
+                f"{file} cannot be read ({error}): another version of rft wrote it, or it is damaged. End the cluster "
+                f"with the version that started it, or end the processes in {state}/processes.json and remove {state}"
+            )
+            raise StateError(msg) from error
 
 
 def index_of(node: str) -> int:

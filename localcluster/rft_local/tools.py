@@ -118,7 +118,10 @@ def binary(name: str, *, say: Callable[[str], None] | None = None) -> Path:
 
 def ensure(family_name: str, *, say: Callable[[str], None] | None = None) -> Path:
     """Return a folder with the family's programs; build it if need be; raises ToolMissing."""
-    family = FAMILIES[family_name]
+    family = FAMILIES.get(family_name)
+    if family is None:
+        msg = f"{family_name!r} is no tool family; known are {', '.join(FAMILIES)}"
+        raise ToolMissing(msg)
     for found in _installed(family):
         if _fits(family, found):
             return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rft_local.errors import StateError
-from rft_local.layout import MOST_CLUSTERS, MOST_NODES, Layout, index_of, state_home
+from rft_local.layout import MOST_CLUSTERS, MOST_NODES, Layout, index_of, state_home, state_of
 
 TEST_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
 
@@ -94,3 +94,21 @@ def test_state_lies_where_the_user_keeps_state(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert state_home() == Path("/home/me/.local/state/rft")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "Demo", "-x", "a" * 41, "a.b"])
+def test_name_that_would_be_another_folder_is_refused(name: str) -> None:
+    with pytest.raises(StateError, match=r"--name .*: give up to 40 small letters, digits and '-'"):
+        state_of(name)
+
+
+def test_every_cluster_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state_of("demo-2") == tmp_path / "rft" / "demo-2"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"name": "x"}', '{"state": "/x", "colour": "red"}'])
+def test_layout_that_cannot_be_read_is_told_with_a_way_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cluster.json").write_text(text)
+    with pytest.raises(StateError, match="another version of rft wrote it, or it is damaged"):
+        Layout.load(tmp_path)

@@ -264,3 +264,8 @@ def test_helm_on_the_path_is_taken_at_the_minor_version_alone(machine: Machine, 
 def test_unknown_program_is_named() -> None:
     with pytest.raises(ToolMissing, match="'docker'"):
         binary("docker")
+
+
+def test_family_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(ToolMissing, match=r"'etcdd' is no tool family; known are kubernetes, etcd, "):
+        ensure("etcdd")
