@@ -17,6 +17,9 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 PRICES = EXAMPLES / "spot-prices.yaml"
 NOT_PLANNED = {"tiny-local": "its GPUs are CPUs, whose speed nobody models"}
 
+STOPPED = ("resume-after-stop",)
+"""Examples of a run whose limit stops it."""
+
 
 def documents(path: Path) -> list[dict[str, Any]]:
     return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each]
@@ -48,6 +51,15 @@ def _dollars(text: str) -> str:
 @pytest.mark.parametrize("path", [path for path in runs() if path.stem not in NOT_PLANNED], ids=lambda path: path.stem)
 def test_example_says_what_the_plan_says(path: Path) -> None:
     assert cost_line(path) == planned(path)
+
+
+@pytest.mark.parametrize("path", [path for path in runs() if path.stem not in NOT_PLANNED], ids=lambda path: path.stem)
+def test_example_has_the_money_for_what_it_shows(path: Path) -> None:
+    plan = json.loads(rft("-f", str(path), "--prices", str(PRICES), "-o", "json").stdout)
+    assert plan["budget"]["sufficient"] is (path.stem not in STOPPED)
+    if path.stem in STOPPED:
+        left = micro_of_text(plan["budget"]["limitUSD"]) - micro_of_text(plan["reserveUSD"])
+        assert left < micro_of_text(plan["usd"]["low"]), "if all goes well it would end before it stops"
 
 
 @pytest.mark.parametrize("name", NOT_PLANNED)
