@@ -10,6 +10,7 @@ from rft_operator.api import KIND
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt, Condition, ConditionType, Status
 from rft_operator.domain.draft import condition_of
+from rft_operator.domain.plan import CONTROLLER_NAME
 from rft_operator.errors import Conflict
 from rft_operator.runtime.kube_client import KubeClient
 from rft_trainer.contract import Stage
@@ -152,9 +153,10 @@ class LiveRun:
         await eventually(rest, what="the Job controller to let go of the pods")
 
     async def versions(self) -> dict[str, str]:
-        """Return the resourceVersion of everything in the namespace that the operator could write."""
+        """Return the resourceVersion of everything in the namespace that the operator could write, or did (Events)."""
         return {
             f"{kind} {each['metadata']['name']}": each["metadata"]["resourceVersion"]
             for kind in (KIND, *OWNED, "Event")
             for each in await self.kube.list(kind=kind, namespace=self.namespace)
+            if kind != "Event" or each["reportingController"] == CONTROLLER_NAME
         }

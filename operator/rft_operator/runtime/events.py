@@ -10,11 +10,11 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
+from rft_operator.domain.plan import CONTROLLER_NAME
 from rft_operator.errors import Conflict, NotFound
 from rft_operator.runtime.kinds import ENDPOINTS
 from rft_operator.runtime.kube import JsonObject, ObjectStore
 
-CONTROLLER = "rft.dev/operator"
 NOTE_LIMIT_BYTES = 1_024
 
 
@@ -54,7 +54,7 @@ class EventWriter:
             "kind": "Event",
             "metadata": {"name": f"{meta['name']}.{digest}", "namespace": meta["namespace"]},
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "reportingController": CONTROLLER,
+            "reportingController": CONTROLLER_NAME,
             "reportingInstance": self._instance,
             "action": "Reconcile",
             "reason": reason[:128],

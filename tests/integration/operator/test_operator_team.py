@@ -103,8 +103,9 @@ async def test_team_that_waits_costs_no_write(
     operator: OperatorThread, kubelet: Kubelet, kube: KubeClient, first: LiveRun, second: LiveRun
 ) -> None:
     await both_want_the_last_dollars(kube, first, second)
-    await kubelet.bound(Stage.PREPARE, run="first")
-    await idle(operator, second)  # what the pod's start changed is written
+    await kubelet.start(Stage.PREPARE, run="first")
+    await first.until_condition(ConditionType.RUNNING)
+    await idle(operator, second)  # ... and the budget knows it
     before = await version(kube, first.namespace)
     await idle(operator, second)
     assert await version(kube, first.namespace) == before

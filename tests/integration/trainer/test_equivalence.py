@@ -23,6 +23,7 @@ from unit.trainer.factory import Pod, free_port, run_config
 
 pytestmark = pytest.mark.distributed
 
+SMALL_CHUNKS = Path(__file__).parents[2] / "support" / "small_chunks"
 STEPS = 6
 SAVED = [2, 4, 6]
 HEAVY_DECAY = 2.0
@@ -64,7 +65,14 @@ class Trainings:
         return pod
 
     def _train(self, pod: Pod) -> Pod:
-        code = pod.run("train", RFT_RENDEZVOUS_PORT=str(free_port()))
+        port = str(free_port())
+        if pod.config.training.zero_stage < 3:
+            code = pod.run("train", RFT_RENDEZVOUS_PORT=port)
+        else:  # ... with its loss in parts, under the stage that holds the weights in parts
+            chunked = pod.layout.root / "chunked"
+            chunks = {"PYTHONPATH": str(SMALL_CHUNKS), "RFT_TEST_CHUNKED": str(chunked)}
+            code = pod.start("train", RFT_RENDEZVOUS_PORT=port, **chunks).wait(240)
+            assert chunked.exists()
         assert code == ExitCode.DONE, pod.log("train")
         return pod
 

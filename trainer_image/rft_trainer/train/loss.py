@@ -19,6 +19,8 @@ from rft_trainer.train.speed import Stopwatch
 
 CHUNK_ELEMENTS = 2**26
 """Logits held at once; times 4 bytes in fp32, and about three copies: under 1 GiB."""
+LEAST_ROWS = 128
+"""... but never fewer rows at once than keep a GPU busy."""
 _UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
@@ -29,7 +31,7 @@ def summed_nll(head: nn.Linear, hidden: torch.Tensor, labels: torch.Tensor) -> t
         logits = functional.linear(states, head.weight, head.bias).float()
         return functional.cross_entropy(logits, wanted, reduction="sum")
 
-    size = max(128, CHUNK_ELEMENTS // head.out_features)
+    size = max(LEAST_ROWS, CHUNK_ELEMENTS // head.out_features)
     if len(labels) <= size:
         return part(hidden, labels)
     total = hidden.new_zeros((), dtype=torch.float32)
