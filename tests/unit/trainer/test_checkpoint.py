@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
 from rft_trainer.errors import BadInputError, StageError
 from rft_trainer.train.checkpoint import (
     MARKER,
     UNIVERSAL_MARKER,
     Checkpoint,
+    Facts,
     complete_checkpoints,
     newest,
     prune,
     read,
+    remove_remains,
     restore,
+    save,
     universal,
 )
+from unit.trainer.factory import free_port
 
 FILES = {"mp_rank_00_model_states.pt": 300, "zero_pp_rank_0_mp_rank_00_optim_states.pt": 500, "run-card.json": 20}
 
@@ -133,6 +140,85 @@ def test_old_checkpoints_go_and_torn_ones_do_not_count_when_two_are_kept(directo
     assert left == {"step-00000009", "step-00000012", "step-00000012-universal", "step-00000013"}, (
         "13 is newer than any complete one: somebody may be writing it"
     )
+
+
+def test_remains_of_attempts_that_died_go_when_another_begins_and_what_was_complete_stays(directory: Path) -> None:
+    (write(directory, 7) / MARKER).unlink()
+    (write(directory, 13) / MARKER).unlink()
+    (write(directory, 11) / MARKER).write_text("garbled")
+    (directory / "step-00000009" / "run-card.json").unlink()
+    for name in (".step-00000005-universal.part", "step-00000005-universal", "step-00000009-universal"):
+        (directory / name).mkdir()
+        (directory / name / "weights.pt").write_bytes(b"x")
+    (directory / "step-00000009-universal" / UNIVERSAL_MARKER).write_text('{"weights.pt": 1}')
+    remove_remains(directory)
+    left = {path.name for path in directory.iterdir()}
+    assert left == {"step-00000005", "step-00000009", "step-00000011", "step-00000009-universal"}
+    remove_remains(directory / "none")
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """This process is the only rank."""
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{free_port()}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+class Engine:
+    """Writes what it is told to, or fails."""
+
+    module = torch.nn.Linear(1, 1)
+
+    def __init__(self, directory: Path, *, error: Exception | None = None) -> None:
+        self.directory, self.error = directory, error
+        self.before: set[str] = set()
+
+    def save_checkpoint(self, directory: str, *, tag: str, **_: Any) -> None:
+        self.before = {path.name for path in self.directory.iterdir()}
+        if self.error is not None:
+            raise self.error
+        (Path(directory) / tag / "states.pt").write_bytes(b"x" * 10)
+
+
+@pytest.mark.usefixtures("alone")
+def test_volume_holds_what_is_kept_and_one_more_when_a_checkpoint_is_written(directory: Path) -> None:
+    (write(directory, 7) / MARKER).unlink()
+    (write(directory, 13) / MARKER).unlink()
+    (directory / "step-00000009-universal").mkdir()
+    (directory / "step-00000009-universal" / UNIVERSAL_MARKER).write_text('{"weights.pt": 1}')
+    engine = Engine(directory)
+    save(engine, directory, facts=Facts(step=12, tokens=1, dataset_sha256="a"), card={}, keep_last=2)
+    assert engine.before == {"step-00000005", "step-00000009", "step-00000012"}
+    assert {path.name for path in directory.iterdir()} == {"step-00000009", "step-00000012"}
+    assert newest_step(directory) == 12
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("error", "free"),
+    [
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), 1 << 20),
+        (OSError(errno.ENOSPC, "No space left on device"), 1 << 40),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 1 << 40),
+    ],
+)
+def test_full_volume_is_named_with_its_remedy_when_a_checkpoint_finds_no_room(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, free: int
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    facts = Facts(step=12, tokens=1, dataset_sha256="a")
+    with pytest.raises(StageError, match=r"step-00000012: the volume is full; .* enlarge the claim, or lower"):
+        save(Engine(directory, error=error), directory, facts=facts, card={}, keep_last=2)
+    assert newest_step(directory) == 9
+
+
+@pytest.mark.usefixtures("alone")
+def test_error_of_a_save_passes_as_it_is_when_there_is_room(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
+    engine = Engine(directory, error=RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        save(engine, directory, facts=Facts(step=12, tokens=1, dataset_sha256="a"), card={}, keep_last=2)
 
 
 def test_universal_form_is_made_anew_when_it_is_not_whole(directory: Path) -> None:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from rft_trainer.errors import BadInputError, StageError
 from rft_trainer.files import read_json, write_json
 from rft_trainer.paths import CARD_FILE
+from rft_trainer.train.room import is_full, room_explained
 
 MARKER = "complete.json"
 UNIVERSAL_MARKER = "universal.json"
@@ -130,20 +131,25 @@ def save(engine: Any, directory: Path, *, facts: Facts, card: Mapping[str, Any],
     started = time.monotonic()
     path = directory / _name(facts.step)
     if dist.get_rank() == 0:
+        remove_remains(directory)
+        _remove_universal_forms(directory)  # every rank has loaded what it resumed from
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
-        write_json(path / CARD_FILE, card)
     dist.barrier()
-    engine.save_checkpoint(
-        str(directory),
-        tag=path.name,
-        client_state={"step": facts.step, "tokens": facts.tokens},
-        save_latest=False,
-        exclude_frozen_parameters=has_frozen_parameters(engine),
-    )
-    dist.barrier()
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        _flush(path)
+    with room_explained(path):
+        if dist.get_rank() == 0:
+            path.mkdir(parents=True)
+            write_json(path / CARD_FILE, card)
+        dist.barrier()
+        engine.save_checkpoint(
+            str(directory),
+            tag=path.name,
+            client_state={"step": facts.step, "tokens": facts.tokens},
+            save_latest=False,
+            exclude_frozen_parameters=has_frozen_parameters(engine),
+        )
+        dist.barrier()
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            _flush(path)
     dist.barrier()
     ended: list[Any] = [
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -195,6 +201,36 @@ def prune(directory: Path, *, keep_last: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_remains(directory: Path) -> None:
+    """Remove what attempts that died left half written: it holds the room that the next checkpoint needs.
+
+    To be called by one rank while nobody saves. What once was complete stays, whatever its files look like now: a
+    volume that is ill for a moment must not cost a checkpoint.
+    """
+    for path in directory.glob(f".step-*{_UNIVERSAL_SUFFIX}.part"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in directory.glob("step-*"):
+        if _is_absent(path / (UNIVERSAL_MARKER if path.name.endswith(_UNIVERSAL_SUFFIX) else MARKER)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_absent(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _remove_universal_forms(directory: Path) -> None:
+    """Remove the converted checkpoints, each as large as the one it was made from."""
+    for path in directory.glob(f"step-*{_UNIVERSAL_SUFFIX}"):
+        (path / UNIVERSAL_MARKER).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def universal(checkpoint: Checkpoint) -> Path:
     """The checkpoint in DeepSpeed's form for another number of ranks; converted once, by rank 0."""
     path = checkpoint.path.with_name(checkpoint.path.name + _UNIVERSAL_SUFFIX)
@@ -208,8 +244,10 @@ def universal(checkpoint: Checkpoint) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
+        why = "the volume is full, and needs room for it once more" if is_full(path.parent) else lines[-1]
+        shutil.rmtree(temporary, ignore_errors=True)
         raise StageError(
-            f"checkpoint {checkpoint.path.name} of {checkpoint.world_size} ranks cannot be converted: {lines[-1]}"
+            f"checkpoint {checkpoint.path.name} of {checkpoint.world_size} ranks cannot be converted: {why}"
         )
     _flush(temporary)
     write_json(temporary / UNIVERSAL_MARKER, _sizes(temporary))

@@ -160,6 +160,7 @@ def _find_checkpoint(config: RunConfig, paths: RunPaths, *, dataset: PreparedDat
     if dist.get_rank() == 0:
         if config.checkpoint.resume == "never":
             shutil.rmtree(paths.checkpoints, ignore_errors=True)
+        checkpoints.remove_remains(paths.checkpoints)
         newest = checkpoints.newest(paths.checkpoints, dataset_sha256=dataset.sha256)
         found = [newest.path.name if newest else None]
     dist.broadcast_object_list(found, src=0)
