@@ -137,6 +137,11 @@ def test_prepare_refuses_an_engine_that_the_image_does_not_have_before_a_gpu_is_
     ("overrides", "reason"),
     [
         ({"dataset": {"uri": "file:///rft/rows.jsonl", "format": "s1"}}, "rows.jsonl:2: is not JSON"),
+        ({"dataset": {"uri": "file:///rft/empty.jsonl", "format": "s1"}}, "'file:///rft/empty.jsonl': has no rows"),
+        (
+            {"dataset": {"uri": "file:///rft/unanswered.jsonl", "format": "s1"}},
+            "no row can be trained on: 1 have no answer, 0 are questions of a benchmark; check dataset.format and the",
+        ),
         ({"dataset": {"uri": "pvc://gone/x", "format": "s1"}}, "does not exist"),
         ({"model": {"uri": "init://huge"}}, "the only preset is init://tiny-qwen2"),
         ({"model": {"uri": "init://tiny-qwen2?width=3"}}, "unknown option 'width'"),
@@ -151,7 +156,9 @@ def test_prepare_refuses_an_engine_that_the_image_does_not_have_before_a_gpu_is_
 def test_prepare_ends_with_78_and_the_reason_when_the_input_is_bad(
     tmp_path: Path, overrides: dict[str, object], reason: str
 ) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"question": "q", "attempt": "1"}\n{broken\n')
+    (tmp_path / "rows.jsonl").write_text('{"question": "q", "thinking": "t", "attempt": "1"}\n{broken\n')
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "unanswered.jsonl").write_text('{"question": "q", "response": "1"}\n')
     pod = Pod(tmp_path, run_config(**{"evaluation": None, **overrides}))
     assert pod.run_here("prepare") == ExitCode.BAD_INPUT
     result = pod.result()

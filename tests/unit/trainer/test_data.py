@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pyarrow
@@ -107,3 +108,53 @@ def test_rows_are_those_of_the_table_when_the_file_is_parquet(tmp_path: Path) ->
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     rows = list(read_rows(tmp_path / "rows.parquet"))
     assert rows[1] == ("rows.parquet[1]", {"question": "2 + 2", "attempt": "4"})
+
+
+ROWS = b"".join(b'{"prompt": "%d", "completion": "caf\xc3\xa9"}\n' % number for number in range(2_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("rows.jsonl", ROWS), ("rows.jsonl.gz", gzip.compress(ROWS)), ("rows.json", ROWS)]
+)
+def test_rows_are_those_of_the_lines_when_a_line_is_a_row(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    rows = list(read_rows(tmp_path / name))
+    assert (len(rows), rows[7]) == (2_000, (f"{name}:8", {"prompt": "7", "completion": "caf\u00e9"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (
+            "rows.jsonl",
+            ROWS + '{"prompt": "\u00e9"}'.encode("latin-1"),
+            r"rows\.jsonl:2001: is not UTF-8 \(.*save it as UTF",
+        ),
+        ("rows.json", '[{"prompt": "\u00e9"}]'.encode("latin-1"), r"rows\.json: is not UTF-8 .*save it as UTF-8"),
+        (
+            "rows.jsonl.gz",
+            gzip.compress(ROWS)[:-900],
+            r"rows\.jsonl\.gz: is no whole gzip file .*after line \d+.*copy it",
+        ),
+        ("rows.jsonl.gz", ROWS, r"rows\.jsonl\.gz: is no whole gzip file .*after line 0\)"),
+        ("rows.jsonl.gz", gzip.compress(ROWS)[:40] + b"\x00" * 400, r"rows\.jsonl\.gz: is no whole gzip file"),
+        ("rows.parquet", b"", r"rows\.parquet: is no whole parquet file .*after row 0\); copy it again"),
+        ("rows.parquet", ROWS, r"rows\.parquet: is no whole parquet file"),
+    ],
+)
+def test_file_is_refused_with_the_place_and_the_remedy_when_it_cannot_be_read(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInputError, match=reason):
+        list(read_rows(tmp_path / name))
+
+
+def test_parquet_is_refused_by_name_when_a_page_in_it_is_spoiled(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": [str(number) for number in range(5_000)]}), path)
+    data = bytearray(path.read_bytes())
+    data[4:400] = b"\xff" * 396
+    path.write_bytes(data)
+    with pytest.raises(BadInputError, match=r"rows\.parquet: is no whole parquet file .*copy it again"):
+        list(read_rows(path))

@@ -133,11 +133,34 @@ def test_row_is_left_out_when_it_has_no_answer(row: dict[str, object], format_: 
         ({"attempt": "2"}, "s1", "'question' is missing"),
         ({"prompt": "q"}, "prompt-completion", "'completion' is missing"),
         ({"messages": [{"role": "judge", "content": "q"}]}, "messages", "'judge' is unknown"),
+        ({"question": "q", "reasoning": "t", "answer": "2"}, "s1", "no thinking: one of the fields thinking_traj"),
+        ({"question": None, "thinking": "t", "answer": "2"}, "s1", "question must be a text, found NoneType"),
+        ({"messages": [{"role": "user", "content": 7}, ANSWERED[1]]}, "messages", "content of user is neither a text"),
+        ({"conversations": [{"from": "user", "value": [{"image": "x"}]}]}, "sky-t1", "value of user is neither"),
     ],
 )
 def test_row_is_refused_by_name_when_it_has_another_format(row: dict[str, object], format_: str, reason: str) -> None:
     with pytest.raises(BadInputError, match=rf"rows.jsonl:7: is not a {format_} row .*{reason}"):
         to_conversation(row, format_=format_, where="rows.jsonl:7")  # type: ignore[arg-type]
+
+
+def test_turn_says_all_of_its_parts_when_they_are_texts() -> None:
+    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "2?"}]
+    found = conversation({"messages": [{"role": "user", "content": parts}, ANSWERED[1]]}, "messages")
+    assert found.messages[0] == Message("user", "What is 2?")
+
+
+def test_row_is_refused_by_name_when_half_a_character_of_it_was_cut() -> None:
+    row = {"prompt": json.loads('"\\ud83d\\ude00 and \\ud83d"'), "completion": "a"}
+    with pytest.raises(BadInputError, match=r"rows.jsonl:7: has \\ud83d, half of a character"):
+        to_conversation(row, format_="prompt-completion", where="rows.jsonl:7")
+
+
+def test_question_of_a_benchmark_is_known_when_sky_t1_asks_for_a_box_before_it() -> None:
+    said = "Return your final response within \\boxed{}. What is 2?"
+    turns = [{"from": "user", "value": said}, {"from": "assistant", "value": "2"}]
+    found = conversation({"conversations": turns}, "sky-t1")
+    assert (found.messages[1].content, found.question) == (said, "What is 2?")
 
 
 def test_only_assistant_tokens_are_trained_when_a_row_is_encoded(renderer: ChatRenderer) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import EvaluationConfig
-from rft_trainer.evaluate.prompts import BOXED, BOXED_LAST, ask
+from rft_trainer.evaluate.prompts import BOXED_LAST, ask
 from rft_trainer.evaluate.protocol import Exam, protocol_hash
 from rft_trainer.evaluate.settings import settings_of
-from rft_trainer.prepare.formats import SKY_T1_SYSTEM, Format
+from rft_trainer.prepare.formats import BOXED, SKY_T1_SYSTEM, Format
 from rft_trainer.scoring import judge
 
 ENGINE = {"engine": "scripted", "version": "1"}

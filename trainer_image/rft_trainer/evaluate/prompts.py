@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import PromptStyle
-from rft_trainer.prepare.formats import SKY_T1_SYSTEM, Format, Message
+from rft_trainer.prepare.formats import BOXED, SKY_T1_SYSTEM, Format, Message
 
-BOXED = "Return your final response within \\boxed{}. "
 BOXED_LAST = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 SKYTHOUGHT_LETTER = (
     "Return your final response within \\boxed{{}} and only include the letter choice ({letters}) as your final "

@@ -35,6 +35,10 @@ SKY_T1_SYSTEM = (
 c5ae4aa0b0d6fcadd6fa8977f5e55b1f2dccb7582bd05b80385e2f22650a9f8d."""
 THINK_START = "<|im_start|>think\n"
 ANSWER_START = "<|im_start|>answer\n"
+BOXED = "Return your final response within \\boxed{}. "
+"""Stands before the mathematics of Sky-T1's rows (recipes/sky-t1-preview/preprocess.py) and is no part of it."""
+_THINKING = ("thinking_trajectories", "thinking", "deepseek_thinking_trajectory", "gemini_thinking_trajectory")
+_ANSWER = ("attempt", "deepseek_attempt", "gemini_attempt", "answer", "solution")
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
@@ -56,8 +60,9 @@ class Conversation:
 
     @property
     def question(self) -> str:
-        """The last thing the user said: what must not be in a benchmark."""
-        return next(message.content for message in reversed(self.messages) if message.role == "user")
+        """The last thing the user said, without the wish for a box: what must not be in a benchmark."""
+        said = next(message.content for message in reversed(self.messages) if message.role == "user")
+        return said.removeprefix(BOXED)
 
 
 def to_conversation(row: Row, *, format_: Format, where: str) -> Conversation | None:
@@ -67,10 +72,20 @@ def to_conversation(row: Row, *, format_: Format, where: str) -> Conversation | 
     except (KeyError, TypeError, ValueError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise BadInputError(f"{where}: is not a {format_} row ({reason}); check dataset.format") from error
+    _check_characters(conversation, where=where)
     messages = conversation.messages
     if len(messages) <= conversation.context or messages[-1].role != "assistant" or not messages[-1].content.strip():
         return None
     return conversation if any(message.role == "user" for message in messages) else None
+
+
+def _check_characters(conversation: Conversation, *, where: str) -> None:
+    try:
+        for message in conversation.messages:
+            message.content.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise BadInputError(f"{where}: has {half}, half of a character that was cut; no tokenizer reads it") from error
 
 
 def render_sky_t1(row: Row) -> Conversation:
@@ -83,15 +98,16 @@ def render_sky_t1(row: Row) -> Conversation:
 
 def render_s1(row: Row) -> Conversation:
     """``{question, thinking_trajectories, attempt}`` of s1K, and the names that s1K-1.1 gives to the same."""
-    thinking = _first(
-        row, "thinking_trajectories", "thinking", "deepseek_thinking_trajectory", "gemini_thinking_trajectory"
-    )
-    answer = _first(row, "attempt", "deepseek_attempt", "gemini_attempt", "answer", "solution")
+    thinking, answer = _first(row, *_THINKING), _first(row, *_ANSWER)
     if isinstance(thinking, Sequence) and not isinstance(thinking, str):
         thinking = "\n".join(str(part) for part in thinking)
-    question = str(row["question"])
+    question = row["question"]
+    if not isinstance(question, str):
+        raise TypeError(f"question must be a text, found {type(question).__name__}")
     if not isinstance(answer, str) or not answer.strip():
         return Conversation((Message("user", question),))
+    if not any(name in row for name in _THINKING):
+        raise ValueError(f"it has no thinking: one of the fields {', '.join(_THINKING)}")
     return s1_conversation(question=question, thinking=str(thinking or ""), answer=answer)
 
 
@@ -139,9 +155,18 @@ def _turns(turns: Any, *, role_key: str, text_key: str) -> tuple[Message, ...]:
         role = _ROLES.get(turn[role_key])
         if role is None:
             raise ValueError(f"role {turn[role_key]!r} is unknown")
-        text = turn[text_key]
-        messages.append(Message(role, text if isinstance(text, str) else ""))  # type: ignore[arg-type]
+        messages.append(Message(role, _text(turn[text_key], of=f"{text_key} of {role}")))  # type: ignore[arg-type]
     return tuple(messages)
+
+
+def _text(content: Any, *, of: str) -> str:
+    """What a turn says: a text, OpenAI's list of parts that are texts, or nothing."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = content if isinstance(content, Sequence) else [content]
+    if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts):
+        raise TypeError(f"the {of} is neither a text nor a list of parts that are texts")
+    return "".join(part["text"] for part in parts)
 
 
 def _until_answer(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -76,7 +76,7 @@ def prepare(layout: Layout) -> StageResult:
     kept = list(_training_rows(config, layout, paths, counts=counts))
     _check_stop(layout)
     if not kept:
-        raise BadInputError(f"dataset.uri {config.dataset.uri!r}: no row can be trained on ({counts.dropped} dropped)")
+        raise BadInputError(f"dataset.uri {config.dataset.uri!r}: {_nothing_left(counts)}")
     work.tell(done=_READ, total=_DONE, phase="model")
     texts = [message.content for row in kept[:_TOKENIZER_ROWS] for message in row.messages]
     fetch_model(
@@ -105,6 +105,15 @@ def prepare(layout: Layout) -> StageResult:
         f"{_percent(summary.fill)} filled, {_percent(summary.padding_share)} of what is computed is padding\n"
     )
     return _result(summary)
+
+
+def _nothing_left(counts: _Counts) -> str:
+    if not counts.dropped:
+        return "has no rows"
+    return (
+        f"no row can be trained on: {counts.without_answer} have no answer, {counts.held_out} are questions of a "
+        "benchmark; check dataset.format and the rows' fields"
+    )
 
 
 def _percent(share: float | None) -> str:

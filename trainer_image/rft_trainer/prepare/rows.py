@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,15 +86,23 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield json_object(line, where=f"{path.name}:{number}")
+    number = 0
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        try:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield json_object(line, where=f"{path.name}:{number}")
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise BadInputError(
+                f"{path.name}: is no whole gzip file ({error}, after line {number}); copy it again"
+            ) from error
 
 
 def _json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         rows = json.loads(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise _not_utf_8(path.name, error) from error
     except ValueError as error:
         if path.read_bytes()[:1] == b"{":
             yield from _json_lines(path)
@@ -111,6 +120,8 @@ def json_object(line: str | bytes, *, where: str) -> tuple[str, dict[str, Any]]:
     """Read a line that is an object; raises :class:`BadInputError`."""
     try:
         row = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise _not_utf_8(where, error) from error
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{where}: is not JSON ({error})") from error
     if not isinstance(row, dict):
@@ -118,15 +129,23 @@ def json_object(line: str | bytes, *, where: str) -> tuple[str, dict[str, Any]]:
     return where, row
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    from pyarrow import ArrowInvalid, parquet
+def _not_utf_8(where: str, error: UnicodeDecodeError) -> BadInputError:
+    return BadInputError(f"{where}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
 
-    try:
-        table = parquet.ParquetFile(path)
-    except ArrowInvalid as error:
-        raise BadInputError(f"{path.name}: is not a parquet file ({error})") from error
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from pyarrow import ArrowException, parquet
+
     index = 0
-    for batch in table.iter_batches(batch_size=256):
-        for row in batch.to_pylist():
-            yield f"{path.name}[{index}]", row
-            index += 1
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                yield f"{path.name}[{index}]", row
+                index += 1
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of what is on it
+        why = " ".join(str(error).split())
+        raise BadInputError(
+            f"{path.name}: is no whole parquet file ({why}, after row {index}); copy it again"
+        ) from error
