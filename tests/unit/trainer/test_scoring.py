@@ -46,6 +46,23 @@ def test_only_the_last_box_counts_when_the_model_reconsidered() -> None:
     assert last_boxed(r"\boxed{\left\{ x \right.} then \fbox{y}") == "y"
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("scorer", "answer", "circle", "reason"),
+    [
+        ("math", "7", "Therefore it is \\boxed{1 ", "box not closed"),
+        ("math", "7", "so \\(x + ", "no answer"),
+        ("letter", "B", "*\n", "no answer"),
+    ],
+    ids=["boxes", "formulas", "lines"],
+)
+def test_text_that_runs_in_circles_costs_no_more_than_its_length(
+    judge: Judge, scorer: str, answer: str, circle: str, reason: str
+) -> None:
+    """A second of work; where each circle looks at all that follow it takes minutes."""
+    assert judge.score(scorer, answer=answer, text=circle * 16_000 + "x").reason == reason
+
+
 def test_box_is_open_when_its_brace_never_closes() -> None:
     assert has_open_box(r"so \boxed{\frac{1}{2}")
     assert not has_open_box(r"so \boxed{\frac{1}{2}}")

@@ -13,6 +13,8 @@ _THINK_ENDS = ("<|im_start|>answer", "<|end_of_thought|>", "</think>")
 _THINK_STARTS = ("<|im_start|>think", "<|begin_of_thought|>", "<think>")
 _ENDS = ("<|im_end|>", "<|endoftext|>", "<|end_of_solution|>")
 _BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+"""Or what a backslash escapes, which is none."""
 _MARKED = re.compile(r"(?<!\w)answer\**\s*(?::|\bis\b:?)\s*(.*)", re.IGNORECASE)
 _OPENING = re.compile(r"\W*(?:final\s+)?answer\**\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 _HASHES = re.compile(r"####\s*(.+)")
@@ -20,7 +22,10 @@ _HASHES = re.compile(r"####\s*(.+)")
 _NUMBER = re.compile(
     r"(?:(?<![\w.)])[-+])?\$?(?:(?<![\w^])(?<!\^\{)(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+)(?:/\d+)?"
 )
-_FORMULA = re.compile(r"(?<!\\)\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+# Of bounded length: of a model that runs in circles thousands are begun, and none of them ends.
+_FORMULA = re.compile(
+    r"(?<!\\)\$\$(.{1,4096}?)\$\$|(?<![\\$])\$([^$\n]+?)(?<!\\)\$|\\\((.{1,4096}?)\\\)|\\\[(.{1,4096}?)\\\]", re.DOTALL
+)
 _FUNCTIONS = "sqrt|sin|cos|tan|sec|csc|cot|log|exp|infty|inf|max|min|gcd|lcm"
 _WORD = re.compile(
     rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})\b)(?:[A-Za-z]{{3,}}|is|of|to|so|we|it|as|at|i\.e\.|e\.g\.)(?:'[a-z]+)?(?![A-Za-z])"
@@ -50,8 +55,8 @@ def opened_thinking(prompt: str) -> str:
 
 def last_boxed(text: str) -> str | None:
     r"""The content of the last ``\boxed{...}`` with balanced braces that is not empty."""
-    for match in reversed(list(_BOX.finditer(text))):
-        content = _balanced(text, match.end())
+    for start, end in reversed(_boxes(text)):
+        content = text[start:end].strip() if end is not None else ""
         if content:
             return content
     return None
@@ -59,20 +64,24 @@ def last_boxed(text: str) -> str | None:
 
 def has_open_box(text: str) -> bool:
     """Whether a box was begun and never closed: the answer in it was cut."""
-    return any(_balanced(text, match.end()) is None for match in _BOX.finditer(text))
+    return any(end is None for _, end in _boxes(text))
 
 
-def _balanced(text: str, start: int) -> str | None:
-    depth, position = 1, start
-    while position < len(text):
-        if text[position] == "\\":
-            position += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position].strip()
-        position += 1
-    return None
+def _boxes(text: str) -> list[tuple[int, int | None]]:
+    """Where the content of each box begins and ends, in order; one that is never closed has no end.
+
+    All in one pass: a model that runs in circles leaves thousands of boxes open.
+    """
+    ends: dict[int, int | None] = {match.end(): None for match in _BOX.finditer(text)}
+    opened: list[int] = []
+    for brace in _BRACE.finditer(text) if ends else ():
+        if brace[0] == "{":
+            opened.append(brace.end())
+        elif brace[0] == "}" and opened:
+            start = opened.pop()
+            if start in ends:
+                ends[start] = brace.start()
+    return list(ends.items())
 
 
 def marked(text: str) -> str | None:

@@ -42,11 +42,12 @@ _LETTER = re.compile(
 )
 _LETTER_STATED = re.compile(
     r"(?i:correct|right|best)\s+(?i:option|choice|one)\s*(?i::|is:?)\s*\W*([A-J])\b"
-    r"|(?:^|[.\n]|\b(?i:therefore|thus|hence|so|option|choice))[\s,*]*\(?([A-J])\)?\**\s+(?i:is|must be)\s+(?i:the\s+)?"
-    r"(?i:correct|right)\b"
+    r"|(?:^|[.\n]|\b(?i:therefore|thus|hence|so|option|choice))[\s,*]{0,64}\(?([A-J])\)?\**"
+    r"\s+(?i:is|must be)\s+(?i:the\s+)?(?i:correct|right)\b"
 )
 _BASED = re.compile(r"(-?)(\d[0-9A-F]*)_\{?(\d{1,2})\}?")
-_LETTER_LINE = re.compile(r"\(([A-J])\)|^[\s*]*([A-J])[).]?[\s*]*$", re.MULTILINE)
+_LETTER_LINE = re.compile(r"\(([A-J])\)|^[\s*]{0,64}([A-J])[).]?[\s*]{0,64}$", re.MULTILINE)
+"""As above of bounded length, for of empty lines there may be thousands."""
 
 
 def check_answer(scorer: str, answer: str) -> None:
