@@ -22,7 +22,9 @@ from rft_trainer.files import fresh_directory, read_json, write_json
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py")
+MODEL_CARD = "README.md"
+MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", MODEL_CARD)
+"""The card is fetched for its license, which a model that is made of this one is under."""
 DATA_FILES = ("*.jsonl", "*.jsonl.gz", "*.json", "*.parquet")
 RECORD = ".download.json"
 """What a directory was fetched from, and whether it is whole."""

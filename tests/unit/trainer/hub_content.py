@@ -8,7 +8,8 @@ from pathlib import Path
 from rft_trainer.hub import MODEL_FILES, download
 
 MODEL = {
-    "README.md": b"not wanted",
+    "README.md": b"---\nlicense: apache-2.0\n---\n",
+    "pytorch_model.bin": b"not wanted",
     "config.json": b'{"model_type": "qwen2"}',
     "model.safetensors": b"weights of the first" * 50,
     "tokenizer.json": b"{}",
@@ -25,7 +26,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 def wanted(content: dict[str, bytes]) -> dict[str, bytes]:
     """What of a repository is fetched."""
-    return {name: data for name, data in content.items() if not name.endswith(".md")}
+    return {name: data for name, data in content.items() if not name.endswith(".bin")}
 
 
 def lines(*rows: object) -> bytes:

@@ -54,10 +54,12 @@ def ids(path: Path, *marks: str) -> list[int]:
 
 
 def test_export_has_the_trained_weights_and_everything_else_of_the_base_model_when_it_is_loaded(base: Path) -> None:
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     path = exported(base)
     before, after = (AutoModelForCausalLM.from_pretrained(each).state_dict() for each in (base, path))
     assert all(torch.allclose(after[name], tensor + 0.5) for name, tensor in before.items())
-    assert {file.name for file in base.iterdir()} <= {file.name for file in path.iterdir()}
+    assert {file.name for file in base.iterdir()} - {"README.md"} <= {file.name for file in path.iterdir()}
+    assert not (path / "README.md").exists(), "it is of another model"
     assert exported_step(path) == 6
     tokenizer = AutoTokenizer.from_pretrained(path)
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False).startswith("<|im_start|>")

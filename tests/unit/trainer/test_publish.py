@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +290,35 @@ def test_a_folder_gets_every_file_whole_and_only_once(paths: RunPaths, tmp_path:
     (folder / ".rft-publishing").touch()
     assert push(paths, "pvc://models/s1", folder=folder).written == 1, "goes on where a kill broke it off"
     assert not (folder / ".rft-publishing").exists()
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"cut")], ids=["gone", "cut"])
+def test_a_folder_is_made_whole_again_when_a_file_of_it_went(
+    paths: RunPaths, tmp_path: Path, spoil: Callable[[Path], Any]
+) -> None:
+    folder = tmp_path / "models"
+    push(paths, "pvc://models/s1", folder=folder)
+    spoil(folder / "model.safetensors")
+    assert push(paths, "pvc://models/s1", folder=folder).written == 1
+    assert (folder / "model.safetensors").read_bytes() == b"weights" * 100
+
+
+def test_nothing_of_a_former_model_is_left_when_publishing_the_next_one_was_broken_off(
+    paths: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models"
+    (paths.export / "adapter").mkdir()
+    (paths.export / "adapter" / "adapter_config.json").write_text("{}")
+    push(paths, "pvc://models/s1", folder=folder)
+    (paths.export / "adapter" / "adapter_config.json").unlink()
+    (paths.export / "model.safetensors").write_bytes(b"other weights")
+    with monkeypatch.context() as broken:
+        broken.setattr("shutil.copyfile", lambda *_: (_ for _ in ()).throw(OSError("no room")))
+        with pytest.raises(StageError, match="cannot be written"):
+            push(paths, "pvc://models/s1", folder=folder)
+    push(paths, "pvc://models/s1", folder=folder)
+    assert not (folder / "adapter" / "adapter_config.json").exists()
+    assert (folder / "model.safetensors").read_bytes() == b"other weights"
 
 
 def test_a_folder_of_somebody_else_is_left_alone(paths: RunPaths, tmp_path: Path) -> None:

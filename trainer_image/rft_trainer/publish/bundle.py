@@ -40,9 +40,16 @@ class Bundle:
         return (json.dumps({"version": LIST_VERSION, "files": self.hashes}, indent=1, sort_keys=True) + "\n").encode()
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file."""
+        return {
+            name: len(each) if isinstance(each, bytes) else each.stat().st_size for name, each in self.files.items()
+        }
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in self.files.values())
+        return sum(self.sizes.values())
 
 
 def listed(content: bytes | None) -> dict[str, str] | None:

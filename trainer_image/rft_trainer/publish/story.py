@@ -16,7 +16,7 @@ import yaml
 
 from rft_trainer.errors import BadInputError
 from rft_trainer.files import read_json
-from rft_trainer.hub import RECORD
+from rft_trainer.hub import MODEL_CARD, RECORD
 from rft_trainer.paths import CARD_FILE, RunPaths
 
 EXPORT_MARKER = "rft-export.json"
@@ -78,7 +78,7 @@ def read_story(paths: RunPaths, *, cost: Mapping[str, Any] | None = None) -> Sto
         evaluated_on=_date(results_file) if whole else None,
         benchmark_commits=_commits(paths.data / "benchmarks"),
         cost=cost or {},
-        license=_license(paths.model / "README.md"),
+        license=_license(paths.model / MODEL_CARD),
         silent_because=silent,
     )
 

@@ -17,6 +17,7 @@ import torch
 from rft_trainer.contract import EndOfTurn, RunConfig, TrainingConfig
 from rft_trainer.errors import StageError
 from rft_trainer.files import fresh_directory, publish_directory, read_json, write_json
+from rft_trainer.hub import MODEL_CARD
 from rft_trainer.paths import CARD_FILE, RunPaths
 from rft_trainer.train.adapter import FOLDER as ADAPTER_FOLDER
 from rft_trainer.train.adapter import is_adapter, merge, save_adapter
@@ -93,8 +94,9 @@ def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: M
     lora, destination = export.training.lora, export.destination
     temporary = fresh_directory(destination.with_name(f".{destination.name}.part"))
     for file in export.base.iterdir():
-        notes = file.name.startswith(".") or file.suffix == ".safetensors" or file.name.endswith(".index.json")
-        if file.is_file() and not notes:
+        notes = file.name.startswith(".") or file.name == MODEL_CARD
+        weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")
+        if file.is_file() and not notes and not weights:
             shutil.copyfile(file, temporary / file.name)
     write_generation_files(export.base, temporary, eos=export.eos)
     if lora is not None:
