@@ -189,6 +189,21 @@ def test_flight_record_is_said_to_be_missing_when_it_names_no_collective(
     assert text.endswith("; without a flight record: rank 1")
 
 
+def test_hang_is_told_when_the_volume_takes_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hangs, "EVIDENCE_SECONDS", 0.0)
+    monkeypatch.setattr(hangs, "_signal", lambda pid, number: None)
+    layout = Layout(tmp_path)
+    layout.stacks.mkdir(parents=True)
+    layout.real(CONFIG.data_directory).parent.mkdir(parents=True)
+    layout.real(CONFIG.data_directory).write_text("in the way, as a volume that went stale")
+    beats = (Beat(1, os.getpid(), "save", "step 1", since=0.0, written_ns=0),)
+    text = secure_evidence(Hang(1, silent_seconds=81, place="save step 1", state="D", beats=beats), layout, CONFIG)
+    assert text.startswith(
+        "hang: rank 1 gave no sign of life for 81 s in save step 1, its process is waiting for a disk;"
+    )
+    assert "nothing can be written to the volume ([Errno 20]" in text
+
+
 def test_recorders_that_a_rank_asks_are_in_the_installed_torch() -> None:
     assert "version" in json.loads(last_collectives())
     from torch._C import _distributed_c10d

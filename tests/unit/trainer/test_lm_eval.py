@@ -79,6 +79,13 @@ def test_answers_that_a_filter_did_not_find_are_told() -> None:
     }
 
 
+def test_sample_is_one_line_when_a_model_wrote_other_ends_of_lines(runs: Path) -> None:
+    path = samples(runs / "trained")
+    rows = [{**json.loads(line), "resps": [["one\u2028two\x85three"]]} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert read_run(runs / "trained").scores == read_run(GOLDEN / "trained").scores
+
+
 def test_models_are_compared_question_by_question_and_all_scores_together() -> None:
     found = scores_of(GOLDEN / "trained", GOLDEN / "base")
     for score in found.scores:

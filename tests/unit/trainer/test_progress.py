@@ -159,3 +159,21 @@ def test_new_phase_is_told_at_once_when_another_was_told_a_moment_ago(
     for phase in ("save", "train", "train", "save"):
         telling.tell(phase)
     assert [json.loads(line)["phase"] for line in capsys.readouterr().out.splitlines()] == ["save", "train", "save"]
+
+
+def test_training_goes_on_when_what_it_tells_finds_no_room(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meter = Meter(total_steps=2)
+    telling = progress(meter, tmp_path / "gone")
+    telling._steps = Path("/dev/full").open("a", buffering=1)  # noqa: SIM115 - it is closed below
+    meter.record_step(FACTS)
+    telling.tell("train", step_ended=True, force=True)
+    telling.close()
+    assert json.loads(capsys.readouterr().out)["step"] == 1
+
+
+def test_lines_that_a_lost_node_left_spoiled_are_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "steps.jsonl").write_bytes(b'{"step": 1}\n\x00\x00\xff\n{"step": "x"}\n[]\n{"step": 2}\n')
+    telling = progress(Meter(total_steps=9, step=3), tmp_path)
+    telling.begin()
+    telling.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]

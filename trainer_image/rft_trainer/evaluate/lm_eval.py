@@ -89,7 +89,10 @@ def _newest(folder: Path) -> Path:
 
 
 def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    # Bytes, for a text has more ends of lines: the harness leaves U+2028 and its like in what a model wrote.
+    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
         try:
             row = json.loads(line)
             row["doc_id"], row["doc_hash"], row["target_hash"], row["prompt_hash"], row["filter"], row["metrics"]

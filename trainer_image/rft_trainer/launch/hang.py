@@ -104,13 +104,11 @@ class HangWatch:
         return Beat(rank, pid=int(words[0]), phase=words[1], place=place, since=since, written_ns=changed)
 
 
-def explain(hang: Hang, *, directory: str) -> str:
-    """The hang in words; where the evidence is."""
+def explain(hang: Hang, *, directory: str | None) -> str:
+    """The hang in words, and where the evidence is."""
     note = f", its process is {_STATES[hang.state]}" if hang.state in _STATES else ""
-    return (
-        f"hang: rank {hang.rank} gave no sign of life for {hang.silent_seconds} s in {hang.place}{note}; "
-        f"the stacks of all ranks are in {directory}"
-    )
+    words = f"hang: rank {hang.rank} gave no sign of life for {hang.silent_seconds} s in {hang.place}{note}"
+    return words if directory is None else f"{words}; the stacks of all ranks are in {directory}"
 
 
 def process_state(pid: int) -> str:
@@ -126,21 +124,24 @@ def secure_evidence(hang: Hang, layout: Layout, config: RunConfig) -> str:
     paths = RunPaths.of(layout, config)
     attempt, node = os.environ.get(ENV_ATTEMPT) or "0", os.environ.get(ENV_NODE_RANK) or "0"
     directory = paths.hangs / f"attempt-{attempt}" / f"node-{node}"
-    text = explain(hang, directory=paths.pod_path(directory))
     write_json(layout.dump_request, {"rank": hang.rank})
     for beat in hang.beats:
         for number in (STACK_SIGNAL, signal.SIGCONT):
             _signal(beat.pid, number)
     _await(layout, hang)
-    shutil.rmtree(directory, ignore_errors=True)
-    shutil.copytree(layout.stacks, directory)
+    text = explain(hang, directory=paths.pod_path(directory))
     without = sorted(beat.rank for beat in hang.beats if not has_collectives(layout, rank=beat.rank))
     if without:
         text += f"; without a flight record: rank {', '.join(map(str, without))}"
-    write_json(
-        directory / "hang.json",
-        {"error": text, "ranks": {beat.rank: f"{beat.phase} {beat.place}".strip() for beat in hang.beats}},
-    )
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(layout.stacks, directory)
+        write_json(
+            directory / "hang.json",
+            {"error": text, "ranks": {beat.rank: f"{beat.phase} {beat.place}".strip() for beat in hang.beats}},
+        )
+    except OSError as error:  # a volume that is gone or full may well be what the ranks wait for
+        return f"{explain(hang, directory=None)}; nothing can be written to the volume ({error})"
     return text
 
 

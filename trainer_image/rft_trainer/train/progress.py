@@ -7,6 +7,7 @@ Invariant: nothing here can slow or fail the training: files are small, and the 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
@@ -128,7 +129,7 @@ class Progress:
         """Open the file of steps after what the resumed checkpoint has seen: later steps are made anew."""
         if not self._active:
             return
-        kept = [line for line in _lines(self._steps_path) if json.loads(line)["step"] <= self._meter.step]
+        kept = [line for line in _lines(self._steps_path) if _step_of(line) <= self._meter.step]
         write_atomic(self._steps_path, "".join(kept))
         self._steps = self._steps_path.open("a", buffering=1)
 
@@ -140,10 +141,12 @@ class Progress:
         now = time.monotonic()
         values = self._values(phase)
         if step_ended and self._steps is not None:
-            self._steps.write(json.dumps(self._step(values)) + "\n")
+            with contextlib.suppress(OSError):  # a full volume ends a training when it saves, not for a line of this
+                self._steps.write(json.dumps(self._step(values)) + "\n")
         if force or now >= self._next_file:
             self._next_file = now + FILE_SECONDS
-            self._write({**values, "summary": self._meter.summary().model_dump()})
+            with contextlib.suppress(OSError):
+                self._write({**values, "summary": self._meter.summary().model_dump()})
             if self._reporter is not None:
                 self._reporter.update(self._status(phase))
             if force or now >= self._next_line:
@@ -154,7 +157,8 @@ class Progress:
     def close(self) -> None:
         """Send what is left."""
         if self._steps is not None:
-            self._steps.close()
+            with contextlib.suppress(OSError):
+                self._steps.close()
         if self._reporter is not None:
             self._reporter.close()
 
@@ -236,9 +240,17 @@ class Progress:
 def _lines(path: Path) -> list[str]:
     """The whole lines of a file; one that a kill has cut short is left out."""
     try:
-        return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in path.read_text(errors="replace").splitlines(keepends=True) if line.endswith("\n")]
     except FileNotFoundError:
         return []
+
+
+def _step_of(line: str) -> float:
+    """The step that a line tells of; of what a node left that lost its power none, so that it is not kept."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _finite(value: float | None) -> float | None:
