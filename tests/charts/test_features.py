@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,37 @@ def test_team_budget_is_refused_when_it_is_there_twice(helm: Helm) -> None:
     done = helm.template(more={"teamBudgets": [budget, budget]}, apis=APIS, check=False)
     assert done.returncode != 0
     assert 'teamBudgets: the budget "b/a" is there twice' in done.stderr
+
+
+def test_team_budget_is_refused_where_the_operator_does_not_watch(helm: Helm) -> None:
+    budget = {"name": "a", "namespace": "team-b", "limitUSD": 1}
+    for apis in ((), APIS):
+        values = {"teamBudgets": [budget], "watchNamespaces": ["team-a", "team-c"]}
+        done = helm.template(more=values, apis=apis, check=False)
+        assert done.returncode != 0
+        assert 'the budget "team-b/a" would bound nothing: the operator watches only team-a, team-c' in done.stderr
+    watched = helm.objects(more={"teamBudgets": [budget], "watchNamespaces": ["team-a", "team-b"]})
+    assert the(watched, "FinetuneBudget")["metadata"]["namespace"] == "team-b"
+
+
+def test_name_of_a_priority_class_that_nobody_makes_is_refused(helm: Helm) -> None:
+    done = helm.template(more={"priorityClass": {"name": "mine"}}, check=False)
+    assert done.returncode != 0
+    assert "name a class that exists with priorityClassName" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("keep", "drain", "words"),
+    [
+        (True, True, "`helm uninstall --timeout 30m` first suspends all running finetunes"),
+        (True, False, "Before you uninstall, suspend running finetunes or let them end"),
+        (False, True, "`helm uninstall` deletes all runs and budgets with the CRDs; their bills are closed first."),
+        (False, False, "Before you uninstall, delete all runs (kubectl delete rft --all --all-namespaces)"),
+    ],
+)
+def test_notes_say_what_an_uninstall_does(helm: Helm, keep: bool, drain: bool, words: str) -> None:
+    values = f"crds.keep={json.dumps(keep)},uninstall.drain={json.dumps(drain)}"
+    assert words in helm.run("install", RELEASE, CHART, "--dry-run=client", "--set", values).stdout
 
 
 def test_extras_reach_the_pod_and_the_cluster(helm: Helm) -> None:

@@ -218,6 +218,18 @@ def test_prices_are_refused_when_a_name_is_used_twice(helm: Helm) -> None:
     assert 'prices: the name "twin" is used twice' in done.stderr
 
 
+def test_price_without_a_day_is_refused_when_prices_can_be_too_old(helm: Helm) -> None:
+    rows = [{"name": name, "match": {"zone": name}, "usdPerHour": 1, "asOf": "2026-08-01"} for name in ("a", "b")]
+    free = {"name": "lab", "match": {"zone": "lab"}, "usdPerHour": 0, "free": True}
+    made = helm.objects(more={"prices": [*rows, free], "pricesMaxAgeDays": 90})
+    catalogue, problems = PriceCatalogue.parse(the(made, "ConfigMap")["data"]["prices.yaml"])
+    assert (len(catalogue.entries), catalogue.max_age_seconds, problems) == (3, 90 * 86_400, ())
+    del rows[1]["asOf"]
+    done = helm.template(more={"prices": rows, "pricesMaxAgeDays": 90}, check=False)
+    assert done.returncode != 0
+    assert 'prices: "b" has no asOf, and pricesMaxAgeDays asks how old it is' in done.stderr
+
+
 def test_pods_stay_when_only_prices_change(helm: Helm) -> None:
     assert pod_of(helm.objects()) == pod_of(helm.objects(CI / "prices-values.yaml"))
 

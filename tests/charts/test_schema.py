@@ -67,6 +67,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "shared by nobody": ({"prices": [{**PRICE, "basis": "gpu", "gpusPerNode": 8}]}, "/prices/0/basis"),
     "free by accident": ({"prices": [{**PRICE, "usdPerHour": "0.00"}]}, "free"),
     "price without a name": ({"prices": [{"match": {"zone": "z"}, "usdPerHour": 1}]}, "name"),
+    "day in words": ({"prices": [{**PRICE, "asOf": "August 2026"}]}, "/prices/0/asOf"),
     "start without a time zone": ({"prices": [{**PRICE, "effectiveFrom": "2026-01-01T00:00:00"}]}, "effectiveFrom"),
 }
 

@@ -147,7 +147,16 @@ def _make(rest: tuple[str, ...]) -> None:
 
 
 def _docker(rest: tuple[str, ...]) -> None:
+    built = {
+        command.words[command.words.index("-t") + 1] for command in FOUND if command.words[:2] == ("docker", "build")
+    }
+    if rest[0] == "push":
+        assert rest[1:]
+        assert set(rest[1:]) <= built
+        return
     assert rest[0] == "build"
+    pushed = {command.words[2] for command in FOUND if command.words[:2] == ("docker", "push")}
+    assert built <= pushed, "a cluster pulls what was pushed"
     assert (ROOT / rest[rest.index("-f") + 1]).is_file()
     assert (ROOT / rest[-1]).is_dir()
 

@@ -34,6 +34,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.priorityClassName }}{{ fail "priorityClassName names a class that exists and priorityClass.create makes one: set only one of them" }}{{ end -}}
 {{- .Values.priorityClass.name | default (printf "%s-%s" .Release.Namespace (include "rft.name" .)) -}}
 {{- else -}}
+{{- if .Values.priorityClass.name }}{{ fail "priorityClass.name names the class that priorityClass.create makes: set that to true, or name a class that exists with priorityClassName" }}{{ end -}}
 {{- .Values.priorityClassName -}}
 {{- end -}}
 {{- end }}
