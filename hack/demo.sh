@@ -7,7 +7,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/.venv/bin
 file=${DEMO_FILE:-examples/tiny-local.yaml}
-name=$("$bin/python" -c 'import sys, yaml; print(yaml.safe_load(open(sys.argv[1]))["metadata"]["name"])' "$file")
+name=$("$bin/python" - "$file" <<'END'
+import sys, yaml
+runs = [each for each in yaml.safe_load_all(open(sys.argv[1])) if each and each.get("kind") == "ReasoningFinetune"]
+print(runs[0]["metadata"]["name"] if runs else sys.exit(f"error: DEMO_FILE={sys.argv[1]} holds no ReasoningFinetune"))
+END
+)
 began=$SECONDS
 
 say() { printf '\n== %s\n' "$*"; }
@@ -15,7 +20,7 @@ say() { printf '\n== %s\n' "$*"; }
 finish() {
   status=$?
   trap - EXIT INT TERM
-  if [ "$status" -ne 0 ] && [ -n "${KUBECONFIG:-}" ]; then
+  if [ "$status" -ne 0 ]; then
     say "the demo failed; what the cluster says"
     "$kubectl" describe reasoningfinetune "$name" 2>/dev/null | tail -n 40 || true
     "$kubectl" get pods --all-namespaces 2>/dev/null || true
