@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rft_operator.api.ledger import LedgerEntry
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.audit import PodBill, total_of, total_of_totals
-from rft_operator.domain.bill import Share, bill, end_of, priced_from, seconds_of
+from rft_operator.domain.bill import ESTIMATED, Share, bill, end_of, priced_from, seconds_of
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.timestamps import epoch
 
@@ -26,7 +26,8 @@ class Verdict:
     findings: tuple[str, ...]
     """Disagreements; none: the status is right."""
     unproved: tuple[str, ...]
-    """Attempts on record whose pods are gone, or whose floating prices are gone with their nodes."""
+    """Attempts on record whose pods are gone, whose floating prices are gone with their nodes, or whose ends are not
+    in the dump."""
     recorded: Share
     """What is on record of pods that are gone."""
 
@@ -60,6 +61,11 @@ def _is_guessed(stage: str, by_uid: Mapping[str, PodBill], entries: Mapping[str,
     return any(each.guessed and each.entry.stage == stage and uid not in entries for uid, each in by_uid.items())
 
 
+def _is_proved(each: PodBill) -> bool:
+    """Return whether the dump says what a pod cost: its price, and if it has ended, when."""
+    return each.priced and each.entry.end_basis not in ESTIMATED
+
+
 def _is_running(each: PodBill) -> bool:
     return each.entry.end_time is None
 
@@ -77,7 +83,7 @@ def _stages(run: ReasoningFinetune) -> tuple[str, ...]:
 def _folded(stage: str, by_uid: Mapping[str, PodBill], run: ReasoningFinetune) -> Share:
     """Return what the pods of the dump say is in the totals: pods that have ended, and former prices of the others."""
     entries = _records(run)
-    own = {uid: each for uid, each in by_uid.items() if each.entry.stage == stage and each.priced}
+    own = {uid: each for uid, each in by_uid.items() if each.entry.stage == stage and _is_proved(each)}
     total = total_of([each for uid, each in own.items() if uid not in entries and not _is_running(each)])
     kept = {(each.uid, each.end_time) for each in run.status.ledger.former}
     parts = [
@@ -119,7 +125,9 @@ def _entries(run: ReasoningFinetune, by_uid: Mapping[str, PodBill], *, now: int)
             continue
         found = _as_of(by_uid[uid], entry, _metered_until(run, now=now))
         compared = COMPARED if by_uid[uid].priced else tuple(name for name in COMPARED if name not in PRICES)
-        fields = [name for name in compared if entry.end_time is not None or not name.startswith("end")]
+        # An end that no timestamp proves was seen by the operator alone: it is the record's word.
+        ended = entry.end_time is not None and entry.end_basis not in ESTIMATED
+        fields = [name for name in compared if ended or not name.startswith("end")]
         for name in fields:
             recorded, computed = getattr(entry, name), getattr(found, name)
             if recorded != computed and name == "micro_usd_per_gpu_hour":
@@ -143,10 +151,10 @@ def _unknown(
 def _unproved(run: ReasoningFinetune, bills: Sequence[PodBill], entries: Mapping[str, LedgerEntry]) -> Iterator[str]:
     # A pod that its node's taint evicted, or that somebody deleted, is gone alone: its peers are still there.
     known = {each.pod.uid: each.entry for each in bills} | dict(entries)
-    unpriced = {each.pod.uid for each in bills if not each.priced}
+    unproved = {each.pod.uid for each in bills if not _is_proved(each)}
     for attempt in run.status.attempts:
         own = [each for each in known.values() if (each.stage, each.attempt) == (attempt.stage, attempt.number)]
-        proved = sum(each.gpus for each in own if each.uid not in unpriced)
+        proved = sum(each.gpus for each in own if each.uid not in unproved)
         if attempt.gpus and proved < attempt.gpus:
             yield f"{attempt.stage} {attempt.number}"
 

@@ -509,3 +509,39 @@ async def test_money_is_not_compared_when_the_dump_does_not_say_what_an_ended_po
     told = desk.run(*items, arguments=("--now", rfc3339(world.now)))
     assert told.exit_code == int(off), told.output
     assert "give the catalogue with --prices" not in told.output
+
+
+@pytest.mark.parametrize("folded", [False, True])
+async def test_end_that_no_timestamp_proves_is_taken_from_the_record(desk: Desk, folded: bool) -> None:
+    """The node went with all that its kubelet could say, and the operator saw the end when it looked."""
+    world = World(evaluation=None)
+    await world.to_training()
+    await world.after(600)
+    world.complete(Stage.TRAIN)
+    for pod in world.pods(Stage.TRAIN):
+        world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], forget_times)
+    for _ in range(20 if folded else 1):
+        await world.reconciler.reconcile(world.key)
+    assert bool(world.status.ledger.totals) is folded
+    world.now += 100
+    result = audited(desk, dump_of(world), world)
+    assert result.exit_code == 0, result.output
+
+
+def forget_times(obj: dict[str, Any]) -> None:
+    obj["metadata"].pop("managedFields")
+    for status in obj["status"]["containerStatuses"]:
+        status["state"]["terminated"].pop("finishedAt")
+
+
+async def test_end_of_a_pod_whose_node_went_is_the_operators_when_its_collection_is_written_later(desk: Desk) -> None:
+    world = World()
+    await world.to_training()
+    await world.after(100)
+    world.kube.remove("Node", "", "node-2")
+    await world.reconciler.reconcile(world.key)
+    assert [each.end_basis for each in world.status.ledger.uncounted] == ["nodeGone"]
+    world.now += 40
+    world.set_status(world.pods(Stage.TRAIN)[1], phase="Failed", exit_code=137)
+    result = audited(desk, dump_of(world), world)
+    assert result.exit_code == 0, result.output
