@@ -181,6 +181,7 @@ class Runtime:
         delay = 1.0
         while True:
             try:
+                await self._check_namespaces()  # a standby may have looked long ago
                 await self._sweep()
             except KubeError as error:
                 log.warning("the first sweep failed, trying again", extra=describe(error))

@@ -92,6 +92,13 @@ async def test_operator_starts_anew_when_other_namespaces_can_be_read(
     assert not it.runtime.leading
 
 
+async def test_standby_whose_namespace_went_does_not_lead_without_it_but_starts_anew() -> None:
+    it = Operator(watch_namespaces=("team-a", "team-b"))
+    Guarded(it.kube).closed = {"team-b": 403}
+    await ended(it)
+    assert it.sample("rft_last_sweep_timestamp_seconds") == 0
+
+
 async def test_operator_goes_on_with_the_others_while_a_namespace_is_away(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
