@@ -84,6 +84,7 @@ async def test_operator_starts_anew_when_other_namespaces_can_be_read(
     it = Operator(watch_namespaces=watched, sweep_seconds=1)
     it.runtime.barred = barred
     guarded = Guarded(it.kube)
+    guarded.closed = dict.fromkeys(barred, 403)
     waiting = asyncio.create_task(ended(it))
     await until(lambda: it.runtime.leading)
     guarded.closed = closed
