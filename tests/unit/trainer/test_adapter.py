@@ -42,10 +42,21 @@ def test_named_layers_alone_get_an_adapter_when_names_are_given(model: Any) -> N
     assert {name.split(".")[4] for name in trained(model)} == {"q_proj"}
 
 
-def test_adapters_are_refused_by_field_when_no_layer_has_the_name(model: Any) -> None:
-    lora = LORA.model_copy(update={"target_modules": ("c_attn",)})
-    with pytest.raises(BadInputError, match=r"training.lora.targetModules: Target modules \{'c_attn'\} not found"):
+@pytest.mark.parametrize("name", ["c_attn", "proj", "embed_tokens", "norm", "lm_head"])
+def test_name_is_refused_with_those_that_there_are_when_it_is_of_no_layer_that_can_be_merged(
+    model: Any, name: str
+) -> None:
+    lora = LORA.model_copy(update={"target_modules": ("q_proj", name)})
+    wanted = rf"training.lora.targetModules: '{name}' is no linear layer .* name some of down_proj, .*, q_proj"
+    with pytest.raises(BadInputError, match=wanted):
         add_adapters(model, lora)
+    assert all(parameter.requires_grad for parameter in model.parameters()), "nothing was changed"
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_proj", "model.layers.0.self_attn.q_proj"])
+def test_layer_may_be_named_with_those_above_it(model: Any, name: str) -> None:
+    add_adapters(model, LORA.model_copy(update={"target_modules": (name,)}))
+    assert all(is_adapter(each) for each in trained(model))
 
 
 def test_merged_weight_is_the_base_and_the_scaled_product_when_a_layer_has_an_adapter() -> None:

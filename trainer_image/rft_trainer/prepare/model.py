@@ -6,12 +6,13 @@ Invariant: ``<data>/model`` appears whole or not at all, in safetensors with its
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rft_trainer.contract import ModelSource
+from rft_trainer.contract import LoraConfig, ModelSource
 from rft_trainer.errors import BadInputError
 from rft_trainer.files import fresh_directory, publish_directory
 from rft_trainer.hub import MODEL_FILES, download
@@ -64,13 +65,27 @@ def load_tokenizer(path: Path) -> Any:
 
 def count_parameters(path: Path) -> int:
     """Parameters stored in a model directory; tied weights are stored once."""
-    import math
+    return sum(math.prod(shape) for shape in _shapes(path).values())
 
+
+def check_adapted_layers(path: Path, lora: LoraConfig) -> None:
+    """Raise :class:`BadInputError` when a name is of no layer, here where no GPU is held; the trainer looks closer."""
+    layers = [name.removesuffix(".weight") for name, shape in _shapes(path).items() if len(shape) == 2]
+    for target in lora.target_modules:
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
+            known = sorted({layer.rpartition(".")[2] for layer in layers} - {"embed_tokens", "lm_head"})
+            raise BadInputError(
+                f"training.lora.targetModules: {target!r} is no layer of this model; name some of {', '.join(known)}, "
+                "or none for all of them"
+            )
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
     from safetensors import safe_open
 
-    total = 0
+    found: dict[str, list[int]] = {}
     for file in sorted(path.glob("*.safetensors")):
         with safe_open(file, framework="numpy") as tensors:
             names = tensors.keys()  # the file itself cannot be iterated over
-            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
-    return total
+            found.update({name: list(tensors.get_slice(name).get_shape()) for name in names})
+    return found

@@ -35,13 +35,30 @@ def peft_config(lora: LoraConfig) -> Any:
 
 
 def add_adapters(model: Any, lora: LoraConfig) -> None:
-    """Freeze the model and put adapters into it; raises :class:`BadInputError` when no layer has such a name."""
+    """Freeze the model and put adapters into it; raises :class:`BadInputError` when a name is not of linear layers."""
     import peft
 
+    _check_targets(model, lora)
     try:
         peft.inject_adapter_in_model(peft_config(lora), model, adapter_name=NAME)
     except ValueError as error:
         raise BadInputError(f"training.lora.targetModules: {error}") from error
+
+
+def _check_targets(model: Any, lora: LoraConfig) -> None:
+    """Each name must be of linear layers alone: an adapter of anything else would be trained, and not be exported."""
+    output = model.get_output_embeddings()
+    linear: dict[str, bool] = {
+        name: isinstance(module, torch.nn.Linear) and module is not output for name, module in model.named_modules()
+    }
+    for target in lora.target_modules:
+        named = [is_linear for name, is_linear in linear.items() if name == target or name.endswith(f".{target}")]
+        if not named or not all(named):
+            known = sorted({name.rpartition(".")[2] for name, is_linear in linear.items() if is_linear})
+            raise BadInputError(
+                f"training.lora.targetModules: {target!r} is no linear layer of this model below its output; name some "
+                f"of {', '.join(known)}, or none for all of them"
+            )
 
 
 def is_adapter(name: str) -> bool:
