@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy
+import safetensors.numpy
+
 from rft_trainer.hub import MODEL_FILES, download
 
 MODEL = {
     "README.md": b"---\nlicense: apache-2.0\n---\n",
     "pytorch_model.bin": b"not wanted",
     "config.json": b'{"model_type": "qwen2"}',
-    "model.safetensors": b"weights of the first" * 50,
+    "model.safetensors": safetensors.numpy.save({"weights.of.the.first": numpy.ones(250, dtype=numpy.float32)}),
     "tokenizer.json": b"{}",
     "tokenizer_config.json": b'{"a": 1}',
 }

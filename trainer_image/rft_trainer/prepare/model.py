@@ -14,11 +14,13 @@ from typing import Any
 
 from rft_trainer.contract import LoraConfig, ModelSource
 from rft_trainer.errors import BadInputError
-from rft_trainer.files import fresh_directory, publish_directory
+from rft_trainer.files import fresh_directory, publish_directory, read_json
 from rft_trainer.hub import MODEL_FILES, download
 from rft_trainer.paths import Layout
 from rft_trainer.prepare.tiny import build_model
 from rft_trainer.uris import local_path, parse_uri
+
+_POINTER = b"version https://git-lfs"
 
 
 def fetch_model(
@@ -51,6 +53,18 @@ def _check(path: Path, *, source: ModelSource) -> None:
         raise BadInputError(f"model.uri {source.uri!r}: has no config.json; it must be a Hugging Face model directory")
     if not any(path.glob("*.safetensors")):
         raise BadInputError(f"model.uri {source.uri!r}: has no *.safetensors; convert the weights first")
+    index = read_json(path / "model.safetensors.index.json")
+    wanted = set(index.get("weight_map", {}).values()) if isinstance(index, dict) else set()
+    missing = sorted(str(name) for name in wanted if not (path / str(name)).is_file())
+    if missing:
+        raise BadInputError(
+            f"model.uri {source.uri!r}: {len(missing)} of its {len(wanted)} files of weights are missing, the first is "
+            f"{missing[0]}; copy all of them"
+        )
+    try:
+        _shapes(path)
+    except BadInputError as error:
+        raise BadInputError(f"model.uri {source.uri!r}: {error}") from error
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -81,11 +95,21 @@ def check_adapted_layers(path: Path, lora: LoraConfig) -> None:
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     found: dict[str, list[int]] = {}
     for file in sorted(path.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as tensors:
-            names = tensors.keys()  # the file itself cannot be iterated over
-            found.update({name: list(tensors.get_slice(name).get_shape()) for name in names})
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                names = tensors.keys()  # the file itself cannot be iterated over
+                found.update({name: list(tensors.get_slice(name).get_shape()) for name in names})
+        except SafetensorError as error:
+            raise BadInputError(f"{file.name} {_what_it_is(file, error)}") from error
     return found
+
+
+def _what_it_is(file: Path, error: Exception) -> str:
+    with file.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            return "is a pointer of Git LFS in place of the weights; run git lfs pull where it was copied from"
+    return f"is no whole file of weights ({error}); copy it again"
