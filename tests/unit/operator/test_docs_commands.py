@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from rft_operator.cli.main import main
+from rft_operator.client import AsyncClient, Client
 from support.builders import NAMESPACE, resource
 from support.command_line import CommandLine, condition, run_in
 
@@ -114,6 +116,19 @@ def test_every_program_of_the_clients_guide_runs(home: CommandLine) -> None:
     sent = blocks[1].replace('name="my-model"', 'name="another"')
     exec(f"from rft_operator.client import Client\nwith Client() as client:\n    pass\n{_inside(sent)}", values)
     assert ("ReasoningFinetune", NAMESPACE, "another") in home.api.kube.objects
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_methods_that_take_a_namespace_are_those_of_the_clients_guide(client: type) -> None:
+    (sentence,) = re.findall(
+        r"^(`get`, .*) take `namespace=`\.", (ROOT / "docs" / "client.md").read_text(), re.MULTILINE
+    )
+    said = set(re.findall(r"`(\w+)`", sentence))
+    methods = {name: each for name, each in vars(client).items() if callable(each) and not name.startswith("_")}
+    takes = {
+        name for name, each in methods.items() if {"namespace", "options"} & set(inspect.signature(each).parameters)
+    }
+    assert takes - {"connect", "read", "read_all"} == said
 
 
 def _inside(code: str) -> str:

@@ -97,7 +97,7 @@ def test_pod_says_which_container_holds_it_up_when_it_is_not_the_trainers(reason
     assert trouble.reason == word
     assert f"{reason}: {reason} it is" in trouble.message
     assert "has put the container proxy into the pod" in trouble.message
-    assert "trainerImage" not in trouble.message
+    assert "trainer.image" not in trouble.message
     life = AttemptLife()
     (wasted,) = intervals(facts, start=0, end=60, life=life, silent_since=None)
     assert wasted.reason is WasteReason.BACK_OFF
@@ -113,6 +113,9 @@ def test_pod_that_only_starts_is_in_no_trouble(sidecar: str | None) -> None:
 def test_trainers_own_trouble_comes_before_a_sidecars() -> None:
     facts = waiting(trainer="ImagePullBackOff", sidecar="CrashLoopBackOff")
     assert (facts.waiting_container, facts.waiting_reason) == ("trainer", "ImagePullBackOff")
+    trouble = classify_pod(facts)
+    assert trouble is not None
+    assert "Check podTemplate.image, the chart's value trainer.image, and the image pull secrets." in trouble.message
 
 
 def test_sidecar_that_crashes_beside_a_running_trainer_holds_nothing_up() -> None:
