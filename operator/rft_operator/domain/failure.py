@@ -51,7 +51,9 @@ def classify_pod(pod: PodFacts) -> Trouble | None:
         return None
     words = f"{pod.name} on {pod.node}: {reason}: {(pod.waiting_message or '').strip()}"[:LAST_WORDS]
     if reason in IMAGE_REASONS:
-        advice = _not_ours(pod) or "Check podTemplate.image, the chart's value trainer.image, and the image pull secrets."
+        advice = (
+            _not_ours(pod) or "Check podTemplate.image, the chart's value trainer.image, and the image pull secrets."
+        )
         return Trouble(reason="ImagePullBackOff", message=f"{words} {advice}", pod=pod)
     if reason in CONFIG_REASONS:
         return Trouble(reason="ContainerConfigError", message=f"{words} {_not_ours(pod)}".rstrip(), pod=pod)
