@@ -52,15 +52,20 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def test_meter_smooths_speeds_and_counts_padding_when_steps_differ() -> None:
     meter = Meter(total_steps=12)
     assert (meter.padding_share, meter.mfu) == (None, None)
+    meter.record_step(replace(FACTS, seconds=60.0, mfu=0.01))
+    assert meter.remaining_seconds() == 660
     meter.record_step(FACTS)
-    assert (meter.tokens_per_second, meter.step_seconds, meter.mfu) == (160.0, 0.5, 0.4)
-    second = StepFacts(tokens=100, computed_tokens=100, loss=1.0, loss_max=1.2, seconds=1.5, mfu=0.2, slow=None)
-    meter.record_step(second)
-    assert meter.step_seconds == pytest.approx(0.6)
-    assert meter.mfu == pytest.approx(0.38)
-    assert meter.padding_share == pytest.approx(0.1)
-    assert meter.remaining_seconds() == 6
-    assert (meter.step, meter.tokens, meter.loss, meter.slow) == (2, 180, 1.0, None)
+    assert (meter.tokens_per_second, meter.step_seconds, meter.mfu) == (160.0, 0.5, 0.4), "the first made much ready"
+    last = StepFacts(tokens=100, computed_tokens=100, loss=1.0, loss_max=1.2, seconds=1.5, mfu=0.2, slow=None)
+    meter.record_step(last)
+    assert meter.step_seconds == pytest.approx(1.0)
+    assert meter.mfu == pytest.approx(0.3)
+    assert meter.padding_share == pytest.approx(1 - 260 / 300)
+    assert meter.remaining_seconds() == 9
+    assert (meter.step, meter.tokens, meter.loss, meter.slow) == (3, 260, 1.0, None)
+    for _ in range(9):
+        meter.record_step(FACTS)
+    assert meter.step_seconds == pytest.approx((0.5 + 1.5 + 8 * 0.5) / 10 * 0.9 + 0.05)
 
 
 def test_report_has_every_metric_when_all_are_known(tmp_path: Path) -> None:
@@ -119,6 +124,15 @@ def test_every_step_stands_once_when_steps_are_repeated_after_a_resume(tmp_path:
     told.close()
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
     assert lines(tmp_path)[-1].items() >= {"loss": 2.0, "loss_max": 2.5, "tok_s": 160.0, "padding": 0.2}.items()
+
+
+@pytest.mark.parametrize(("step", "wanted"), [(0, None), (3, None), (9, 0)])
+def test_time_left_is_not_told_before_a_step_was_timed(tmp_path: Path, step: int, wanted: int | None) -> None:
+    reports = Reports()
+    progress(Meter(total_steps=9, step=step), tmp_path, reports=reports).tell("load", force=True)
+    assert reports.newest is not None
+    assert reports.newest.estimated_remaining_seconds == wanted
+    assert json.loads((tmp_path / "progress.json").read_bytes())["eta_s"] == wanted
 
 
 def test_other_ranks_say_nothing(tmp_path: Path) -> None:

@@ -66,17 +66,23 @@ class Meter:
     checkpoint_count: int = 0
     last: StepFacts | None = None
     """The newest step, not smoothed."""
+    _timed: int = 0
+    """Steps that this process has made."""
     _own_tokens: int = 0
     _own_computed_tokens: int = 0
 
     def record_step(self, facts: StepFacts) -> None:
-        """Count one finished step; speeds are smoothed over about ten steps."""
+        """Count one finished step; speeds are smoothed over about ten steps.
+
+        The first one of a process, in which much is made ready, counts only until there is another.
+        """
         self.step += 1
         self.tokens += facts.tokens
         self._own_tokens += facts.tokens
         self._own_computed_tokens += facts.computed_tokens
         self.loss, self.loss_max, self.slow, self.last = facts.loss, facts.loss_max, facts.slow, facts
-        weight = 0.1 if self.step_seconds else 1.0
+        self._timed += 1
+        weight = max(0.1, 1 / max(1, self._timed - 1))
         seconds = max(facts.seconds, 1e-9)
         self.step_seconds += weight * (seconds - self.step_seconds)
         self.tokens_per_second += weight * (facts.tokens / seconds - self.tokens_per_second)
@@ -110,9 +116,11 @@ class Meter:
             export_path=export_path,
         )
 
-    def remaining_seconds(self) -> int:
-        """Time to the last step at the present speed."""
-        return int((self.total_steps - self.step) * self.step_seconds)
+    def remaining_seconds(self) -> int | None:
+        """Time to the last step at the present speed; None before there is one: a forecast of money is made of it."""
+        if self.step < self.total_steps and not self._timed:
+            return None
+        return max(0, int((self.total_steps - self.step) * self.step_seconds))
 
 
 class Progress:
@@ -232,7 +240,7 @@ class Progress:
         return TrainerStatus(
             last_updated_time=_now(),
             progress_percentage=min(100, meter.step * 100 // max(1, meter.total_steps)),
-            estimated_remaining_seconds=max(0, meter.remaining_seconds()),
+            estimated_remaining_seconds=meter.remaining_seconds(),
             metrics=tuple(Metric(name=name, value=value) for name, value in values.items() if value is not None),
         )
 
