@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rft_operator.domain.facts import Key, PodFacts
 from rft_operator.domain.money import usd_text
 from rft_operator.domain.observe import digest_node, digest_pod
 from rft_operator.domain.prices import PriceCatalogue
-from rft_operator.domain.timestamps import rfc3339
+from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_operator.errors import AuditError, PriceCatalogueError
 
 VERSION = 1
@@ -60,6 +60,13 @@ def run_audit(text: str, prices: Path | None, *, now: int) -> Audit:
     items = _items(text)
     dump = _dump(items)
     catalogue, notes = _catalogue(prices)
+    strangers = [pod for pod in dump.pods if _is_older_than_run(pod, dump)]
+    if strangers:
+        names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in strangers)
+        notes.append(
+            f"left out, for they are older than the run of their name, and on the bill of a deleted one: {names}"
+        )
+        dump = replace(dump, pods=tuple(pod for pod in dump.pods if pod not in strangers))
     try:
         bills = audit(dump, catalogue, now=now)
     except UNREADABLE as error:
@@ -124,6 +131,13 @@ def _dump(items: Sequence[Mapping[str, Any]]) -> Dump:
             msg = f"{kind} {name} of the dump cannot be read: {type(error).__name__}: {error}; {HINT}"
             raise AuditError(msg) from error
     return Dump(pods=tuple(pods.values()), nodes=tuple(nodes), runs=runs)
+
+
+def _is_older_than_run(pod: PodFacts, dump: Dump) -> bool:
+    """Return whether a deleted namesake of a run left a pod, on a node that does not answer."""
+    run = dump.runs.get(Key(pod.namespace, pod.finetune))
+    created = run.metadata.creation_timestamp if run is not None else ""
+    return bool(created) and pod.created_at < epoch(created)
 
 
 def _newer(known: PodFacts | None, pod: PodFacts) -> PodFacts:

@@ -157,6 +157,10 @@ def _unproved(run: ReasoningFinetune, bills: Sequence[PodBill], entries: Mapping
         proved = sum(each.gpus for each in own if each.uid not in unproved)
         if attempt.gpus and proved < attempt.gpus:
             yield f"{attempt.stage} {attempt.number}"
+    for stage in _stages(run):  # a pod that somebody took away, and that its Job has made anew
+        seconds = sum(each.estimated_gpu_seconds for each in run.status.ledger.totals if each.stage == stage)
+        if seconds:
+            yield f"{stage} ({seconds} GPU-seconds are estimated)"
 
 
 def _metered_until(run: ReasoningFinetune, *, now: int) -> int:

@@ -545,3 +545,29 @@ async def test_end_of_a_pod_whose_node_went_is_the_operators_when_its_collection
     world.set_status(world.pods(Stage.TRAIN)[1], phase="Failed", exit_code=137)
     result = audited(desk, dump_of(world), world)
     assert result.exit_code == 0, result.output
+
+
+def test_pod_of_a_deleted_namesake_is_left_out_and_named(desk: Desk) -> None:
+    """Its node does not answer, and its bill was closed when its run was deleted."""
+    stranger = pod()
+    run = stored_run(metadata={"creationTimestamp": "2026-01-01T01:00:00Z"}, status={"ledger": {}, "startTime": NOW})
+    result = desk.run(stranger, node(ready=False), run)
+    assert result.exit_code == 0, result.output
+    assert f"on the bill of a deleted one: {NAMESPACE}/demo-train-1-0" in result.stderr
+    assert "No pod of a ReasoningFinetune in the dump held a GPU." in result.stdout
+
+
+async def test_pod_that_somebody_took_away_is_taken_from_the_record_when_its_job_made_it_anew(desk: Desk) -> None:
+    world = World()
+    await world.to_training()
+    await world.after(100)
+    name = world.pods(Stage.TRAIN)[1]["metadata"]["name"]
+    world.kube.patch("Pod", NAMESPACE, name, lambda obj: obj["metadata"].update(finalizers=[]))
+    world.kube.remove("Pod", NAMESPACE, name)
+    world.create_pods(Stage.TRAIN, suffix="y", ranks=[1])
+    world.bind(world.pods(Stage.TRAIN)[1], "node-2")
+    await world.after(20)
+    assert world.status.usage.estimated_gpu_seconds
+    result = audited(desk, dump_of(world), world)
+    assert result.exit_code == 0, result.output
+    assert "on record of train (" in result.output
