@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_trainer.errors import BadInputError
+from rft_trainer.gym_answers import may_be_scored
 from rft_trainer.prepare.traces import TRACES
 from rft_trainer.uris import Uri
 
@@ -59,10 +60,10 @@ def gym_questions(uri: Uri, *, limit: int | None, default_size: int, default_see
 
 
 def gym_verifier(uri: Uri) -> Callable[[str, Mapping[str, Any]], float]:
-    """The generator's own scorer: (answer, entry) -> 0..1."""
+    """The generator's own scorer: (answer, entry) -> 0..1; 0 for an answer that it might run."""
     data = open_gym(uri, size=1, seed=0)
 
     def verify(answer: str, entry: Mapping[str, Any]) -> float:
-        return float(data.score_answer(answer, entry))
+        return float(data.score_answer(answer, entry)) if may_be_scored(uri.target, answer) else 0.0
 
     return verify

@@ -32,7 +32,7 @@ __all__ = [
 ]
 SANDBOXED = frozenset({"code"})
 """Scorers that run what the model wrote: never on a machine with a GPU, a token or a network to lose."""
-VERSION = 3
+VERSION = 4
 """Part of the protocol: raised when a change of the scorers can change a verdict."""
 _OPERATOR = re.compile(r"[\^/+*(]|\\[a-zA-Z]|\d\s*-")
 _LETTER_ALONE = re.compile(r"[^A-Za-z0-9]*([A-Ja-j])[^A-Za-z0-9]*")
