@@ -36,6 +36,11 @@ class Problem(click.ClickException):
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        from rft_operator.cli.output import harmless
+
+        super().__init__(harmless(message))
+
 
 class ItFailed(Problem):
     """The command was carried out, and what it waited for can no longer happen: a "no"."""

@@ -6,7 +6,7 @@ Invariant: nothing is computed here; every figure is one of :mod:`rft_operator.d
 from __future__ import annotations
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.cli.output import age, span
+from rft_operator.cli.output import age, one_line, span
 from rft_operator.domain.bill import hours_text
 from rft_operator.domain.figures import Figures, figures
 from rft_operator.domain.money import usd_display
@@ -36,7 +36,7 @@ def summary_line(run: ReasoningFinetune, *, now: int) -> str:
         parts.append(f"score {it.score}")
     if it.why and not it.is_over:
         parts.append(it.why)
-    return ", ".join(parts)
+    return one_line(", ".join(parts))
 
 
 HEAD = ("STAGE", "PROGRESS", "SPENT", "LIMIT", "GPU-H", "NODES", "RESTARTS", "SCORE", "AGE")

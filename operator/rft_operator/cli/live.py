@@ -15,7 +15,7 @@ from rich.text import Text
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.cli.board import Key
-from rft_operator.cli.output import age
+from rft_operator.cli.output import age, one_line
 from rft_operator.domain.figures import Figures, figures
 from rft_operator.domain.money import usd_display
 
@@ -75,8 +75,8 @@ def drawn(found: list[Figures], *, width: int, trouble: str = "") -> RenderableT
             _stop(it),
             it.score or "-",
         )
-    notes = [Text(f"{it.name}: {it.why}", style="yellow") for it in found if it.why]
-    troubles = [Text(trouble, style="red")] if trouble else []
+    notes = [Text(one_line(f"{it.name}: {it.why}"), style="yellow") for it in found if it.why]
+    troubles = [Text(one_line(trouble), style="red")] if trouble else []
     return Group(table, *notes, *troubles)
 
 

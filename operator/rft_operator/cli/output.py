@@ -1,15 +1,30 @@
 """How results are printed: tables, JSON, YAML, and durations and ages as people read them.
 
-Invariant: what programs read (JSON, YAML) has no colour, no rounding and no words that may change.
+Invariants: what programs read (JSON, YAML) has no colour, no rounding and no words that may change; what people read
+drives no terminal, whatever a pod's last words were.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tabs and line ends; logs, which may have colours, are told apart (log_print.py)."""
+
+
+def harmless(text: str) -> str:
+    """Return a text without what could drive a terminal: conditions hold words of code that nobody vouches for."""
+    return _CONTROL.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line, for a row or a line that stands for a moment."""
+    return " ".join(harmless(text).split())
 
 
 def to_json(value: Any) -> str:
@@ -28,7 +43,8 @@ def structured(value: Any, output: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows with aligned columns."""
+    """Yield rows with aligned columns, each on one line."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

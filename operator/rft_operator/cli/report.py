@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt, ConditionStatus
-from rft_operator.cli.output import short_number, span, table
+from rft_operator.cli.output import harmless, short_number, span, table
 from rft_operator.cli.report_scores import score_lines
 from rft_operator.domain.timestamps import epoch
 from rft_operator.report.story import Story
@@ -17,7 +17,7 @@ from rft_operator.report.story import Story
 
 def report(run: ReasoningFinetune) -> str:
     """Return the whole story."""
-    return "\n".join(_lines(run)) + "\n"
+    return harmless("\n".join(_lines(run))) + "\n"
 
 
 def _lines(run: ReasoningFinetune) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _duration(start: str, end: str | None) -> str:
 
 def folder_report(story: Story) -> str:
     """Return what a run's folder tells, as text."""
-    return "\n".join(_folder_lines(story)) + "\n"
+    return harmless("\n".join(_folder_lines(story))) + "\n"
 
 
 def _folder_lines(story: Story) -> Iterator[str]:

@@ -72,6 +72,27 @@ def test_watch_gives_programs_every_word_as_it_is_stored(cli: CommandLine) -> No
     assert json.loads(line)["status"]["conditions"][0]["message"] == words
 
 
+LAST_WORDS = "the trainer ended with 1:\nTraceback:\n\x1b]0;mine\x07\x1b[2J\x9b31mValueError:\r\tno"
+SAID = "the trainer ended with 1: Traceback: ]0;mine[2J31mValueError: no"
+
+
+def test_last_words_of_a_trainer_neither_break_a_table_nor_drive_the_terminal(cli: CommandLine) -> None:
+    failed = condition("Failed", message=LAST_WORDS, reason="TrainerFailed")
+    ended = {"stage": "Failed", "conditions": [failed], "observedGeneration": 9}
+    cli.put(run_in(status=ended), run_in("other"))
+    head, row, other = cli.rft("get", "-o", "wide")[1].splitlines()
+    assert row.endswith(f"  TrainerFailed: {SAID}")
+    assert (head.split()[0], other.split()[0]) == ("NAME", "other")
+    told = [cli.rft("watch", NAME)[1], cli.rft("report", NAME)[1], cli.rft("resume", NAME, "--wait")[2]]
+    for text in told:
+        assert "ValueError:\tno" in text
+        assert not {"\x1b", "\x07", "\x9b", "\r"} & set(text)
+    restarting = {"stage": "Restarting", "conditions": [condition("BudgetAtRisk", message=LAST_WORDS)]}
+    cli.put(run_in("again", status=restarting))
+    (line,) = [each for each in cli.rft("watch", "again", "--timeout", "1")[1].splitlines() if each]
+    assert line.endswith(SAID)
+
+
 def test_logs_are_prefixed_with_attempt_rank_and_pod(cli: CommandLine) -> None:
     cli.put(run_in())
     for rank in (0, 1):
