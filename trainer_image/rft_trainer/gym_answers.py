@@ -58,7 +58,7 @@ def _is_plain(node: ast.expr, *, powers: int) -> bool:
         known = isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS and not node.keywords
         return known and all(_is_plain(it, powers=powers) for it in node.args)
     if isinstance(node, ast.Constant):
-        return type(node.value) in (int, float) and abs(node.value) <= LARGEST_NUMBER
+        return _is_number(node.value, at_most=LARGEST_NUMBER)
     return isinstance(node, ast.Name) and _NAME.fullmatch(node.id) is not None
 
 
@@ -71,5 +71,9 @@ def _is_exponent(node: ast.expr) -> bool:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         return _is_exponent(node.left) and isinstance(node.right, ast.Constant) and _is_exponent(node.right)
     if isinstance(node, ast.Constant):
-        return type(node.value) in (int, float) and 0 <= node.value <= LARGEST_EXPONENT
+        return _is_number(node.value, at_most=LARGEST_EXPONENT)
     return isinstance(node, ast.Name) and _NAME.fullmatch(node.id) is not None
+
+
+def _is_number(value: object, *, at_most: int) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= at_most
