@@ -67,6 +67,27 @@ def test_rules_are_those_of_the_plain_file_but_for_what_the_values_say(helm: Hel
     assert made["metadata"]["labels"]["release"] == "prometheus"
 
 
+@pytest.mark.parametrize(
+    ("operator", "ledger", "sweep"),
+    [({}, 120, 1_800), ({"progressWriteSeconds": 300, "sweepSeconds": 3_600}, 600, 14_400)],
+    ids=["default", "seldom"],
+)
+def test_alerts_are_as_patient_as_the_operator_is_told_to_be(
+    helm: Helm, operator: Manifest, ledger: int, sweep: int
+) -> None:
+    made = the(helm.objects(more={"prometheusRule": {"enabled": True}, "operator": operator}), "PrometheusRule")
+    found = {rule.get("alert"): rule["expr"] for group in made["spec"]["groups"] for rule in group["rules"]}
+    assert f" > {ledger} and on " in found["RftLedgerStale"]
+    assert f" > {sweep} and on " in found["RftSweepOld"]
+
+
+def test_label_that_an_admin_gives_to_every_alert_wins(helm: Helm) -> None:
+    values = {"prometheusRule": {"enabled": True, "alertLabels": {"severity": "page", "team": "platform"}}}
+    made = the(helm.objects(more=values), "PrometheusRule")
+    alerts = [rule for group in made["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert {tuple(sorted(rule["labels"].items())) for rule in alerts} == {(("severity", "page"), ("team", "platform"))}
+
+
 def test_alert_that_is_not_there_cannot_be_switched_off(helm: Helm) -> None:
     values = {"prometheusRule": {"enabled": True, "disabled": ["RftNothing"]}}
     done = helm.template(more=values, apis=APIS, check=False)
