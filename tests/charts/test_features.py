@@ -81,13 +81,6 @@ def test_alerts_are_as_patient_as_the_operator_is_told_to_be(
     assert f" > {sweep} and on " in found["RftSweepOld"]
 
 
-def test_label_that_an_admin_gives_to_every_alert_wins(helm: Helm) -> None:
-    values = {"prometheusRule": {"enabled": True, "alertLabels": {"severity": "page", "team": "platform"}}}
-    made = the(helm.objects(more=values), "PrometheusRule")
-    alerts = [rule for group in made["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
-    assert {tuple(sorted(rule["labels"].items())) for rule in alerts} == {(("severity", "page"), ("team", "platform"))}
-
-
 def test_alert_that_is_not_there_cannot_be_switched_off(helm: Helm) -> None:
     values = {"prometheusRule": {"enabled": True, "disabled": ["RftNothing"]}}
     done = helm.template(more=values, apis=APIS, check=False)
