@@ -29,6 +29,8 @@ EVALUATION_GRACE_SECONDS = 30
 """An evaluation has nothing to save."""
 LONGEST_DEADLINE_SECONDS = 2_147_483_647
 """The API server's bound of activeDeadlineSeconds."""
+RAISE = "Raise budget.limitUSD."
+"""What helps a run whose own limit is what is short."""
 MINIMUM_USEFUL_SECONDS = 60
 """A stage that could run for less is not started."""
 
@@ -156,7 +158,7 @@ def admit(terms: Terms, bill: Bill) -> Admission:
     missing = usd_display(kept + needed - left)
     return Admission(
         ok=False,
-        message=f"The budget is {missing} short: {numbers}. Raise budget.limitUSD.",
+        message=f"The budget is {missing} short: {numbers}. {RAISE}",
     )
 
 

@@ -8,6 +8,8 @@ that has not changed yields the same status and no action, so an idle run costs 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rft_operator.api.choices import OnExhausted
 from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, DisplayStage
 from rft_operator.domain.accept import accept
@@ -30,7 +32,7 @@ from rft_operator.domain.show import first_sight, show_gang, show_progressing, s
 from rft_operator.domain.show_money import announce_money, show_money, show_risk
 from rft_operator.domain.startup import remember_first_step, remember_start
 from rft_operator.domain.stops import Stop, trouble_stop
-from rft_operator.domain.team_money import ask_again, ask_no_more, show_team, start_is_known, unraised
+from rft_operator.domain.team_money import ask_again, ask_no_more, in_a_team, show_team, start_is_known, unraised
 from rft_operator.domain.view import View
 from rft_trainer.contract import Stage
 
@@ -198,7 +200,8 @@ def _admission_ok(draft: Draft, money: Money, stage: Stage) -> bool:
 def _admission(draft: Draft, money: Money, stage: Stage) -> Admission:
     if money.rate is None:
         return Admission(ok=False, message="The pool has no known price.")
-    return admit(terms_of(draft, money, rate=money.rate, stage=stage), money.bill)
+    found = admit(terms_of(draft, money, rate=money.rate, stage=stage), money.bill)
+    return found if found.ok else replace(found, message=in_a_team(draft, found.message))
 
 
 def _budget_refused(draft: Draft, money: Money, stage: Stage) -> bool:

@@ -13,6 +13,7 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import ConditionType
 from rft_operator.api.team import FinetuneBudget, Reservation
 from rft_operator.domain.bill import bill
+from rft_operator.domain.budget import RAISE
 from rft_operator.domain.draft import Draft, condition_of, is_true
 from rft_operator.domain.money import micro_usd, usd_display
 from rft_operator.domain.team import begin_of
@@ -71,6 +72,15 @@ def effective_limit(draft: Draft) -> int:
         return limit
     allowed = [each.allowed_micro_usd for each in claims(draft)]
     return min([limit, *(each for each in allowed if each is not None)])
+
+
+def in_a_team(draft: Draft, message: str) -> str:
+    """Return why the money is short, with what helps: not a higher limit where the run may not spend the one it has."""
+    limit, allowed = micro_usd(draft.spec.budget.limit_usd), effective_limit(draft)
+    if allowed >= limit:
+        return message
+    reserved = f"{usd_display(allowed)} of its limit of {usd_display(limit)}"
+    return message.removesuffix(RAISE) + f"Its team budgets have reserved {reserved}; it goes on with more."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

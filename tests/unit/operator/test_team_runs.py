@@ -289,3 +289,19 @@ async def test_stop_names_what_the_run_may_spend_while_its_team_has_no_more() ->
     await world.after(5_000)
     (stopped,) = [each for each in world.status.attempts if each.stop_reason == "BudgetExhausted"]
     assert "the limit is $10.00," in stopped.message
+
+
+async def test_end_for_want_of_money_names_the_team_when_the_runs_own_limit_is_not_what_is_short() -> None:
+    world = TeamWorld(team_budget(limitUSD=10), names=("a",), **PLAIN)
+    await world.at("a").to_training()
+    world.edit(budget={"limitUSD": 50})
+    await world.after(4_960)
+    world.drain(Stage.TRAIN)
+    await world.after(1)
+    failed = world.condition("Failed")
+    assert failed.reason == "BudgetExhausted"
+    assert "limit $10.00" in failed.message
+    assert "Raise budget.limitUSD" not in failed.message
+    assert failed.message.endswith(
+        "Its team budgets have reserved $10.00 of its limit of $50.00; it goes on with more."
+    )
