@@ -21,7 +21,7 @@ from rft_operator.api.scores import ScoreResult
 from rft_operator.api.status import Attempt, ConditionType, Progress
 from rft_operator.domain.bill import SECONDS_PER_HOUR, bill, closed_waste
 from rft_operator.domain.budget import STOP_SLACK_SECONDS
-from rft_operator.domain.draft import is_true
+from rft_operator.domain.draft import is_over, is_true
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.money import MICRO, micro_of_text, micro_usd
 from rft_operator.domain.observe import DEFAULT_GPU_RESOURCE
@@ -207,9 +207,9 @@ class _Run:
 
     def _reserves(self, rate: int) -> None:
         cost, attempt = self.run.status.cost, _open_attempt(self.run)
-        evaluated = is_true(self.run.status, ConditionType.EVALUATED)
+        needless = is_true(self.run.status, ConditionType.EVALUATED) or is_over(self.run.status)
         if cost.reserve_usd is not None:
-            self._show("reserved_usd", 0 if evaluated else micro_of_text(cost.reserve_usd) / MICRO, "evaluation")
+            self._show("reserved_usd", 0 if needless else micro_of_text(cost.reserve_usd) / MICRO, "evaluation")
         if attempt is not None and attempt.grace_seconds is not None:
             for purpose, seconds in (("checkpoint", attempt.grace_seconds), ("kill", STOP_SLACK_SECONDS)):
                 self._show("reserved_usd", rate * seconds / SECONDS_PER_HOUR / MICRO, purpose)
@@ -272,8 +272,11 @@ class _Run:
         attempt = _open_attempt(self.run)
         if self.run.status.cost.stop_time is not None:
             self._show("stop_timestamp_seconds", epoch(self.run.status.cost.stop_time), "soft")
-        starts = [epoch(entry.start_time) for entry in self.run.status.ledger.open]
-        if attempt is not None and attempt.deadline_seconds is not None and starts:
+        if attempt is None or attempt.deadline_seconds is None:
+            return
+        key = attempt.stage, attempt.number
+        starts = [epoch(each.start_time) for each in self.run.status.ledger.open if (each.stage, each.attempt) == key]
+        if starts:  # pods of lost nodes, of former attempts, have no deadline that anybody keeps
             self._show("stop_timestamp_seconds", min(starts) + attempt.deadline_seconds, "hard")
 
 

@@ -339,3 +339,20 @@ def test_stop_for_the_budget_is_no_stage_that_reached_its_own_deadline() -> None
         kind: it.value("reasoning_finetune_budget_stops_total", kind=kind) for kind in ("soft", "hard", "deadline")
     }
     assert stops == {"soft": 1, "hard": 1, "deadline": 1}
+
+
+def test_nothing_is_kept_for_an_evaluation_when_the_run_is_over() -> None:
+    at = "2026-01-01T00:59:00Z"
+    ended = {"type": "Failed", "status": "True", "reason": "BudgetExhausted", "message": "", "lastTransitionTime": at}
+    it = Scraped(run(cost={"reserveUSD": "3.00"}, conditions=[ended]))
+    assert it.value("reasoning_finetune_reserved_usd", purpose="evaluation") == 0
+
+
+def test_hard_stop_is_that_of_the_running_gang_beside_a_lost_pod_of_a_former_one() -> None:
+    attempts = [
+        {"stage": "train", "number": 1, "startTime": "2026-01-01T00:10:00Z", "endTime": "2026-01-01T00:40:00Z"},
+        {"stage": "train", "number": 2, "startTime": "2026-01-01T00:41:00Z", "deadlineSeconds": 3_000},
+    ]
+    lost, running = entry("lost", start="00:10:30"), {**entry("b", start="00:42:00"), "attempt": 2}
+    it = Scraped(run(attempts=attempts, ledger={"open": [lost, running]}))
+    assert it.value("reasoning_finetune_stop_timestamp_seconds", kind="hard") == epoch("2026-01-01T00:42:00Z") + 3_000
