@@ -29,7 +29,7 @@ from rft_operator.domain.draft import is_over, is_true
 from rft_operator.domain.facts import FINALIZER, LABEL_FINETUNE, PodPhase
 from rft_operator.domain.partial import PartialRun, read_partly
 from rft_operator.domain.plan import CONTROLLER_NAME
-from rft_operator.errors import Conflict, NotFound, RftError
+from rft_operator.errors import Conflict, NotFound, RftError, Unavailable
 from rft_operator.runtime.lease import LeaseElector
 from rft_operator.runtime.namespaces import look
 
@@ -98,6 +98,10 @@ class Uninstall:
             for run in await self._runs():
                 if _name(run) not in self._passed:
                     await self._let_go(run)
+            if hold.done():
+                raise Unavailable(
+                    "the Lease was lost, and an operator may have put finalizers back: do this step again"
+                )
         finally:
             hold.cancel()
             await asyncio.gather(hold, return_exceptions=True)

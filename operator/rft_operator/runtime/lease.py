@@ -54,10 +54,16 @@ class LeaseElector:
         log.info("became the leader", extra={"identity": self._identity})
 
     async def take_over(self) -> None:
-        """Take the lease from whoever holds it; return when that one must have stopped working, by its own deadline."""
+        """Take the lease from whoever holds it; return when that one must have stopped working, by its own deadline.
+
+        It is renewed meanwhile, so that :meth:`hold` finds it held.
+        """
         await self._win(by_force=True)
         log.info("took the lease over", extra={"identity": self._identity})
-        await asyncio.sleep(self._renew_deadline_seconds)
+        stopped_at = self._monotonic() + self._renew_deadline_seconds
+        while (left := stopped_at - self._monotonic()) > 0:
+            await asyncio.sleep(min(self._retry_seconds, left))
+            await self._renew(within_seconds=self._renew_deadline_seconds, by_force=True)
 
     async def _win(self, *, by_force: bool) -> None:
         won = await self._renew(within_seconds=self._renew_deadline_seconds, by_force=by_force)

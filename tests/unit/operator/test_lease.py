@@ -10,6 +10,7 @@ from typing import Any
 from rft_operator.errors import Conflict, KubeError, Unavailable
 from rft_operator.runtime.lease import LeaseElector
 from support.fake_kube import FakeKube
+from support.polling import eventually
 
 SOON_SECONDS = 10.0
 
@@ -128,6 +129,24 @@ async def test_lease_is_taken_over_from_one_who_still_renews_it_and_who_then_sto
     assert holding.done(), "its deadline has passed"
     assert store.spec["holderIdentity"] == "heir"
     assert not await one._try()
+
+
+async def test_lease_that_was_taken_over_is_held_for_as_long_as_the_work_takes() -> None:
+    store = Store()
+    await soon(elector(store, "one").acquire())
+    heir = elector(store, "two", renew_deadline_seconds=0.5)
+    await soon(heir.take_over())
+    taken = store.spec["renewTime"]
+    holding = asyncio.create_task(heir.hold())
+
+    async def renewed() -> bool:
+        assert not holding.done(), "it let go of the lease at once"
+        return bool(store.spec["renewTime"] > taken)
+
+    await eventually(renewed, what="the lease to be renewed", every_seconds=0.001)
+    assert store.spec["holderIdentity"] == "two"
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)
 
 
 async def test_lease_is_taken_over_when_there_is_none_and_after_trouble() -> None:

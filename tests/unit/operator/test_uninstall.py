@@ -10,6 +10,7 @@ import pytest
 from rft_operator.api import KIND
 from rft_operator.client.api import UserApi
 from rft_operator.domain.facts import FINALIZER
+from rft_operator.errors import Unavailable
 from rft_operator.uninstall import PATIENCE_SECONDS, Uninstall
 from rft_trainer.contract import Stage
 from support.builders import NAME, NAMESPACE
@@ -19,13 +20,17 @@ ONE_GPU: dict[str, Any] = {"evaluation": None, "budget": {"limitUSD": 10, "usdPe
 
 
 class Elector:
-    """A Lease that is taken at once."""
+    """A Lease that is taken at once, and held unless it is lost."""
+
+    def __init__(self) -> None:
+        self.lost = False
 
     async def take_over(self) -> None:
         return
 
     async def hold(self) -> None:
-        await asyncio.Event().wait()
+        if not self.lost:
+            await asyncio.Event().wait()
 
     async def release(self) -> None:
         return
@@ -39,9 +44,10 @@ class Removal:
         self.said: list[str] = []
         self.drains = drains
         self.looks = 0
+        self.elector = Elector()
         self.work = Uninstall(
             cast(UserApi, world.kube),
-            elector=Elector(),
+            elector=self.elector,
             namespaces=[NAMESPACE],
             say=self.said.append,
             poll_seconds=0,
@@ -104,3 +110,20 @@ async def test_run_that_cannot_be_read_is_never_passed_over_while_it_spends() ->
     with pytest.raises(AssertionError, match="it hangs"):
         await removal.keep()
     assert not any("passing over" in line for line in removal.said)
+
+
+async def test_uninstall_is_not_done_when_the_lease_was_lost_meanwhile() -> None:
+    removal = Removal(await training())
+    removal.elector.lost = True
+    set_finalizers = removal.world.kube.set_finalizers
+
+    async def slowly(**arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        return await set_finalizers(**arguments)
+
+    removal.world.kube.set_finalizers = slowly  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="an operator may have put finalizers back: do this step again"):
+        await removal.keep()
+    removal.elector.lost = False
+    await removal.keep()
+    assert removal.held() == []
