@@ -59,11 +59,19 @@ def gym_questions(uri: Uri, *, limit: int | None, default_size: int, default_see
         yield GymQuestion(question=entry["question"], answer=str(entry["answer"]), thinking=thinking, entry=entry)
 
 
-def gym_verifier(uri: Uri) -> Callable[[str, Mapping[str, Any]], float]:
-    """The generator's own scorer: (answer, entry) -> 0..1; 0 for an answer that it might run."""
+Verify = Callable[[str, Mapping[str, Any]], float | None]
+
+
+def gym_verifier(uri: Uri) -> Verify:
+    """The generator's own scorer: (answer, entry) -> 0..1; None for an answer that it cannot read, or might run."""
     data = open_gym(uri, size=1, seed=0)
 
-    def verify(answer: str, entry: Mapping[str, Any]) -> float:
-        return float(data.score_answer(answer, entry)) if may_be_scored(uri.target, answer) else 0.0
+    def verify(answer: str, entry: Mapping[str, Any]) -> float | None:
+        if not may_be_scored(uri.target, answer):
+            return None
+        try:
+            return float(data.score_answer(answer, entry))
+        except Exception:  # some of them take for granted that they are given a number
+            return None
 
     return verify

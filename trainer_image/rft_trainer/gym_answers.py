@@ -34,7 +34,8 @@ _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 def may_be_scored(task: str, answer: str) -> bool:
     """Whether a task's scorer can do no harm with an answer."""
     if task in LITERALS:
-        return len(answer) <= LONGEST_CHARACTERS and _LITERAL.fullmatch(answer) is not None
+        short = len(answer) <= LONGEST_CHARACTERS
+        return short and "__" not in answer and _LITERAL.fullmatch(answer) is not None
     return task not in EXPRESSIONS or _is_expression(answer.strip())
 
 

@@ -48,7 +48,7 @@ def test_verifier_accepts_the_answer_and_refuses_another_when_asked() -> None:
     item = next(gym_questions(uri, limit=1, default_size=10, default_seed=3))
     verify = gym_verifier(uri)
     assert verify(item.answer, item.entry) == 1.0
-    assert verify("no number", item.entry) < 1.0
+    assert verify("no number", item.entry) != 1.0
 
 
 @pytest.mark.parametrize("text", ["gym://no_such_task", "gym://chain_sum?min_terms=0", "gym://chain_sum?colour=red"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import reasoning_gym
 
+from rft_trainer.evaluate.runner import _gym_verdict
 from rft_trainer.gym import gym_questions, gym_verifier
 from rft_trainer.gym_answers import EXPRESSIONS, LITERALS, may_be_scored
 from rft_trainer.uris import parse_uri
@@ -54,7 +55,7 @@ def test_program_in_place_of_an_answer_is_wrong_and_not_run(tmp_path: Path, task
     uri = parse_uri(f"gym://{task}?seed=3")
     item = next(gym_questions(uri, limit=1, default_size=4, default_seed=3))
     file = tmp_path / "run"
-    assert gym_verifier(uri)(answer.format(file=str(file)), item.entry) < 1.0
+    assert gym_verifier(uri)(answer.format(file=str(file)), item.entry) is None
     assert not file.exists()
 
 
@@ -70,6 +71,17 @@ def test_answer_that_would_never_be_worked_out_is_wrong_at_once(task: str, answe
 @pytest.mark.parametrize("answer", ["2*(-10*x - 10)**(3/2)/3 + C", "exp(2*x)*sin(x)/5 - x**-1 + C", "-(x + 1)**(-3/2)"])
 def test_expression_of_a_person_is_given_to_the_scorer(answer: str) -> None:
     assert may_be_scored("simple_integration", answer)
+
+
+@pytest.mark.parametrize(
+    ("task", "answer"),
+    [("prime_factorization", "x"), ("coin_flip", "1e999"), ("game_of_life", "{}")],
+)
+def test_answer_is_unparsed_when_the_scorer_fails_at_it(task: str, answer: str) -> None:
+    uri = parse_uri(f"gym://{task}?seed=5")
+    item = next(gym_questions(uri, limit=1, default_size=4, default_seed=5))
+    verdict = _gym_verdict(item.entry, f"Answer: {answer}", verify=gym_verifier(uri))
+    assert (verdict.extracted, verdict.correct, verdict.reason) == (answer, False, "unparsed")
 
 
 def test_scorers_that_evaluate_nothing_are_given_every_answer() -> None:

@@ -25,7 +25,7 @@ from rft_trainer.evaluate.record import AnswerFile, AnswerRecord, ThinkingRecord
 from rft_trainer.evaluate.sampler import Sampler
 from rft_trainer.evaluate.settings import Setting
 from rft_trainer.evaluate.stopping import Stop, StoppableSampler
-from rft_trainer.gym import gym_verifier
+from rft_trainer.gym import Verify, gym_verifier
 from rft_trainer.prepare.formats import Message
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge, Verdict
@@ -156,9 +156,7 @@ class Runner:
             asked = Asked(prompts[each.question.id], seed=seed)
             yield {(setting, each): ways[setting].exchange(asked, sampler=sampler) for setting in each.settings}
 
-    def _judged(
-        self, question: Question, sample: int, answer: Answer, *, verify: Callable[..., float] | None
-    ) -> AnswerRecord:
+    def _judged(self, question: Question, sample: int, answer: Answer, *, verify: Verify | None) -> AnswerRecord:
         if verify is not None:
             verdict = _gym_verdict(question.entry, answer.text, verify=verify)
         elif question.scorer in SANDBOXED and not self._judge.runs_programs:
@@ -191,17 +189,19 @@ def _thinking(forced: ForcedAnswer) -> ThinkingRecord:
     )
 
 
-def _verify(sitting: _Sitting) -> Callable[..., float] | None:
+def _verify(sitting: _Sitting) -> Verify | None:
     """What judges answers to a generator's questions; None where the answers to all of them are known."""
     if sitting.questions[0].scorer != "gym":
         return None
     return gym_verifier(parse_uri(sitting.benchmark.uri))
 
 
-def _gym_verdict(entry: Mapping[str, object] | None, text: str, *, verify: Callable[..., float]) -> Verdict:
+def _gym_verdict(entry: Mapping[str, object] | None, text: str, *, verify: Verify) -> Verdict:
     part = final_part(text)
     found = (last_boxed(part) or marked(part) or part) if part else None
-    if not found:
+    if not found or entry is None:
         return missing()
-    correct = verify(found, entry) == 1.0
-    return Verdict(found, correct=correct, reason="equal" if correct else "different")
+    reward = verify(found, entry)
+    if reward is None:
+        return Verdict(found, correct=False, reason="unparsed")
+    return Verdict(found, correct=reward == 1.0, reason="equal" if reward == 1.0 else "different")
