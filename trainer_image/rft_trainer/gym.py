@@ -6,16 +6,35 @@ seed + i, so seeds must lie further apart than the sizes; held-out questions are
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rft_trainer.errors import BadInputError
-from rft_trainer.gym_answers import may_be_scored
+from rft_trainer.errors import BadInputError, StageError
+from rft_trainer.gym_answers import EXPRESSIONS, may_be_scored
 from rft_trainer.prepare.traces import TRACES
+from rft_trainer.scoring.worker import WorkerProcess
 from rft_trainer.uris import Uri
 
+TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 120.0
+"""Of a scorer's process, which loads the generators first."""
+_ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LC_ALL",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+)
 _OUR_OPTIONS = frozenset({"size", "seed"})
 
 
@@ -62,16 +81,47 @@ def gym_questions(uri: Uri, *, limit: int | None, default_size: int, default_see
 Verify = Callable[[str, Mapping[str, Any]], float | None]
 
 
-def gym_verifier(uri: Uri) -> Verify:
-    """The generator's own scorer: (answer, entry) -> 0..1; None for an answer that it cannot read, or might run."""
+class GymVerifier:
+    """A generator's own scorer: (answer, entry) -> 0..1; None for an answer that it cannot read, or might run.
+
+    Scorers that do algebra, which may never end, are asked in a process of their own, without this one's tokens.
+    """
+
+    def __init__(self, uri: Uri) -> None:
+        self._task = uri.target
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        self._worker = WorkerProcess("rft_trainer.gym_worker", uri.text, environment=environment)
+        self._score = scorer_here(uri) if uri.target not in EXPRESSIONS else self._score_elsewhere
+
+    def __call__(self, answer: str, entry: Mapping[str, Any]) -> float | None:
+        """Judge an answer."""
+        return self._score(answer, entry) if may_be_scored(self._task, answer) else None
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        self._worker.close()
+
+    def _score_elsewhere(self, answer: str, entry: Mapping[str, Any]) -> float | None:
+        packed = base64.b64encode(pickle.dumps(dict(entry))).decode()
+        if not self._worker.runs and not self._worker.ask(
+            {"answer": "0", "entry": packed}, timeout_seconds=START_TIMEOUT_SECONDS
+        ):
+            raise StageError(
+                f"gym://{self._task}: its scorer does not start; python -m rft_trainer.gym_worker says why"
+            )
+        line = self._worker.ask({"answer": answer, "entry": packed}, timeout_seconds=TIMEOUT_SECONDS)
+        reward = json.loads(line)["reward"] if line else None
+        return None if reward is None else float(reward)
+
+
+def scorer_here(uri: Uri) -> Verify:
+    """The scorer in this process; None for what it fails at."""
     data = open_gym(uri, size=1, seed=0)
 
-    def verify(answer: str, entry: Mapping[str, Any]) -> float | None:
-        if not may_be_scored(uri.target, answer):
-            return None
+    def score(answer: str, entry: Mapping[str, Any]) -> float | None:
         try:
             return float(data.score_answer(answer, entry))
         except Exception:  # some of them take for granted that they are given a number
             return None
 
-    return verify
+    return score

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_trainer.errors import BadInputError
-from rft_trainer.gym import gym_questions, gym_verifier
+from rft_trainer.gym import GymVerifier, gym_questions
 from rft_trainer.prepare.traces import chain_sum_trace
 from rft_trainer.uris import parse_uri
 from unit.trainer.factory import GYM
@@ -46,7 +46,7 @@ def test_questions_repeat_exactly_and_are_distinct_when_drawn_twice() -> None:
 def test_verifier_accepts_the_answer_and_refuses_another_when_asked() -> None:
     uri = parse_uri(GYM)
     item = next(gym_questions(uri, limit=1, default_size=10, default_seed=3))
-    verify = gym_verifier(uri)
+    verify = GymVerifier(uri)
     assert verify(item.answer, item.entry) == 1.0
     assert verify("no number", item.entry) != 1.0
 

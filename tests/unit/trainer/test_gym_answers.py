@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import reasoning_gym
 
+from rft_trainer import gym
 from rft_trainer.evaluate.runner import _gym_verdict
-from rft_trainer.gym import gym_questions, gym_verifier
+from rft_trainer.gym import GymVerifier, gym_questions
 from rft_trainer.gym_answers import EXPRESSIONS, LITERALS, may_be_scored
 from rft_trainer.uris import parse_uri
 
@@ -33,9 +35,9 @@ def test_every_scorer_that_evaluates_an_answer_is_known() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_right_answers_are_right_as_ever(task: str) -> None:
     uri = parse_uri(f"gym://{task}?seed=3")
-    verify = gym_verifier(uri)
-    for item in gym_questions(uri, limit=6, default_size=12, default_seed=3):
-        assert verify(item.answer, item.entry) == 1.0, item.answer
+    with closing(GymVerifier(uri)) as verify:
+        for item in gym_questions(uri, limit=6, default_size=12, default_seed=3):
+            assert verify(item.answer, item.entry) == 1.0, item.answer
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -55,7 +57,7 @@ def test_program_in_place_of_an_answer_is_wrong_and_not_run(tmp_path: Path, task
     uri = parse_uri(f"gym://{task}?seed=3")
     item = next(gym_questions(uri, limit=1, default_size=4, default_seed=3))
     file = tmp_path / "run"
-    assert gym_verifier(uri)(answer.format(file=str(file)), item.entry) is None
+    assert GymVerifier(uri)(answer.format(file=str(file)), item.entry) is None
     assert not file.exists()
 
 
@@ -80,8 +82,20 @@ def test_expression_of_a_person_is_given_to_the_scorer(answer: str) -> None:
 def test_answer_is_unparsed_when_the_scorer_fails_at_it(task: str, answer: str) -> None:
     uri = parse_uri(f"gym://{task}?seed=5")
     item = next(gym_questions(uri, limit=1, default_size=4, default_seed=5))
-    verdict = _gym_verdict(item.entry, f"Answer: {answer}", verify=gym_verifier(uri))
+    verdict = _gym_verdict(item.entry, f"Answer: {answer}", verify=GymVerifier(uri))
     assert (verdict.extracted, verdict.correct, verdict.reason) == (answer, False, "unparsed")
+
+
+def test_algebra_that_never_ends_costs_one_verdict_and_knows_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym, "TIMEOUT_SECONDS", 5.0)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    uri = parse_uri("gym://simple_integration?seed=3")
+    item = next(gym_questions(uri, limit=1, default_size=4, default_seed=3))
+    with closing(GymVerifier(uri)) as verify:
+        assert verify("sin(exp(exp(exp(99))))*x", item.entry) is None
+        assert not verify._worker.runs
+        assert verify(item.answer, item.entry) == 1.0
+        assert "HF_TOKEN" not in (verify._worker._environment or {"HF_TOKEN": "inherited"})
 
 
 def test_scorers_that_evaluate_nothing_are_given_every_answer() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from rft_trainer.evaluate.record import AnswerFile, AnswerRecord, ThinkingRecord
 from rft_trainer.evaluate.sampler import Sampler
 from rft_trainer.evaluate.settings import Setting
 from rft_trainer.evaluate.stopping import Stop, StoppableSampler
-from rft_trainer.gym import Verify, gym_verifier
+from rft_trainer.gym import GymVerifier, Verify
 from rft_trainer.prepare.formats import Message
 from rft_trainer.report import Work
 from rft_trainer.scoring import Judge, Verdict
@@ -124,10 +124,11 @@ class Runner:
 
     def _ask(self, sitting: _Sitting, open_: Sequence[_Open]) -> None:
         """Generate and judge; each answer is on the disk before the next one is looked at."""
-        at_once, verify = self._exam.evaluation.batch_size, _verify(sitting)
+        at_once = self._exam.evaluation.batch_size
         given, before = 0, sitting.total - sum(len(each.settings) for each in open_)
         sampler = StoppableSampler(sitting.model.sampler, self._stop)
-        with closing(ask_all(sampler, self._places(sitting, open_), at_once=at_once)) as found:
+        places = self._places(sitting, open_)
+        with _verifying(sitting) as verify, closing(ask_all(sampler, places, at_once=at_once)) as found:
             for (setting, each), answer in found:
                 sitting.files[setting].append(self._judged(each.question, each.sample, answer, verify=verify))
                 given, self._done = given + 1, self._done + 1
@@ -189,11 +190,14 @@ def _thinking(forced: ForcedAnswer) -> ThinkingRecord:
     )
 
 
-def _verify(sitting: _Sitting) -> Verify | None:
+@contextmanager
+def _verifying(sitting: _Sitting) -> Iterator[Verify | None]:
     """What judges answers to a generator's questions; None where the answers to all of them are known."""
     if sitting.questions[0].scorer != "gym":
-        return None
-    return gym_verifier(parse_uri(sitting.benchmark.uri))
+        yield None
+        return
+    with closing(GymVerifier(parse_uri(sitting.benchmark.uri))) as verifier:
+        yield verifier
 
 
 def _gym_verdict(entry: Mapping[str, object] | None, text: str, *, verify: Verify) -> Verdict:
