@@ -67,7 +67,7 @@ say "3/4 one file"
 
 say "4/4 what is left of it"
 "$kubectl" get reasoningfinetune "$name" -o wide
-"$kubectl" get events --field-selector "involvedObject.name=$name" --sort-by=.metadata.creationTimestamp \
+"$kubectl" get events --field-selector "involvedObject.name=$name" --sort-by=.eventTime \
   -o custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message
 echo
 echo "done in $((SECONDS - began)) s"
