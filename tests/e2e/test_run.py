@@ -108,15 +108,15 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
 async def test_training_resumes_and_both_attempts_are_paid_when_a_rank_is_killed(
     finetune: Finetune, machines: Cluster
 ) -> None:
-    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 300}}), checkpoint={"everySteps": 50})
-    await finetune.until_step(120)
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 150}}), checkpoint={"everySteps": 20})
+    await finetune.until_step(60)
     finetune.kill_rank(machines, 1)
     status = await finetune.until_complete()
 
     first, second = attempts(status, "train")
     assert (first.outcome, first.counted) == ("Failed", True)
     assert second.outcome == "Succeeded"
-    assert (second.start_step or 0) >= 100
+    assert (second.start_step or 0) >= 40
     assert status.restarts.toward_limit == 1
     assert status.last_failure is not None
     assert status.last_failure.reason == "TrainerFailed"
@@ -130,8 +130,8 @@ async def test_training_resumes_and_both_attempts_are_paid_when_a_rank_is_killed
 async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_switched_off(
     finetune: Finetune, machines: Cluster
 ) -> None:
-    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 300}}), checkpoint={"everySteps": 50})
-    await finetune.until_step(120)
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 150}}), checkpoint={"everySteps": 20})
+    await finetune.until_step(60)
     node = finetune.pod(stage="train", rank=1)["spec"]["nodeName"]
     off_at = int(time.time())
     machines.fault("kill-node", node)
@@ -143,7 +143,7 @@ async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_swit
     first, second = attempts(status, "train")
     assert (first.outcome, first.reason, first.counted) == ("Failed", "NodeLost", False)
     assert second.outcome == "Succeeded"
-    assert (second.start_step or 0) >= 100
+    assert (second.start_step or 0) >= 40
     assert status.restarts.toward_limit == 0
     assert {(each.stage, each.attempt) for each in seen} == {("train", "1"), ("train", "2"), ("evaluate", "1")}
     finished = sum(each.gpu_seconds for each in seen if each.end is not None)
@@ -247,7 +247,7 @@ async def test_checkpoint_is_evaluated_and_training_goes_on_when_the_budget_ends
 async def test_run_frees_its_gpus_and_resumes_when_suspended_and_leaves_nothing_when_deleted_while_it_evaluates(
     finetune: Finetune,
 ) -> None:
-    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 200}}), checkpoint={"everySteps": 1_000})
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 150}}), checkpoint={"everySteps": 1_000})
     await finetune.until_step(60)
     finetune.edit(suspend=True)
     paused = await finetune.until(lambda status: holds(status, "Suspended"), what="suspension", seconds=90)
