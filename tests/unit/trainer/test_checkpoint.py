@@ -21,6 +21,7 @@ from rft_trainer.train.checkpoint import (
     Checkpoint,
     Facts,
     complete_checkpoints,
+    converted,
     newest,
     prune,
     read,
@@ -232,6 +233,17 @@ def test_universal_form_is_made_anew_when_it_is_not_whole(directory: Path) -> No
     with pytest.raises(StageError, match="step-00000009 of 2 ranks cannot be converted"):
         universal(saved)
     assert not converted.exists()
+
+
+def test_universal_form_that_a_node_does_not_see_whole_is_an_error_there_and_stays(directory: Path) -> None:
+    saved, form = read(directory / "step-00000009"), directory / "step-00000009-universal"
+    form.mkdir()
+    (form / "part.pt").write_bytes(b"x" * 9)
+    with pytest.raises(StageError, match="step-00000009-universal: cannot be read whole on this node"):
+        converted(saved)
+    assert (form / "part.pt").exists(), "another rank made it, and reads it"
+    (form / UNIVERSAL_MARKER).write_text('{"part.pt": 9}')
+    assert converted(saved) == form
 
 
 def test_groups_keep_their_decay_and_count_steps_alone_when_a_checkpoint_gives_all_of_them_one(

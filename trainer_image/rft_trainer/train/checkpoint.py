@@ -255,6 +255,14 @@ def universal(checkpoint: Checkpoint) -> Path:
     return path
 
 
+def converted(checkpoint: Checkpoint) -> Path:
+    """What :func:`universal` has made on rank 0; raises :class:`StageError` on a node that does not see it whole."""
+    path = checkpoint.path.with_name(checkpoint.path.name + _UNIVERSAL_SUFFIX)
+    if not _is_whole(path):
+        raise StageError(f"checkpoint {path.name}: cannot be read whole on this node; is the volume shared?")
+    return path
+
+
 def _is_whole(path: Path) -> bool:
     try:
         sizes = TypeAdapter(Sizes).validate_python(read_json(path / UNIVERSAL_MARKER), strict=True)

@@ -186,7 +186,7 @@ def _universal(saved: Checkpoint) -> Path:
     if dist.get_rank() == 0:
         checkpoints.universal(saved)
     dist.barrier()
-    return checkpoints.universal(saved)
+    return checkpoints.converted(saved)
 
 
 def _already_exported(paths: RunPaths, dataset: PreparedDataset, *, steps: int) -> StageResult:
