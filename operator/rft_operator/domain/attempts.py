@@ -171,13 +171,17 @@ def open_gates(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> None
 def _commitment_holds(draft: Draft, recorded: Attempt, money: Money) -> bool:
     """Return whether what is on record can still be afforded; else put a smaller commitment on record first."""
     now = committed(draft, recorded, money)
-    on_record, affordable = recorded.deadline_seconds, now.deadline_seconds
-    margin = COMMITMENT_MARGIN_SECONDS if money.bill.rate else 0
-    if on_record is not None and affordable is not None and on_record <= affordable + margin:
+    if _is_affordable(recorded, now, money):
         return True
     draft.replace_attempt(now)
     draft.wake(draft.now)
     return False
+
+
+def _is_affordable(recorded: Attempt, now: Attempt, money: Money) -> bool:
+    on_record, affordable = recorded.deadline_seconds, now.deadline_seconds
+    margin = COMMITMENT_MARGIN_SECONDS if money.bill.rate else 0
+    return on_record is not None and affordable is not None and on_record <= affordable + margin
 
 
 def stop_if_needed(draft: Draft, attempt: Attempt, gang: Gang, *, stop: Stop | None) -> Attempt:
@@ -224,7 +228,22 @@ def budget_stop(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> tup
         lower_deadlines(draft, attempt, gang, stop_at=state.stop_at)
     else:
         lower_commitment(draft, attempt, gang, money)
+    renew_job(draft, attempt, gang, money)
     return None, state.stop_at
+
+
+def renew_job(draft: Draft, attempt: Attempt, gang: Gang, money: Money) -> None:
+    """Make a Job anew whose pods a quota or a slow controller holds up, and would be made with a deadline too long.
+
+    There is no pod yet whose deadline could be lowered, and nobody may be there to do it when there is. Pods of a queue
+    wait for our gate, which is opened at the deadline that holds then.
+    """
+    job, recorded = gang.job, recorded_attempt(draft, attempt)
+    if job is None or job.deleted_at is not None or job.queue is not None or gang.pods or recorded is None:
+        return
+    if not _is_affordable(recorded, committed(draft, recorded, money), money):
+        draft.claims_gpus = True  # its pods may only be out of view
+        draft.actions.append(deletion_of(job))
 
 
 def lower_deadlines(draft: Draft, attempt: Attempt, gang: Gang, *, stop_at: int) -> None:

@@ -136,3 +136,25 @@ async def test_next_gang_starts_when_a_node_that_is_not_ready_has_not_ended_its_
         if ("Job", "team", "demo-train-2") in world.kube.objects:
             break
     assert ("Job", "team", "demo-train-2") in world.kube.objects
+
+
+@pytest.mark.parametrize("change", ["the limit", "the price"])
+async def test_pods_that_a_quota_holds_up_get_the_deadline_that_holds_when_they_are_made(change: str) -> None:
+    """They are made, bound and run to their deadline while the operator is down."""
+    world = World(budget={"limitUSD": 100, "usdPerGpuHour": None})
+    world.catalogue = catalogue(("rft-local", "3.60"))
+    await world.to_prepared()
+    first = world.job(Stage.TRAIN)["metadata"]["uid"]
+    if change == "the limit":
+        world.edit(budget={"limitUSD": 20})
+    else:
+        world.catalogue = catalogue(("rft-local", "18"))
+    await world.after(10)
+    assert world.job(Stage.TRAIN)["metadata"]["uid"] != first
+    written = world.kube.writes
+    await world.after(30)
+    assert world.kube.writes == written, "once is enough"
+    world.create_pods(Stage.TRAIN)
+    most, price = (20, 3.60) if change == "the limit" else (100, 18)
+    assert worst_case_usd(world, usd_per_gpu_hour=price) <= most
+    assert [each.number for each in world.status.attempts if each.stage == "train"] == [1]
