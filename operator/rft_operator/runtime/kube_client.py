@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import yaml
 from kubernetes.aio import client, config
+from kubernetes.aio.config import kube_config
 
 from rft_operator.api import KIND
 from rft_operator.domain.facts import GATE
@@ -72,12 +73,23 @@ async def read_kubeconfig(
     """
     try:
         loader = await config.load_kube_config(
-            config_file=str(file) if file is not None else None, context=context, client_configuration=configuration
+            config_file=_kubeconfig_files(file), context=context, client_configuration=configuration
         )
     except (config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:  # TypeError: an empty file
         msg = f"no usable kubeconfig: {error}. Set KUBECONFIG to a file that `kubectl` can use."
         raise ConfigError(msg) from error
     return str(loader.current_context["context"].get("namespace") or "default")
+
+
+def _kubeconfig_files(file: Path | None) -> str:
+    """Return where the kubeconfig is; as for kubectl, an empty KUBECONFIG is none, and absent files are passed over."""
+    default = str(file or kube_config.KUBE_CONFIG_DEFAULT_LOCATION or Path.home() / ".kube" / "config")
+    paths = [default] if file is not None else default.split(kube_config.ENV_KUBECONFIG_PATH_SEPARATOR)
+    found = [path for path in paths if Path(path).expanduser().exists()]
+    if not found:
+        msg = f"no usable kubeconfig: {' and '.join(paths)} not found. Set KUBECONFIG to a file that `kubectl` can use."
+        raise ConfigError(msg)
+    return str(kube_config.ENV_KUBECONFIG_PATH_SEPARATOR.join(found))
 
 
 class KubeClient:

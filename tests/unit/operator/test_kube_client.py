@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 from kubernetes.aio import config
+from kubernetes.aio.client import Configuration
 
 from rft_operator.errors import ConfigError, Conflict, KubeError, NotFound, Rejected, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.runtime import kube_client
-from rft_operator.runtime.kube_client import KubeClient, load_configuration, map_error
+from rft_operator.runtime.kube_client import KubeClient, load_configuration, map_error, read_kubeconfig
 from support.web_api import Request, WebApi, answer, client_of, failure, serve
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "demo-train-1", "namespace": "team"}}
@@ -248,3 +249,27 @@ async def test_unusable_kubeconfig_is_an_error_of_the_configuration(
     monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
     with pytest.raises(ConfigError, match="KUBECONFIG"):
         await load_configuration()
+
+
+async def test_kubeconfig_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=f"no usable kubeconfig: {tmp_path}/none not found"):
+        await read_kubeconfig(Configuration(), tmp_path / "none")
+    monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", f"{tmp_path}/a:{tmp_path}/b")
+    with pytest.raises(ConfigError, match=f"{tmp_path}/a and {tmp_path}/b not found"):
+        await read_kubeconfig(Configuration())
+
+
+@pytest.mark.parametrize("variable", ["", "{home}/none:{home}/.kube/config"])
+async def test_kubeconfig_is_found_as_kubectl_finds_it(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".kube" / "config"
+    file.parent.mkdir()
+    named = {"clusters": [{"name": "c", "cluster": {"server": "http://home"}}], "users": [{"name": "u", "user": {}}]}
+    context = {"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "mine"}}
+    file.write_text(json.dumps({**named, "contexts": [context], "current-context": "x"}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", variable.format(home=tmp_path))
+    configuration = Configuration()
+    assert await read_kubeconfig(configuration) == "mine"
+    assert configuration.host == "http://home"
