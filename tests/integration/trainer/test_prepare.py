@@ -152,7 +152,7 @@ def test_prepare_refuses_an_engine_that_the_image_does_not_have_before_a_gpu_is_
         ({"training__global_batch_size": 12}, "must be a multiple of microBatchSize=4 x 2 GPUs = 8"),
         (
             {"training__lora": {"rank": 2, "alpha": 4, "dropout": 0.0, "target_modules": ["q_proj", "c_attn"]}},
-            "training.lora.targetModules: 'c_attn' is no layer of this model; name some of down_proj, gate_proj",
+            "training.lora.targetModules: 'c_attn' is no linear layer of this model below its output; name some of",
         ),
         ({"training__max_sequence_length": 16}, "training.maxSequenceLength=16: all 298 rows are longer"),
     ],

@@ -24,7 +24,7 @@ from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import ChatRenderer, EncodedRow
 from rft_trainer.prepare.dataset import PreparedDataset, build, load, question_hash, save
 from rft_trainer.prepare.formats import Conversation
-from rft_trainer.prepare.model import check_adapted_layers, count_parameters, fetch_model, load_tokenizer
+from rft_trainer.prepare.model import check_trainable, count_parameters, fetch_model, load_tokenizer
 from rft_trainer.prepare.packing import pack, singles
 from rft_trainer.prepare.rows import conversations
 from rft_trainer.report import Reporter, Work
@@ -87,8 +87,7 @@ def prepare(layout: Layout) -> StageResult:
         seed=config.training.seed,
         max_sequence_length=config.training.max_sequence_length,
     )
-    if config.training.lora is not None:
-        check_adapted_layers(paths.model, config.training.lora)
+    check_trainable(paths.model, config.training.lora)
     _check_stop(layout)
     if config.evaluation is not None and config.evaluation.baseline == "measure":
         work.tell(done=_READ, total=_DONE, phase="hash")

@@ -82,16 +82,21 @@ def count_parameters(path: Path) -> int:
     return sum(math.prod(shape) for shape in _shapes(path).values())
 
 
-def check_adapted_layers(path: Path, lora: LoraConfig) -> None:
-    """Raise :class:`BadInputError` when a name is of no layer, here where no GPU is held; the trainer looks closer."""
-    layers = [name.removesuffix(".weight") for name, shape in _shapes(path).items() if len(shape) == 2]
-    for target in lora.target_modules:
-        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
-            known = sorted({layer.rpartition(".")[2] for layer in layers} - {"embed_tokens", "lm_head"})
-            raise BadInputError(
-                f"training.lora.targetModules: {target!r} is no layer of this model; name some of {', '.join(known)}, "
-                "or none for all of them"
-            )
+def check_trainable(path: Path, lora: LoraConfig | None) -> None:
+    """Raise :class:`BadInputError` for what every rank would refuse, here where no GPU is held.
+
+    It is an architecture that is not known, weights that are not those of config.json, an output that the loss does
+    not know, and adapters of no layer.
+    """
+    from rft_trainer.train.adapter import check_targets
+    from rft_trainer.train.loss import output_layer
+    from rft_trainer.train.weights import check_shapes, skeleton
+
+    model = skeleton(path)
+    output_layer(model)
+    check_shapes(model, _shapes(path))
+    if lora is not None:
+        check_targets(model, lora)
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:

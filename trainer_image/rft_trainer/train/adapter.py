@@ -38,15 +38,18 @@ def add_adapters(model: Any, lora: LoraConfig) -> None:
     """Freeze the model and put adapters into it; raises :class:`BadInputError` when a name is not of linear layers."""
     import peft
 
-    _check_targets(model, lora)
+    check_targets(model, lora)
     try:
         peft.inject_adapter_in_model(peft_config(lora), model, adapter_name=NAME)
     except ValueError as error:
         raise BadInputError(f"training.lora.targetModules: {error}") from error
 
 
-def _check_targets(model: Any, lora: LoraConfig) -> None:
-    """Each name must be of linear layers alone: an adapter of anything else would be trained, and not be exported."""
+def check_targets(model: Any, lora: LoraConfig) -> None:
+    """Raise :class:`BadInputError` for a name that is not of linear layers alone.
+
+    An adapter of anything else would be trained, and not be exported.
+    """
     output = model.get_output_embeddings()
     linear: dict[str, bool] = {
         name: isinstance(module, torch.nn.Linear) and module is not output for name, module in model.named_modules()

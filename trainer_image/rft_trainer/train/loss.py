@@ -41,18 +41,24 @@ def summed_nll(head: nn.Linear, hidden: torch.Tensor, labels: torch.Tensor) -> t
     return total
 
 
+def output_layer(model: Any) -> nn.Linear:
+    """The layer whose logits the loss is of; raises :class:`BadInputError` for a model that computes them otherwise."""
+    for name in _UNSUPPORTED:
+        if getattr(model.config, name, None) not in (None, 1, 1.0):
+            raise BadInputError(f"model: its configuration sets {name}, which this trainer does not support")
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise BadInputError(f"model: {type(model).__name__} has no linear output layer; use a decoder-only model")
+    return head
+
+
 class LossModel(nn.Module):
     """A causal language model whose forward pass returns the summed loss of a batch."""
 
     def __init__(self, model: Any, *, stopwatch: Stopwatch) -> None:
         super().__init__()
-        for name in _UNSUPPORTED:
-            if getattr(model.config, name, None) not in (None, 1, 1.0):
-                raise BadInputError(f"model: its configuration sets {name}, which this trainer does not support")
+        head = output_layer(model)
         self.model = model
-        head = model.get_output_embeddings()
-        if not isinstance(head, nn.Linear):
-            raise BadInputError(f"model: {type(model).__name__} has no linear output layer; use a decoder-only model")
 
         def timed(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             # The one large product of a rank that is over before the next collective under every ZeRO stage.

@@ -7,7 +7,7 @@ left weights at random under ZeRO-3. Rank 0 alone reads the files, the others re
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,45 @@ def build_model(
 ) -> Any:
     """The model of ``path`` with its weights; partitioned as it is built under ZeRO-3."""
     import deepspeed
+
+    partition = deepspeed.zero.Init(config_dict_or_path=deepspeed_config) if zero3 else contextlib.nullcontext()
+    model = _without_weights(path, place=partition, dtype=dtype, attention=attention)
+    load_weights(model, path, zero3=zero3)
+    return model
+
+
+def skeleton(path: Path) -> Any:
+    """The model of ``path`` without memory for its weights: its layers, and their names and shapes."""
+    return _without_weights(path, place=torch.device("meta"), dtype=torch.bfloat16, attention="eager")
+
+
+def _without_weights(
+    path: Path, *, place: contextlib.AbstractContextManager[Any], dtype: torch.dtype, attention: str
+) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    try:  # code that comes with a model is not run: it would have the volume and the GPUs
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise BadInputError(f"model: its config.json cannot be used ({error})") from error
-    partition = deepspeed.zero.Init(config_dict_or_path=deepspeed_config) if zero3 else contextlib.nullcontext()
-    with no_init_weights(), partition:
+    with no_init_weights(), place:
         try:
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-        except ValueError as error:
-            raise BadInputError(f"model: {error}") from error
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadInputError(f"model: it cannot be built from its config.json ({error})") from error
     model.tie_weights()
-    load_weights(model, path, zero3=zero3)
     return model
+
+
+def check_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise :class:`BadInputError` when files with tensors of these shapes cannot fill a model."""
+    _check_names(model, shapes)
+    for name, parameter in model.named_parameters():
+        _check_shape(name, parameter, shapes[name])
 
 
 def load_weights(model: nn.Module, path: Path, *, zero3: bool) -> None:
@@ -46,9 +69,7 @@ def load_weights(model: nn.Module, path: Path, *, zero3: bool) -> None:
     import torch.distributed as dist
 
     files = TensorFiles(path)
-    missing = [name for name, _ in model.named_parameters() if name not in files]
-    if missing:
-        raise BadInputError(f"model: {len(missing)} weights are not in its files, the first is {missing[0]}")
+    _check_names(model, files)
     reads = not zero3 or dist.get_rank() == 0
     for name, parameter in model.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=zero3):
@@ -56,9 +77,19 @@ def load_weights(model: nn.Module, path: Path, *, zero3: bool) -> None:
                 _assign(name, parameter, files.read(name))
 
 
+def _check_names(model: nn.Module, names: Container[str]) -> None:
+    missing = [name for name, _ in model.named_parameters() if name not in names]
+    if missing:
+        raise BadInputError(f"model: {len(missing)} weights are not in its files, the first is {missing[0]}")
+
+
+def _check_shape(name: str, parameter: nn.Parameter, shape: Sequence[int]) -> None:
+    if tuple(parameter.shape) != tuple(shape):
+        raise BadInputError(f"model: weight {name} has shape {tuple(shape)}, expected {tuple(parameter.shape)}")
+
+
 def _assign(name: str, parameter: nn.Parameter, tensor: torch.Tensor) -> None:
-    if parameter.shape != tensor.shape:
-        raise BadInputError(f"model: weight {name} has shape {tuple(tensor.shape)}, expected {tuple(parameter.shape)}")
+    _check_shape(name, parameter, tensor.shape)
     with torch.no_grad():
         parameter.data.copy_(tensor)
 
@@ -75,7 +106,7 @@ class TensorFiles:
             with safe_open(file, framework="pt") as tensors:
                 self._files.update(dict.fromkeys(tensors.keys(), file))
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._files
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
