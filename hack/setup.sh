@@ -19,7 +19,15 @@ cache=${RFT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/rft}
 uv_home=$cache/uv-$uv_version
 stamp=.venv/.rft-stamp
 wanted=$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
+
+# Compiled once here: the local cluster's pods mount .venv and the packages read-only, and would compile torch, or a second's
+# worth of our own modules, at every start.
+compile_packages() {
+  .venv/bin/python -m compileall -q operator/rft_operator trainer_image/rft_trainer localcluster/rft_local
+}
+
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+  compile_packages
   exit 0
 fi
 if [ ! -x "$uv_home/bin/uv" ]; then
@@ -34,8 +42,8 @@ fi
 export UV_SYSTEM_CERTS=1 UV_HTTP_TIMEOUT=300 UV_CACHE_DIR="${UV_CACHE_DIR:-$cache/uv-cache}"
 echo "setup: making .venv (the first time downloads about 4 GB: torch and its libraries)"
 "$uv_home/bin/uv" venv --quiet --clear --python "$python" .venv
-# Compiled once here: the local cluster's pods mount .venv read-only and would compile torch at every start.
 "$uv_home/bin/uv" pip install --quiet --compile-bytecode --python .venv/bin/python --constraints constraints.txt \
   --editable '.[operator,trainer,local,cli,docs,dev]'
+compile_packages
 echo "$wanted" >"$stamp"
 echo "setup: done, $(.venv/bin/python --version) in .venv"
