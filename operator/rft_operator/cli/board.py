@@ -17,7 +17,7 @@ from typing import Protocol
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.cli.figures import summary_line
 from rft_operator.client.aio import AsyncClient
-from rft_operator.client.manifests import parsed
+from rft_operator.client.manifests import shown
 from rft_operator.client.watching import Change, Happened
 from rft_operator.domain.draft import is_over
 from rft_operator.errors import KubeError, RunNotFound, WaitTimeout
@@ -132,7 +132,7 @@ class Board:
             self._news.set()
 
     def _take(self, change: Change) -> None:
-        run = parsed(change.raw)
+        run = shown(change.raw).run
         if self.names and run.metadata.name not in self.names:
             return
         if change.happened is Happened.SEEN:

@@ -109,6 +109,7 @@ def cost_command(
     """
     from rft_operator.cli.cost import page, to_csv, to_document
     from rft_operator.cli.output import structured
+    from rft_operator.client.manifests import billed
     from rft_operator.domain.cost import By
 
     if names and (all_namespaces or label_selector):
@@ -123,10 +124,10 @@ def cost_command(
     async def go() -> CostTable:
         async with where.client() as client:
             if names:
-                runs = [await client.get(name) for name in dict.fromkeys(names)]
+                raws = [await client.read(name) for name in dict.fromkeys(names)]
             else:
-                runs = list(await client.list(all_namespaces=all_namespaces, label_selector=label_selector))
-            return await client.cost(runs, by=split, label=key)
+                raws = list(await client.read_all(all_namespaces=all_namespaces, label_selector=label_selector))
+            return await client.cost([billed(raw) for raw in raws], by=split, label=key)
 
     found = carry_out(go())
     forms = {"table": page, "csv": to_csv}

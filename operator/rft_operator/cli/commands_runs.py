@@ -137,6 +137,7 @@ def get_command(
     The money is the ledger's at this moment, newer than what kubectl get shows.
     """
     from rft_operator.cli.output import structured, table
+    from rft_operator.client.manifests import shown
 
     if names and (all_namespaces or label_selector):
         raise click.UsageError("give names, or -A and -l, not both")
@@ -157,19 +158,22 @@ def get_command(
     elif not raws:
         click.echo("No runs." if all_namespaces else "No runs in this namespace; -A shows all.", err=True)
     else:
-        for line in table(_rows(raws, now=now, wide=output == "wide", spaces=all_namespaces)):
+        runs = [shown(raw) for raw in raws]
+        for line in table(_rows([it.run for it in runs], now=now, wide=output == "wide", spaces=all_namespaces)):
             click.echo(line)
+        for it in runs:
+            if it.trouble:
+                click.echo(f"Note: {it.trouble}. The rest of it is shown.", err=True)
 
 
-def _rows(raws: list[dict[str, Any]], *, now: int, wide: bool, spaces: bool) -> list[tuple[str, ...]]:
+def _rows(runs: list[ReasoningFinetune], *, now: int, wide: bool, spaces: bool) -> list[tuple[str, ...]]:
     from rft_operator.cli.figures import HEAD, WIDE_HEAD, cells
-    from rft_operator.client.manifests import parsed
     from rft_operator.domain.figures import figures
 
     names = ("NAMESPACE", "NAME") if spaces else ("NAME",)
     rows: list[tuple[str, ...]] = [(*names, *HEAD, *(WIDE_HEAD if wide else ()))]
-    for raw in raws:
-        it = figures(parsed(raw), now=now)
+    for run in runs:
+        it = figures(run, now=now)
         rows.append((*((it.namespace,) if spaces else ()), it.name, *cells(it, wide=wide)))
     return rows
 

@@ -23,7 +23,7 @@ from rft_operator.client.conditions import Condition, goal_of, why_lost
 from rft_operator.client.explain import explaining
 from rft_operator.client.log_lines import LogLine, LogQuery
 from rft_operator.client.logs import LogReader
-from rft_operator.client.manifests import Source, manifests, one_manifest, parsed
+from rft_operator.client.manifests import Source, billed, manifests, one_manifest, parsed
 from rft_operator.client.watching import Change, Happened, Watch
 from rft_operator.domain.cost import By, CostTable, cost_table
 from rft_operator.domain.figures import Figures, figures
@@ -119,7 +119,7 @@ class AsyncClient:
         self, runs: Sequence[ReasoningFinetune] | None = None, *, by: By | str = By.RUN, label: str | None = None
     ) -> CostTable:
         """Return the bill of runs (all of the namespace if None), split; it is the ledger's to the micro-dollar."""
-        chosen = await self.list() if runs is None else runs
+        chosen = [billed(each) for each in await self.read_all()] if runs is None else runs
         return cost_table(chosen, by=By(by), label=label, now=self.api.clock.now())
 
     def figures(self, run: ReasoningFinetune) -> Figures:

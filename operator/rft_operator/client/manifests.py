@@ -7,6 +7,7 @@ he did not set; what the API server itself writes is left out, so that the outpu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from rft_operator.api import API_VERSION, BUDGET_KIND, KIND
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Spec
+from rft_operator.domain.partial import read_partly
 from rft_operator.errors import InvalidResource, Refused
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Spec | ReasoningFinetune
@@ -47,6 +49,35 @@ def parsed(raw: Mapping[str, Any]) -> ReasoningFinetune:
         meta = raw.get("metadata") or {}
         msg = f"{meta.get('namespace')}/{meta.get('name')} does not fit this version of rft: {error}"
         raise InvalidResource("Unreadable", msg) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A run as far as this version can read it."""
+
+    run: ReasoningFinetune
+    trouble: str
+    """What cannot be read; empty where all can."""
+    bill_known: bool
+
+
+def shown(raw: Mapping[str, Any]) -> Shown:
+    """Return a run to look at: one of another version's schema does not hide the others, nor what is plain of it."""
+    try:
+        return Shown(run=ReasoningFinetune.parse(dict(raw)), trouble="", bill_known=True)
+    except ValidationError:
+        found = read_partly(raw)
+        meta = raw["metadata"]
+        words = f"{meta['namespace']}/{meta['name']} does not fit this version of rft: {found.words}"
+        return Shown(run=found.resource, trouble=words, bill_known=found.ledger_known)
+
+
+def billed(raw: Mapping[str, Any]) -> ReasoningFinetune:
+    """Return a run whose ledger can be read, whatever else cannot; raises InvalidResource."""
+    found = shown(raw)
+    if not found.bill_known:
+        raise InvalidResource("Unreadable", f"{found.trouble}. Its bill cannot be read: use the version that wrote it")
+    return found.run
 
 
 def _documents(source: Source, *, name: str | None) -> list[dict[str, Any]]:

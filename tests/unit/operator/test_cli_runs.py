@@ -55,6 +55,37 @@ def test_get_says_why_a_run_waits(cli: CommandLine, type_: str, reason: str) -> 
     assert waits.endswith(f"  {reason}: It waits.")
 
 
+def unread(**status: Any) -> dict[str, Any]:
+    """Return a run of a later version: it spends more on what this one does not know."""
+    later = run_in("later", status=status)
+    later["spec"]["training"] = {"optimizer": "muon"}
+    return later
+
+
+def test_get_shows_the_others_and_what_can_be_read_when_a_run_is_of_another_version(cli: CommandLine) -> None:
+    cli.put(run_in("one", status=COMPLETE), unread(stage="Training"))
+    code, out, notes = cli.rft("get")
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["later", "Training"], ["one", "Complete"]]
+    assert notes.startswith("Note: team/later does not fit this version of rft: spec.training.optimizer is 'muon': ")
+    assert cli.rft("watch", "later", "--timeout", "1", "-o", "lines")[0] == 3
+
+
+def test_cost_has_the_bill_of_a_run_of_another_version_and_names_the_one_whose_bill_is_not_known(
+    cli: CommandLine,
+) -> None:
+    total = {"stage": "train", "gpuSeconds": 1_000, "amount": str(1_000 * 3_600_000)}
+    cli.put(run_in("one"), unread(ledger={"totals": [total]}))
+    code, out, _ = cli.rft("cost")
+    assert code == 0
+    assert out.splitlines()[-1].split() == ["TOTAL", "0.278", "$1.00", "100.0%", "$20.00", "$0.00", "(0.0%)"]
+    cli.put(unread(ledger={"totals": [total | {"gpuSeconds": "many"}]}))
+    code, out, words = cli.rft("cost")
+    assert (code, out) == (2, "")
+    assert "team/later does not fit this version of rft: " in words
+    assert "Its bill cannot be read: use the version that wrote it" in words
+
+
 def test_get_gives_the_object_as_it_is_stored(cli: CommandLine) -> None:
     cli.put(run_in("one"), run_in("two", metadata={"labels": {"team": "x"}}))
     assert json.loads(cli.rft("get", "one", "-o", "json")[1])["metadata"]["name"] == "one"
