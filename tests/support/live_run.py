@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -153,10 +154,21 @@ class LiveRun:
         await eventually(rest, what="the Job controller to let go of the pods")
 
     async def versions(self) -> dict[str, str]:
-        """Return the resourceVersion of everything in the namespace that the operator could write, or did (Events)."""
+        """Return what tells a write of the operator's from the namespace's objects as they are.
+
+        A child's status is written by the cluster's own controllers, and so are most Events.
+        """
         return {
-            f"{kind} {each['metadata']['name']}": each["metadata"]["resourceVersion"]
+            f"{kind} {each['metadata']['name']}": _version(each, whole=kind not in OWNED)
             for kind in (KIND, *OWNED, "Event")
             for each in await self.kube.list(kind=kind, namespace=self.namespace)
             if kind != "Event" or each["reportingController"] == CONTROLLER_NAME
         }
+
+
+def _version(found: Mapping[str, Any], *, whole: bool) -> str:
+    meta = found["metadata"]
+    if whole:
+        return str(meta["resourceVersion"])
+    ours = {key: value for key, value in meta.items() if key not in ("resourceVersion", "managedFields")}
+    return json.dumps({**found, "metadata": ours, "status": None}, sort_keys=True)

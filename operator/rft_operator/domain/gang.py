@@ -128,7 +128,8 @@ def _is_lost(draft: Draft, pod: PodFacts) -> bool:
 def silence_of(draft: Draft, pod: PodFacts) -> int | None:
     """Return since when the node of a bound pod does not answer, as far as one can know; None if it does.
 
-    Pods and nodes are separate streams: of a node that is not in view, only its pod's binding is known to have been.
+    Pods and nodes are separate streams: of a node that is not in view, only its pod's binding is known to have been. A
+    node that came back may be seen to answer only after a pod was bound to it, for which it must have answered.
     A kubelet that says itself that its node is not ready answers: it ends pods that are deleted, and until it has, they
     run. Only where it has not by the end of their grace (its container runtime is gone) is nothing to be waited for.
     """
@@ -139,7 +140,9 @@ def silence_of(draft: Draft, pod: PodFacts) -> int | None:
         return pod.scheduled_at
     if node.silent_since is None and node.not_ready_since is not None and pod.deleted_at is not None:
         return max(node.not_ready_since, pod.deleted_at)
-    return node.silent_since
+    if node.silent_since is None:
+        return None
+    return max(node.silent_since, pod.scheduled_at or 0)
 
 
 def others_alive(draft: Draft, attempt: Attempt | None) -> bool:

@@ -186,6 +186,22 @@ async def test_training_goes_on_when_the_operator_was_down_for_longer_than_a_sta
     assert world.status.attempts[-1].stop_reason == "Stalled"
 
 
+async def test_pod_is_not_lost_at_once_when_its_node_answered_again_just_before_it_was_bound() -> None:
+    world = World(settings=Settings(trainer_image="trainer", node_lost_seconds=30))
+    await to_unbound_gang(world)
+    for name in ("node-1", "node-2"):
+        silence_node(world, name)
+    await world.after(60)
+    for pod, name in zip(world.pods(Stage.TRAIN), ("node-1", "node-2"), strict=True):
+        world.bind(pod, name)
+    await world.settle()
+    assert world.status.attempts[1].stop_reason is None
+    await world.after(29)
+    assert world.status.attempts[1].stop_reason is None
+    await world.after(1)
+    assert world.status.attempts[1].reason == "NodeLost", "and if nothing is heard of it after that, it is"
+
+
 async def test_pod_is_not_lost_at_once_when_its_new_node_is_not_in_view_yet() -> None:
     settings = Settings(trainer_image="trainer", node_lost_seconds=30)
     world = World(settings=settings)
