@@ -83,6 +83,8 @@ def _what_happens(run: ReasoningFinetune, *, wanted: bool, changed: bool) -> str
         return "resuming" if changed else _why_not(run)
     if not changed:
         return "is suspended already"
+    if not run.status.ledger.open:
+        return "suspending, it holds no GPUs now"
     return f"suspending, the ranks save and free their GPUs within {run.spec.checkpoint.grace_seconds} s"
 
 

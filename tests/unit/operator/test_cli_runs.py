@@ -194,8 +194,11 @@ def test_apply_of_bytes_that_are_no_text_is_one_line(cli: CommandLine) -> None:
 
 
 def test_suspend_and_resume_say_what_happens(cli: CommandLine) -> None:
-    cli.put(run_in(NAME))
+    rank = {"uid": "u", "pod": "demo-train-1-0", "stage": "train", "attempt": 1, "node": "node-1", "gpus": 1}
+    rank |= {"microUSDPerGpuHour": 2_950_000, "priceSource": "spec", "startTime": TIME}
+    cli.put(run_in(NAME, status={"ledger": {"open": [rank]}}), run_in("waits"))
     assert cli.rft("suspend", NAME)[1] == "team/demo: suspending, the ranks save and free their GPUs within 60 s\n"
+    assert cli.rft("suspend", "waits")[1] == "team/waits: suspending, it holds no GPUs now\n"
     assert cli.rft("suspend", NAME)[1] == "team/demo: is suspended already\n"
     assert cli.rft("resume", NAME)[1] == "team/demo: resuming\n"
     assert cli.rft("resume", NAME)[1] == "team/demo: is not suspended\n"
