@@ -9,10 +9,11 @@ from __future__ import annotations
 from rft_operator.api.ledger import WasteReason
 from rft_operator.api.status import Attempt, ConditionType, Cost, StageUsage, Usage, WasteUsage
 from rft_operator.domain.bill import hours_text
-from rft_operator.domain.budget import forecast_micro_usd, thresholds_crossed
+from rft_operator.domain.budget import RAISE, forecast_micro_usd, thresholds_crossed
 from rft_operator.domain.draft import Draft, is_over
 from rft_operator.domain.money import micro_of_text, usd_display, usd_text
 from rft_operator.domain.money_state import Money, held_schedule
+from rft_operator.domain.team_money import in_a_team
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
 
@@ -67,12 +68,8 @@ def _announce_forecast(draft: Draft, forecast: int | None, *, limit_micro_usd: i
         reached = (*reached, LIMIT_PERCENT)
     news = [percent for percent in reached if percent not in told and percent > spent_percent]
     if LIMIT_PERCENT in news:
-        draft.emit(
-            "Warning",
-            "ForecastOverLimit",
-            f"The run is going to cost {usd_display(forecast)}, the limit is {limit}: {_what_is_stopped(draft)}. "
-            "Raise budget.limitUSD to let it finish.",
-        )
+        words = f"The run is going to cost {usd_display(forecast)}, the limit is {limit}: {_what_is_stopped(draft)}. "
+        draft.emit("Warning", "ForecastOverLimit", in_a_team(draft, words + RAISE))
     elif news:
         words = f"The run is going to cost {usd_display(forecast)}, more than {news[-1]} % of its limit of {limit}."
         draft.emit("Normal", f"Forecast{news[-1]}Percent", words)

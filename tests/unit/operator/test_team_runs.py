@@ -291,6 +291,17 @@ async def test_stop_names_what_the_run_may_spend_while_its_team_has_no_more() ->
     assert "the limit is $10.00," in stopped.message
 
 
+async def test_forecast_above_what_the_team_has_says_so_and_asks_for_no_higher_limit() -> None:
+    world = TeamWorld(team_budget(limitUSD=10), names=("a",), **PLAIN)
+    await world.at("a").to_training()
+    world.edit(budget={"limitUSD": 50})
+    world.report(step=5, eta_seconds=9_000)
+    await world.after(60)
+    (words,) = [words for _, reason, words in world.kube.events if reason == "ForecastOverLimit"]
+    assert "the limit is $10.00: " in words
+    assert words.endswith("Its team budgets have reserved $10.00 of its limit of $50.00; it goes on with more.")
+
+
 async def test_end_for_want_of_money_names_the_team_when_the_runs_own_limit_is_not_what_is_short() -> None:
     world = TeamWorld(team_budget(limitUSD=10), names=("a",), **PLAIN)
     await world.at("a").to_training()
