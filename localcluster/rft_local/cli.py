@@ -17,10 +17,21 @@ class Problem(click.ClickException):
     exit_code = 2
 
 
+class Commands(click.Group):
+    """Says in words what a command could not carry out."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except LocalClusterError as error:
+            raise Problem(str(error)) from error
+
+
 NAME = click.option("--name", default="default", show_default=True, help="Name of the cluster.")
 
 
-@click.group()
+@click.group(cls=Commands)
 def local() -> None:
     """A real Kubernetes cluster on this machine, for trying and testing (Linux, root)."""
 
@@ -36,8 +47,6 @@ def up(name: str, nodes: int, gpus: int, audit: bool) -> None:
 
     try:
         cluster = start(ClusterOptions(name=name, nodes=nodes, gpus=gpus, audit=audit))
-    except LocalClusterError as error:
-        raise Problem(str(error)) from error
     except subprocess.CalledProcessError as error:
         raise Problem(f"{error}\n{error.stderr}") from error
     click.echo(f"export KUBECONFIG={cluster.kubeconfig}")
@@ -49,10 +58,7 @@ def status(name: str) -> None:
     """Show the cluster's parts; exit code 1 if one of them is down."""
     from rft_local.cluster import Cluster
 
-    try:
-        cluster = Cluster.named(name)
-    except LocalClusterError as error:
-        raise Problem(str(error)) from error
+    cluster = Cluster.named(name)
     click.echo(f"{cluster.describe()}\n")
     rows = [("PART", "STATE", "PID"), *cluster.status()]
     for part, state, pid in rows:
@@ -66,10 +72,7 @@ def kubeconfig(name: str) -> None:
     """Print the path of the cluster's kubeconfig."""
     from rft_local.cluster import Cluster
 
-    try:
-        click.echo(str(Cluster.named(name).kubeconfig))
-    except LocalClusterError as error:
-        raise Problem(str(error)) from error
+    click.echo(str(Cluster.named(name).kubeconfig))
 
 
 @local.command()
@@ -84,10 +87,7 @@ def fault(name: str, kind: str, node: str | None) -> None:
     """
     from rft_local.cluster import Cluster
 
-    try:
-        Cluster.named(name).fault(kind, node)
-    except LocalClusterError as error:
-        raise Problem(str(error)) from error
+    Cluster.named(name).fault(kind, node)
 
 
 @local.command()
@@ -97,10 +97,7 @@ def load(name: str, archive: Path) -> None:
     """Load the images of a docker archive into all nodes, as there is no registry to pull from."""
     from rft_local.cluster import Cluster
 
-    try:
-        Cluster.named(name).load_image(archive)
-    except LocalClusterError as error:
-        raise Problem(str(error)) from error
+    Cluster.named(name).load_image(archive)
 
 
 @local.command()
@@ -109,10 +106,7 @@ def down(name: str) -> None:
     """End a cluster and remove every trace of it."""
     from rft_local.cluster import Cluster
 
-    try:
-        Cluster.named(name).down()
-    except LocalClusterError as error:
-        raise Problem(str(error)) from error
+    Cluster.named(name).down()
     click.echo(f"cluster {name!r} is gone")
 
 
@@ -122,8 +116,5 @@ def tools(family: tuple[str, ...]) -> None:
     """Build tool families into the cache (default: what a cluster needs) and print their folders."""
     from rft_local.tools import ensure
 
-    try:
-        for each in family or ("etcd", "kubernetes", "coredns"):
-            click.echo(str(ensure(each)))
-    except LocalClusterError as error:
-        raise Problem(str(error)) from error
+    for each in family or ("etcd", "kubernetes", "coredns"):
+        click.echo(str(ensure(each)))

@@ -18,12 +18,9 @@ from typing import Any
 from rft_trainer.errors import BadInputError, StageError
 from rft_trainer.gym_answers import EXPRESSIONS, may_be_scored
 from rft_trainer.prepare.traces import TRACES
-from rft_trainer.scoring.worker import WorkerProcess
+from rft_trainer.scoring.worker import TIMEOUT_SECONDS, WorkerProcess
 from rft_trainer.uris import Uri
 
-TIMEOUT_SECONDS = 10.0
-START_TIMEOUT_SECONDS = 120.0
-"""Of a scorer's process, which loads the generators first."""
 _ENVIRONMENT = (
     "PATH",
     "HOME",
@@ -103,9 +100,7 @@ class GymVerifier:
 
     def _score_elsewhere(self, answer: str, entry: Mapping[str, Any]) -> float | None:
         packed = base64.b64encode(pickle.dumps(dict(entry))).decode()
-        if not self._worker.runs and not self._worker.ask(
-            {"answer": "0", "entry": packed}, timeout_seconds=START_TIMEOUT_SECONDS
-        ):
+        if not self._worker.runs and not self._worker.starts({"answer": "0", "entry": packed}):
             raise StageError(
                 f"gym://{self._task}: its scorer does not start; python -m rft_trainer.gym_worker says why"
             )

@@ -97,7 +97,7 @@ def _over(run: ReasoningFinetune) -> str:
     failed = condition_of(run.status, ConditionType.FAILED)
     if failed is None or not has_failed(run.status):
         return "is complete, nothing of it runs any more"
-    hint = f"; give it money: rft top-up {run.metadata.name} +N" if failed.reason in WANT_OF_MONEY else ""
+    hint = _give_it_money(run) if failed.reason in WANT_OF_MONEY else ""
     return f"has failed ({failed.reason}), nothing of it runs any more{hint}"
 
 
@@ -109,5 +109,9 @@ def _why_not(run: ReasoningFinetune) -> str:
     found = condition_of(run.status, ConditionType.SUSPENDED)
     if not is_true(run.status, ConditionType.SUSPENDED) or found is None:
         return "is not suspended"
-    hint = f"; give it money: rft top-up {run.metadata.name} +N" if "Budget" in found.reason else ""
+    hint = _give_it_money(run) if "Budget" in found.reason else ""
     return f"stands still, {found.reason}: {found.message}{hint}"
+
+
+def _give_it_money(run: ReasoningFinetune) -> str:
+    return f"; give it money: rft top-up {run.metadata.name} +N"

@@ -46,9 +46,7 @@ def parsed(raw: Mapping[str, Any]) -> ReasoningFinetune:
     try:
         return ReasoningFinetune.parse(dict(raw))
     except ValidationError as error:
-        meta = raw.get("metadata") or {}
-        msg = f"{meta.get('namespace')}/{meta.get('name')} does not fit this version of rft: {error}"
-        raise InvalidResource("Unreadable", msg) from error
+        raise InvalidResource("Unreadable", _misfit(raw, error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +65,12 @@ def shown(raw: Mapping[str, Any]) -> Shown:
         return Shown(run=ReasoningFinetune.parse(dict(raw)), trouble="", bill_known=True)
     except ValidationError:
         found = read_partly(raw)
-        meta = raw["metadata"]
-        words = f"{meta['namespace']}/{meta['name']} does not fit this version of rft: {found.words}"
-        return Shown(run=found.resource, trouble=words, bill_known=found.ledger_known)
+        return Shown(run=found.resource, trouble=_misfit(raw, found.words), bill_known=found.ledger_known)
+
+
+def _misfit(raw: Mapping[str, Any], what: object) -> str:
+    meta = raw.get("metadata") or {}
+    return f"{meta.get('namespace')}/{meta.get('name')} does not fit this version of rft: {what}"
 
 
 def billed(raw: Mapping[str, Any]) -> ReasoningFinetune:

@@ -9,10 +9,7 @@ import importlib.util
 import json
 
 from rft_trainer.errors import StageError
-from rft_trainer.scoring.worker import WorkerProcess
-
-TIMEOUT_SECONDS = 10.0
-START_TIMEOUT_SECONDS = 120.0
+from rft_trainer.scoring.worker import TIMEOUT_SECONDS, WorkerProcess
 
 
 class Mathematics:
@@ -35,7 +32,7 @@ class Mathematics:
             raise StageError(
                 "scorer math: math-verify is not installed; pip install 'reasoning-finetune-operator[score]' brings it"
             )
-        if not self._worker.ask({"gold": "1", "answer": "1"}, timeout_seconds=START_TIMEOUT_SECONDS):
+        if not self._worker.starts({"gold": "1", "answer": "1"}):
             raise StageError(
                 "scorer math: math-verify does not start; python -m rft_trainer.scoring.math_worker says why"
             )

@@ -12,6 +12,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 120.0
+"""Of a process that loads its libraries first."""
+
 
 class WorkerProcess:
     """Keeps one process of a module of ours; it is started when it is first asked."""
@@ -26,6 +30,10 @@ class WorkerProcess:
     def runs(self) -> bool:
         """Whether there is a process."""
         return self._process is not None
+
+    def starts(self, request: Mapping[str, str]) -> bool:
+        """Whether a new process answers a first request."""
+        return bool(self.ask(request, timeout_seconds=START_TIMEOUT_SECONDS))
 
     def ask(self, request: Mapping[str, str], *, timeout_seconds: float) -> str | None:
         """The process's line, empty when it died, None when it took too long; it is ended in both cases."""

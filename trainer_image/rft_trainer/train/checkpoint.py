@@ -217,10 +217,8 @@ def remove_remains(directory: Path) -> None:
 def _is_absent(path: Path) -> bool:
     try:
         path.lstat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
     return False
 
 
@@ -231,9 +229,13 @@ def _remove_universal_forms(directory: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _universal_path(checkpoint: Checkpoint) -> Path:
+    return checkpoint.path.with_name(checkpoint.path.name + _UNIVERSAL_SUFFIX)
+
+
 def universal(checkpoint: Checkpoint) -> Path:
     """The checkpoint in DeepSpeed's form for another number of ranks; converted once, by rank 0."""
-    path = checkpoint.path.with_name(checkpoint.path.name + _UNIVERSAL_SUFFIX)
+    path = _universal_path(checkpoint)
     if _is_whole(path):
         return path
     temporary = path.with_name(f".{path.name}.part")
@@ -257,7 +259,7 @@ def universal(checkpoint: Checkpoint) -> Path:
 
 def converted(checkpoint: Checkpoint) -> Path:
     """What :func:`universal` has made on rank 0; raises :class:`StageError` on a node that does not see it whole."""
-    path = checkpoint.path.with_name(checkpoint.path.name + _UNIVERSAL_SUFFIX)
+    path = _universal_path(checkpoint)
     if not _is_whole(path):
         raise StageError(f"checkpoint {path.name}: cannot be read whole on this node; is the volume shared?")
     return path
