@@ -351,3 +351,10 @@ class World:
         await self.to_prepared()
         self.run_pods(Stage.TRAIN)
         await self.after(1)
+
+    async def to_evaluation(self, *, seconds: int = 1) -> None:
+        """Bring a run in training to an evaluation that has run for so long."""
+        self.complete(Stage.TRAIN)
+        await self.after(1)
+        self.run_pods(Stage.EVALUATE)
+        await self.after(seconds)

@@ -221,10 +221,7 @@ async def world_with_a_bill() -> World:
     world = World()
     await world.to_training()
     await world.after(600)
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(100)
+    await world.to_evaluation(seconds=100)
     return world
 
 

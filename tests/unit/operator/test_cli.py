@@ -26,10 +26,7 @@ async def completed() -> World:
     await world.to_training()
     world.report(step=20)
     await world.after(600)
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(100)
+    await world.to_evaluation(seconds=100)
     world.complete(Stage.EVALUATE)
     await world.settle()
     return world

@@ -205,10 +205,7 @@ async def test_followed_logs_end_with_the_run_and_have_its_last_words(
     await it.until("begin")
 
     async def finish() -> None:
-        world.complete(Stage.TRAIN)
-        await world.after(1)
-        world.run_pods(Stage.EVALUATE)
-        await world.after(100)
+        await world.to_evaluation(seconds=100)
         world.complete(Stage.EVALUATE)
         api.logs[f"{NAME}-evaluate-1-0-x"] = [(at(8), "score")]
         api.logs[FIRST].append((at(7), "done"))

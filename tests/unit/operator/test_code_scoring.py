@@ -24,10 +24,7 @@ from support.stage import ANSWERED, SCORED_IN_PART, World, answered_in_part
 async def to_answers(world: World) -> None:
     """Bring a run to where all questions are answered by programs."""
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(100)
+    await world.to_evaluation(seconds=100)
     world.finish_pods(Stage.EVALUATE, result=ANSWERED)
     await world.settle()
 
@@ -172,10 +169,7 @@ POOR: dict[str, Any] = {
 async def to_part(world: World, *, seconds: int = 10, stopped: Literal["deadline", "asked"] = "deadline") -> None:
     """Bring a run to where its evaluation is ended by its bound, with programs among the answers."""
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(seconds)
+    await world.to_evaluation(seconds=seconds)
     world.finish_pods(Stage.EVALUATE, exit_code=ExitCode.DRAINED_WITHOUT_CHECKPOINT, result=answered_in_part(stopped))
     await world.settle()
 
@@ -271,10 +265,7 @@ async def test_evaluation_goes_on_after_its_part_was_scored_when_the_limit_is_ra
 async def test_part_of_programs_is_not_scored_when_the_run_is_suspended_and_goes_on_later() -> None:
     world = World()
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(10)
+    await world.to_evaluation(seconds=10)
     world.edit(suspend=True)
     await world.settle()
     world.finish_pods(Stage.EVALUATE, exit_code=ExitCode.DRAINED_WITHOUT_CHECKPOINT, result=answered_in_part("asked"))
@@ -312,10 +303,7 @@ async def test_nothing_is_left_when_a_run_is_deleted_while_programs_run() -> Non
 async def test_no_job_is_made_when_the_network_cannot_be_denied() -> None:
     world = World()
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(1)
+    await world.to_evaluation()
     world.finish_pods(Stage.EVALUATE, result=ANSWERED)
     apply = world.kube.apply
 

@@ -118,10 +118,7 @@ async def test_evaluation_that_the_moneys_deadline_killed_is_no_failure_and_goes
     """The operator was away, and the pod could not say a word in its grace."""
     world = World(**POOR, retries={"maxRestarts": 0})
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(1)
+    await world.to_evaluation()
     world.now += world.status.attempts[-1].deadline_seconds + 30
     await end(world, None, reason="DeadlineExceeded", exit_code=137)
     assert world.status.attempts[-1].reason == "BudgetExhausted"

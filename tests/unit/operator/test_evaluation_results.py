@@ -40,10 +40,7 @@ def partial(stopped: str, *scores: Score) -> StageResult:
 async def evaluating(**spec: Any) -> World:
     world = World(**spec)
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(1)
+    await world.to_evaluation()
     return world
 
 

@@ -47,10 +47,7 @@ async def test_run_completes_with_scores_and_cost_when_every_stage_completes() -
 async def test_finished_run_causes_no_write_when_time_passes() -> None:
     world = World()
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(1)
+    await world.to_evaluation()
     world.complete(Stage.EVALUATE)
     await world.settle()
     world.now += 3_600

@@ -377,10 +377,7 @@ async def test_thresholds_on_record_are_those_that_are_asked_for_however_often_t
 async def to_evaluation(**spec: Any) -> World:
     world = World(**spec)
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(10)
+    await world.to_evaluation(seconds=10)
     return world
 
 

@@ -88,10 +88,7 @@ async def test_result_outside_of_its_bounds_is_no_result(said: dict[str, Any]) -
 async def test_score_outside_of_its_bounds_is_no_score(field: dict[str, Any]) -> None:
     world = World()
     await world.to_training()
-    world.complete(Stage.TRAIN)
-    await world.after(1)
-    world.run_pods(Stage.EVALUATE)
-    await world.after(1)
+    await world.to_evaluation()
     score = {"benchmark": "sums", "metric": "accuracy", "value": 0.5, "stderr": 0.1, "questions": 1, "samples": 1}
     message = json.dumps({"stage": "evaluate", "outcome": "completed", "evaluate": {"scores": [{**score, **field}]}})
     (pod,) = world.pods(Stage.EVALUATE)
