@@ -15,6 +15,7 @@ from rft_local.cluster import Cluster
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt, Condition, Status
 from rft_operator.cli.main import main
+from rft_operator.domain.money import micro_usd
 from rft_operator.runtime.kube_client import KubeClient
 from support.api_server import ApiServer
 from support.builders import merged
@@ -98,6 +99,8 @@ class Finetune:
     name: str = "tiny-local"
     seen: list[Status] = field(default_factory=list)
     """Every status that was read, oldest first."""
+    limit_micro_usd: int = 0
+    """The limit of the run that was applied."""
 
     def kubectl(self, *arguments: str, manifest: Mapping[str, Any] | None = None) -> str:
         """Run kubectl in the run's namespace."""
@@ -113,6 +116,7 @@ class Finetune:
         if self.product.cluster is None:  # its catalogue need not have the local pool's price
             manifest["spec"]["budget"]["usdPerGpuHour"] = "2.95"
         manifest["spec"] = merged(manifest["spec"], change)
+        self.limit_micro_usd = micro_usd(str(manifest["spec"]["budget"]["limitUSD"]))
         self.kubectl("apply", "-f", "-", manifest=manifest)
 
     def edit(self, **change: Any) -> None:

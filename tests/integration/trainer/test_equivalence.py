@@ -2,7 +2,7 @@
 change of the number of ranks does not bend it.
 
 The stages are trained once, with a checkpoint every two steps; what goes on from such a checkpoint has a volume of its
-own. Nothing here costs more than the start of its ranks.
+own. Ranks start warm: what is new here is what they compute.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import pytest
 from rft_trainer.contract import ExitCode, RunConfig
 from rft_trainer.train.checkpoint import complete_checkpoints
 from rft_trainer.train.export import MARKER
+from support import warm_ranks
 from support.oracle import transformers_trainer
 from support.training import LATER_STEPS, SAME_STEP, check_equals_plain_torch, write_deepspeed_json
-from unit.trainer.factory import Pod, free_port, run_config
+from unit.trainer.factory import Pod, run_config
 
 pytestmark = pytest.mark.distributed
 
-SMALL_CHUNKS = Path(__file__).parents[2] / "support" / "small_chunks"
 STEPS = 6
 SAVED = [2, 4, 6]
 HEAVY_DECAY = 2.0
@@ -65,15 +65,10 @@ class Trainings:
         return pod
 
     def _train(self, pod: Pod) -> Pod:
-        port = str(free_port())
-        if pod.config.training.zero_stage < 3:
-            code = pod.run("train", RFT_RENDEZVOUS_PORT=port)
-        else:  # ... with its loss in parts, under the stage that holds the weights in parts
-            chunked = pod.layout.root / "chunked"
-            chunks = {"PYTHONPATH": str(SMALL_CHUNKS), "RFT_TEST_CHUNKED": str(chunked)}
-            code = pod.start("train", RFT_RENDEZVOUS_PORT=port, **chunks).wait(240)
-            assert chunked.exists()
-        assert code == ExitCode.DONE, pod.log("train")
+        # the stage that holds the weights in parts has its loss in parts, too
+        chunked = pod.layout.root / "chunked" if pod.config.training.zero_stage == 3 else None
+        assert warm_ranks.train(pod, chunked=chunked) == ExitCode.DONE, pod.log("train")
+        assert chunked is None or chunked.exists()
         return pod
 
 

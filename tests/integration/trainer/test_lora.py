@@ -14,6 +14,7 @@ from rft_trainer.contract import ExitCode
 from rft_trainer.prepare.dataset import load
 from rft_trainer.train.checkpoint import newest
 from rft_trainer.train.export import Export, export_checkpoint
+from support import warm_ranks
 from support.training import SAME_STEP, weights
 from unit.trainer.factory import Pod
 
@@ -38,12 +39,12 @@ def test_adapters_learn_the_same_under_another_stage_and_after_a_resume_on_anoth
     make_pod: Callable[..., Pod],
 ) -> None:
     straight = make_pod(**SETTINGS, training__zero_stage=1, hosts=ONE_RANK, gpus_per_node=1)
-    assert straight.run("train") == ExitCode.DONE, straight.log("train")
+    assert warm_ranks.train(straight) == ExitCode.DONE, straight.log("train")
     first = make_pod(**SETTINGS, training__zero_stage=3, training__max_steps=4)
-    assert first.run("train") == ExitCode.DONE, first.log("train")
+    assert warm_ranks.train(first) == ExitCode.DONE, first.log("train")
     check_checkpoint_holds_adapters_alone(first)
     second = make_pod(**SETTINGS, training__zero_stage=3, share=first, hosts=ONE_RANK, gpus_per_node=1)
-    assert second.run("train") == ExitCode.DONE, second.log("train")
+    assert warm_ranks.train(second) == ExitCode.DONE, second.log("train")
     assert curve(second) == pytest.approx(curve(straight), rel=SAME_STEP)
     assert curve(second)[-1] < curve(second)[0]
     check_export(second)

@@ -11,6 +11,7 @@ import torch
 
 from rft_trainer.contract import ExitCode, RunConfig
 from rft_trainer.train.checkpoint import complete_checkpoints
+from support import warm_ranks
 from support.training import weights
 from unit.trainer.factory import Pod, wait_until
 
@@ -31,7 +32,7 @@ PACKED = {
 def test_resumed_training_ends_with_equal_weights_when_the_node_was_lost(make_pod: Callable[..., Pod]) -> None:
     settings = {"training__max_steps": STEPS, "checkpoint__every_steps": 4}
     straight, broken = make_pod(**settings), make_pod(**settings)
-    assert straight.run("train") == ExitCode.DONE, straight.log("train")
+    assert warm_ranks.train(straight) == ExitCode.DONE, straight.log("train")
     broken.start("train")
     wait_until(lambda: bool(complete_checkpoints(broken.paths.checkpoints)), what="a first checkpoint")
     broken.power_off()
@@ -57,12 +58,12 @@ def test_run_gives_equal_losses_weights_and_card_when_it_is_replayed_from_its_ca
 ) -> None:
     pod = make_pod(**PACKED)
     assert pod.run_here("prepare") == ExitCode.DONE
-    assert pod.run("train") == ExitCode.DONE, pod.log("train")
+    assert warm_ranks.train(pod) == ExitCode.DONE, pod.log("train")
     card = json.loads(pod.paths.run_card.read_bytes())
     again = Pod(tmp_path / "again", RunConfig.model_validate(card["run"]), hosts=f"localhost slots={card['ranks']}\n")
     again.layout.deepspeed_file.write_text(json.dumps(card["deepspeed"]))
     assert again.run_here("prepare") == ExitCode.DONE
-    assert again.run("train") == ExitCode.DONE, again.log("train")
+    assert warm_ranks.train(again) == ExitCode.DONE, again.log("train")
     assert json.loads(again.paths.run_card.read_bytes()) == card
     assert curve(again) == curve(pod)
     assert [step for step, _, _ in curve(pod)] == list(range(1, 7))
