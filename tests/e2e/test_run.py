@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,20 @@ async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_swit
     assert status.cost.spent_micro_usd == priced(status.usage.gpu_seconds)
 
 
+async def until_the_stop_line_is_near(
+    finetune: Finetune, machines: Cluster, status: Status, *, uids: Sequence[str]
+) -> None:
+    """Wait while the ranks hold their GPUs and sleep: their steps would cost processors that other tests need."""
+    assert status.cost.stop_time is not None
+    stop_line = epoch(status.cost.stop_time)
+
+    async def near() -> bool:
+        return time.time() > stop_line - 8
+
+    with finetune.ranks_asleep(machines, uids):
+        await eventually(near, what="the stop line to come near", seconds=200)
+
+
 async def until_money_ends(finetune: Finetune) -> Status:
     """Wait for the end of a run of SCARCE that nobody helps."""
     return await finetune.until(lambda status: holds(status, "Failed"), what="the budget's end", seconds=300)
@@ -191,10 +206,11 @@ async def test_limit_holds_when_the_operator_is_gone_for_good_before_the_stop_li
     finetune: Finetune, machines: Cluster, tmp_path: Path
 ) -> None:
     finetune.apply(**SCARCE)
-    await finetune.until_step(20)
+    status = await finetune.until_step(20)
     uids = [finetune.pod(stage="train", rank=rank)["metadata"]["uid"] for rank in (0, 1)]
     finetune.product.scale_operator(0)
     try:
+        await until_the_stop_line_is_near(finetune, machines, status, uids=uids)
 
         async def ended() -> bool:
             return not finetune.trainer_runs(machines, uids)
@@ -214,16 +230,11 @@ async def test_limit_holds_when_the_api_server_is_down_at_the_stop_line(
     finetune.apply(**SCARCE_ON_ONE_NODE)
     status = await finetune.until_step(20)
     uids = [finetune.pod(stage="train")["metadata"]["uid"]]
-    assert status.cost.stop_time is not None
-    stop_line = epoch(status.cost.stop_time)
-
-    async def near() -> bool:
-        return time.time() > stop_line - 5
+    await until_the_stop_line_is_near(finetune, machines, status, uids=uids)
 
     async def ended() -> bool:
         return not finetune.trainer_runs(machines, uids)
 
-    await eventually(near, what="the stop line to come near", seconds=200)
     machines.fault("stop-apiserver")
     try:
         await eventually(ended, what="the kubelet to end the pods without an API server", seconds=60)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,23 @@ class Finetune:
         assert found, "the rank does not run"
         for process in found:
             process.kill()
+
+    @contextlib.contextmanager
+    def ranks_asleep(self, machines: Cluster, uids: Sequence[str]) -> Iterator[None]:
+        """Stop the ranks of these pods for a while, and let them go on."""
+        found = [
+            process
+            for uid in uids
+            for process in container_processes(machines.layout, pod_uid=uid, word="rft_trainer.train.main")
+        ]
+        assert found, "no rank runs"
+        for process in found:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in found:
+                process.resume()
 
     def audit(self, folder: Path) -> Any:
         """Dump the namespace as a user does, and let ``rft audit`` compute its bill; fails unless the status agrees."""
