@@ -50,6 +50,17 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^(0|-?[1-9][0-9]*)$"), list("-0123456789"))
 
 
+def _date(loader: _Loader, node: yaml.ScalarNode) -> object:
+    """Return a date; one that no calendar has stays text, so that its entry alone is refused."""
+    try:
+        return loader.construct_yaml_timestamp(node)
+    except ValueError:
+        return loader.construct_scalar(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date)
+
+
 def _plain_price(value: object) -> object:
     """Refuse what YAML makes of a price that is not quoted."""
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -111,9 +122,10 @@ class Entry(_Strict):
             msg = "usdPerHour is 0: a free pool needs free: true, so that no typing error makes GPUs free"
             raise ValueError(msg)
         if self.effective_from is not None:
+            _known_date("effectiveFrom", self.effective_from, example="2026-01-01T00:00:00Z")
             epoch(self.effective_from)
         if self.as_of is not None:
-            datetime.fromisoformat(self.as_of)
+            _known_date("asOf", self.as_of, example="2026-08-01")
         return self
 
     @property
@@ -128,6 +140,14 @@ class Entry(_Strict):
             return None
         day = datetime.fromisoformat(self.as_of)
         return int((day if day.tzinfo is not None else day.replace(tzinfo=UTC)).timestamp())
+
+
+def _known_date(field: str, text: str, *, example: str) -> None:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        msg = f"{field} is {text!r}, which is no date: {error}; write for example {example}"
+        raise ValueError(msg) from error
 
 
 def _date_text(value: Any) -> str:
@@ -156,7 +176,7 @@ class PriceCatalogue:
         """
         try:
             raw = yaml.load(text, Loader=_Loader) or {}  # noqa: S506 - a SafeLoader
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+        except (yaml.YAMLError, ValueError) as error:
             msg = f"prices.yaml is no YAML: {error}"
             raise PriceCatalogueError(msg) from error
         except RecursionError as error:
@@ -204,28 +224,32 @@ class PriceCatalogue:
         usable = tuple(entry for entry in entries if entry.name not in doubtful)
         return cls(entries=usable, max_age_seconds=max_age_seconds), tuple(problems)
 
-    def holding(self, *, at: int) -> tuple[Entry, ...]:
-        """Return the entries that price something at an instant: in effect by then, and not too old."""
-        return tuple(entry for entry in self.entries if entry.starts_at <= at and not self._is_stale(entry, at=at))
+    def in_effect(self, *, at: int) -> tuple[Entry, ...]:
+        """Return the entries that have begun by an instant, those that are too old included: what one of them would
+        price has no price then, and not that of an entry which it had replaced, or of a more general one."""
+        return tuple(entry for entry in self.entries if entry.starts_at <= at)
 
     def stale(self, *, at: int) -> tuple[str, ...]:
-        """Return the names of entries that are too old at an instant."""
-        return tuple(entry.name for entry in self.entries if self._is_stale(entry, at=at))
+        """Return the names of entries that are too old at an instant, and that no later one has replaced."""
+        begun = self.in_effect(at=at)
+        last = {frozenset(each.match.wanted().items()): each for each in sorted(begun, key=lambda each: each.starts_at)}
+        return tuple(entry.name for entry in begun if entry in last.values() and self.is_stale(entry, at=at))
 
-    def _is_stale(self, entry: Entry, *, at: int) -> bool:
+    def is_stale(self, entry: Entry, *, at: int) -> bool:
+        """Return whether an entry is too old at an instant to price anything."""
         if self.max_age_seconds is None or entry.as_of_epoch is None or entry.free:
             return False
         return at > max(entry.as_of_epoch, entry.starts_at) + self.max_age_seconds
 
     def lookup(self, labels: Mapping[str, str], *, at: int) -> Entry | None:
-        """Return the entry for a node's labels at an instant, or None.
+        """Return the entry for a node's labels at an instant, or None; None, too, where that entry is too old.
 
-        The entry with most keys wins; entries of one match form a history, of which the newest that holds counts.
+        The entry with most keys wins; entries of one match form a history, of which the newest that has begun counts.
         Raises PriceCatalogueError when two different matches with equally many keys fit.
         """
         fitting = [
             entry
-            for entry in self.holding(at=at)
+            for entry in self.in_effect(at=at)
             if all(labels.get(key) == value for key, value in entry.match.wanted().items())
         ]
         if not fitting:
@@ -239,7 +263,7 @@ class PriceCatalogue:
             names = ", ".join(sorted({newest.name, *rivals, *twins}))
             msg = f"prices.yaml: {names} fit one node equally well; give one of them one more key"
             raise PriceCatalogueError(msg)
-        return newest
+        return None if self.is_stale(newest, at=at) else newest
 
 
 def _dear_spot(entry: Entry, entries: Sequence[Entry]) -> str | None:

@@ -141,7 +141,8 @@ def _other_capacity(nodes: Sequence[NodeFacts], *, gpu_resource: str, catalogue:
 
 def _rate_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> Rate | None:
     entries = _entries_of_empty_pool(node_selector, catalogue, at=at)
-    rates = [rate for entry in entries if (rate := _rate(entry, gpus=entry.gpus_per_node or 0)) is not None]
+    fresh = [entry for entry in entries if not catalogue.is_stale(entry, at=at)]
+    rates = [rate for entry in fresh if (rate := _rate(entry, gpus=entry.gpus_per_node or 0)) is not None]
     if len(rates) < len(entries) or twins_of_empty_pool(node_selector, catalogue, at=at):
         return None
     return max(rates, key=lambda rate: rate.micro_usd_per_gpu_hour, default=None)
@@ -153,7 +154,7 @@ def _entries_of_empty_pool(
     """Return the entries that may price the nodes to come: the newest of each match that the nodeSelector allows."""
     fitting = [
         entry
-        for entry in catalogue.holding(at=at)
+        for entry in catalogue.in_effect(at=at)
         if any(key in entry.match.wanted() for key in node_selector)
         and all(entry.match.wanted().get(key, value) == value for key, value in node_selector.items())
     ]

@@ -91,7 +91,7 @@ def test_price_is_not_used_when_it_is_older_than_the_catalogue_allows() -> None:
     assert entry.name == "old"
     assert prices.lookup(P5, at=last_day + 1) is None
     assert prices.stale(at=last_day + 1) == ("old",)
-    assert [each.name for each in prices.holding(at=last_day + 1)] == ["announced", "own"]
+    assert [each.name for each in prices.entries if prices.is_stale(each, at=last_day + 1)] == ["old"]
     empty = rate_of_pool(
         (),
         node_selector={"node.kubernetes.io/instance-type": "p5"},
@@ -101,6 +101,49 @@ def test_price_is_not_used_when_it_is_older_than_the_catalogue_allows() -> None:
         at=last_day + 1,
     )
     assert empty is None
+
+
+def test_price_that_is_too_old_gives_way_to_no_other_when_it_had_replaced_one_or_stood_above_one() -> None:
+    prices, problems = PriceCatalogue.parse(
+        """
+        version: 1
+        maxAgeDays: 30
+        prices:
+        - {name: trial, match: {zone: z1}, usdPerHour: 0, free: true}
+        - {name: paid, match: {zone: z1}, usdPerHour: "7", asOf: 2026-05-01, effectiveFrom: 2026-05-01T00:00:00Z}
+        - {name: general, match: {instanceType: p5}, usdPerHour: "6", asOf: 2026-06-15}
+        - {name: dear, match: {instanceType: p5, zone: z2}, usdPerHour: "12", asOf: 2026-05-01}
+        """
+    )
+    assert not problems
+    old = epoch("2026-06-15T00:00:00Z")
+    zone = "topology.kubernetes.io/zone"
+    for labels in ({zone: "z1"}, {**P5, zone: "z2"}):
+        assert prices.lookup(labels, at=epoch("2026-05-10T00:00:00Z")) is not None
+        assert prices.lookup(labels, at=old) is None
+        empty = rate_of_pool((), node_selector=labels, gpu_resource=GPU, spec_price=None, catalogue=prices, at=old)
+        assert empty is None
+    assert prices.lookup({**P5, zone: "z3"}, at=old) is not None
+    assert prices.stale(at=old) == ("paid", "dear")
+
+
+@pytest.mark.parametrize(
+    ("dates", "words"),
+    [
+        ("asOf: 2026-02-30", "asOf is '2026-02-30'"),
+        ("effectiveFrom: 2026-06-31T00:00:00Z", "effectiveFrom is '2026-06-31T00:00:00Z'"),
+        ("effectiveFrom: soon", "effectiveFrom is 'soon'"),
+    ],
+)
+def test_entry_alone_is_left_out_when_its_date_is_in_no_calendar(dates: str, words: str) -> None:
+    prices, problems = PriceCatalogue.parse(
+        "version: 1\nprices:\n"
+        "- {name: good, match: {zone: z1}, usdPerHour: 1}\n"
+        f"- {{name: bad, match: {{zone: z2}}, usdPerHour: 2, {dates}}}\n"
+    )
+    assert [each.name for each in prices.entries] == ["good"]
+    (problem,) = problems
+    assert words in problem
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "3651", "true", '"30"', "1.5", "[]"])

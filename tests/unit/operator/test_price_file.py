@@ -83,9 +83,9 @@ def test_former_prices_hold_when_the_text_is_no_catalogue(it: Prices, text: str)
 
 
 @pytest.mark.parametrize("date", ["2026-02-30", "2026-13-01T00:00:00Z"])
-def test_former_prices_hold_when_a_date_is_in_no_calendar(it: Prices, date: str) -> None:
-    it.write(PRICES)
-    assert it.write(PRICES.replace('"2.95"', f'"3.00", asOf: {date}')) is False
+def test_other_prices_hold_when_a_date_is_in_no_calendar(it: Prices, date: str) -> None:
+    bad = f'- {{name: dated, match: {{instanceType: other}}, usdPerHour: "3.00", asOf: {date}}}\n'
+    assert it.write(PRICES + bad) is True
     assert it.names == ["local"]
     assert it.problems == 1
 
