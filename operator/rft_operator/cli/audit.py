@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from rft_operator.api import KIND
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.cli.output import table
+from rft_operator.client.manifests import Shown, shown
 from rft_operator.domain.audit import Dump, PodBill, audit, total_of
 from rft_operator.domain.audit_check import Verdict, check
 from rft_operator.domain.bill import Share, hours_text
@@ -58,8 +59,9 @@ class Audit:
 def run_audit(text: str, prices: Path | None, *, now: int) -> Audit:
     """Audit a dump; raises AuditError and PriceCatalogueError."""
     items = _items(text)
-    dump = _dump(items)
+    dump, unread = _dump(items)
     catalogue, notes = _catalogue(prices)
+    notes += [each.trouble for each in unread.values() if each.bill_known]
     strangers = [pod for pod in dump.pods if _is_older_than_run(pod, dump)]
     if strangers:
         names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in strangers)
@@ -85,6 +87,10 @@ def run_audit(text: str, prices: Path | None, *, now: int) -> Audit:
         own = [each for each in bills if Key(each.pod.namespace, each.pod.finetune) == key]
         if run.status.start_time is not None or own or run.status.cost.spent_micro_usd:
             verdicts[key] = check(run, own, has_ledger=key in with_ledger, now=now)
+    for key, each in unread.items():
+        if not each.bill_known:
+            words = f"its bill cannot be read: {each.trouble}"
+            verdicts[key] = Verdict(findings=(words,), unproved=(), recorded=Share())
     return Audit(now=now, bills=bills, verdicts=verdicts, notes=tuple(notes))
 
 
@@ -113,8 +119,10 @@ def _key(raw: Mapping[str, Any]) -> Key:
     return Key(raw["metadata"].get("namespace", ""), raw["metadata"]["name"])
 
 
-def _dump(items: Sequence[Mapping[str, Any]]) -> Dump:
+def _dump(items: Sequence[Mapping[str, Any]]) -> tuple[Dump, Mapping[Key, Shown]]:
+    """Return the dump, and its runs that do not fit this version; one of them does not hide the bill of the others."""
     nodes = []
+    unread: dict[Key, Shown] = {}
     pods: dict[str, PodFacts] = {}
     runs: dict[Key, ReasoningFinetune] = {}
     for index, item in enumerate(items):
@@ -125,12 +133,15 @@ def _dump(items: Sequence[Mapping[str, Any]]) -> Dump:
             elif kind == "Node":
                 nodes.append(digest_node(item))
             elif kind == KIND:
-                runs[_key(item)] = ReasoningFinetune.parse(dict(item))
+                run = shown(item)
+                runs[_key(item)] = run.run
+                if run.trouble:
+                    unread[_key(item)] = run
         except UNREADABLE as error:
             name = item["metadata"].get("name", f"items[{index}]")
             msg = f"{kind} {name} of the dump cannot be read: {type(error).__name__}: {error}; {HINT}"
             raise AuditError(msg) from error
-    return Dump(pods=tuple(pods.values()), nodes=tuple(nodes), runs=runs)
+    return Dump(pods=tuple(pods.values()), nodes=tuple(nodes), runs=runs), unread
 
 
 def _is_older_than_run(pod: PodFacts, dump: Dump) -> bool:

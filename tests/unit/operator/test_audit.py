@@ -438,6 +438,28 @@ def test_object_that_is_no_object_is_an_error_and_no_disagreement(desk: Desk, sp
     assert "of the dump cannot be read" in result.output
 
 
+def strange(name: str, **status: Any) -> dict[str, Any]:
+    """Return a run that another version wrote."""
+    run = stored_run(name=name, uid=f"uid-{name}", status=status)
+    return {**run, "spec": {**run["spec"], "shape": "round"}}
+
+
+def test_run_of_another_version_hides_neither_the_bill_of_the_others_nor_its_own(desk: Desk) -> None:
+    ended = pod(written="01:00:00", finished="01:00:00")
+    result = desk.run(ended, node(), stored_run(), strange("other"))
+    assert "$28.800000 by the pods of the dump" in result.stdout
+    assert "shape" in result.stderr
+    readable = desk.run(ended, node(), strange(NAME, cost={"spentMicroUSD": 1}))
+    assert (readable.exit_code, "DISAGREES: status.cost.spentMicroUSD is 1" in readable.stdout) == (1, True)
+
+
+def test_run_whose_ledger_cannot_be_read_is_a_finding_and_no_agreement(desk: Desk) -> None:
+    result = desk.run(node(), strange("other", ledger={"open": "many"}))
+    assert result.exit_code == 1
+    assert "its bill cannot be read" in result.stdout
+    assert "status agrees" not in result.stdout
+
+
 def test_edited_catalogue_is_named_when_it_differs_from_the_price_on_record(desk: Desk) -> None:
     entry = {
         "uid": "uid-demo-train-1-0",
