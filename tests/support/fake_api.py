@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import copy
 import json
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,6 +23,7 @@ from rft_operator.errors import Conflict, KubeError, NotFound
 from rft_operator.runtime.kinds import ENDPOINTS
 from support.builders import merged
 from support.fake_kube import FakeKube
+from support.json_copy import copied
 
 T = TypeVar("T")
 KIND_OF = {(each.api_version, each.plural): kind for kind, each in ENDPOINTS.items()}
@@ -171,7 +171,7 @@ class FakeApi:
         return max([0, self._oldest, *versions, *(version for version, _, _ in self._events)])
 
     def _record(self, kind: str, type_: str, obj: Mapping[str, Any]) -> None:
-        raw = copy.deepcopy(dict(obj))
+        raw = copied(dict(obj))
         if type_ == "DELETED":
             raw["metadata"]["resourceVersion"] = str(self._newest + 1)
         self._events.append((int(raw["metadata"]["resourceVersion"]), type_, raw))

@@ -7,7 +7,6 @@ lists are replaced whole, controllers act at once, and a deleted pod does not wa
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Conflict, NotFound
 from rft_operator.runtime.events import EventWriter
 from support import rules_of_api_server as rules
+from support.json_copy import copied
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -61,7 +61,7 @@ class FakeKube:
             obj = self._get(kind, namespace, name)
             rules.check_version(obj, resource_version)
             rules.check_schema({"kind": kind, "status": status})
-            return self._store({**obj, "status": copy.deepcopy(dict(status))})
+            return self._store({**obj, "status": copied(dict(status))})
 
         return self._faulty(write)
 
@@ -105,7 +105,7 @@ class FakeKube:
         obj = self._get(kind, namespace or "", name)
         if kind == "Secret":
             obj = {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": obj["metadata"]}
-        return copy.deepcopy(obj)
+        return copied(obj)
 
     async def list(self, *, kind: str, namespace: str | None = None, label_selector: str | None = None) -> Objects:
         def fits(obj: Object) -> bool:
@@ -114,7 +114,7 @@ class FakeKube:
                 return False
             return label_selector is None or rules.selects(label_selector, meta.get("labels") or {})
 
-        return [copy.deepcopy(obj) for obj in self.find(kind) if fits(obj)]
+        return [copied(obj) for obj in self.find(kind) if fits(obj)]
 
     async def pages(
         self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
@@ -141,7 +141,7 @@ class FakeKube:
         return self._replace(old, manifest)
 
     async def read(self, *, kind: str, namespace: str | None, name: str) -> Object:
-        return copy.deepcopy(self._get(kind, namespace or "", name))
+        return copied(self._get(kind, namespace or "", name))
 
     # -- what tests do to the cluster -----------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class FakeKube:
         return self._create(obj) if old is None else self._replace(old, obj)
 
     def patch(self, kind: str, namespace: str, name: str, change: Callable[[Object], None]) -> Object:
-        obj = copy.deepcopy(self._get(kind, namespace, name))
+        obj = copied(self._get(kind, namespace, name))
         change(obj)
         stored = self._store(obj)
         self._collect(stored)
@@ -215,7 +215,7 @@ class FakeKube:
         return self._store(merged)
 
     def _create(self, manifest: Mapping[str, Any]) -> Object:
-        new = copy.deepcopy(dict(manifest))
+        new = copied(dict(manifest))
         self._applied.setdefault(self._id(new), {})
         meta = new["metadata"]
         meta.setdefault("uid", f"uid-{next(self._uid):06d}")
@@ -233,16 +233,16 @@ class FakeKube:
         return stored
 
     def _store(self, obj: Mapping[str, Any]) -> Object:
-        stored = copy.deepcopy(dict(obj))
+        stored = copied(dict(obj))
         place, table = self._id(stored), self._table(stored["kind"])
         old = table.get(place)
         rules.set_generation(old, stored)
         if old is not None and rules.same(old, stored):
-            return copy.deepcopy(old)
+            return copied(old)
         stored["metadata"]["resourceVersion"] = str(next(self._version))
         table[place] = stored
         self._tell("ADDED" if old is None else "MODIFIED", stored)
-        return copy.deepcopy(stored)
+        return copied(stored)
 
     def _collect(self, obj: Mapping[str, Any]) -> None:
         """Remove what is marked and held by no finalizer, and then what it owned."""
@@ -266,4 +266,4 @@ class FakeKube:
 
     def _tell(self, type_: str, obj: Mapping[str, Any]) -> None:
         for subscriber in self.subscribers:
-            subscriber(obj["kind"], type_, copy.deepcopy(obj))
+            subscriber(obj["kind"], type_, copied(obj))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -12,6 +11,7 @@ from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.api.crd import RESOURCES, custom_resource_definition
 from rft_operator.api.schema import Schema
 from rft_operator.errors import Conflict, NotFound, Rejected
+from support.json_copy import copied
 
 Object = dict[str, Any]
 
@@ -105,7 +105,7 @@ def _check_text(value: str, schema: Schema, where: str) -> None:
 
 def without_status(manifest: Mapping[str, Any]) -> Object:
     """Return what a write to the object itself takes of a manifest."""
-    taken = copy.deepcopy(dict(manifest))
+    taken = copied(dict(manifest))
     if taken["kind"] in WITH_STATUS:
         taken.pop("status", None)
     return taken
