@@ -20,7 +20,7 @@ from rft_operator.domain.budget import CPU_STAGES, admit, pod_deadline_seconds, 
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
 from rft_operator.domain.gang import Gang, others_alive
-from rft_operator.domain.manifests import child_name, hostfile_config_map, score_network_policy, service, stage_job
+from rft_operator.domain.manifests import attempt_config_map, child_name, score_network_policy, service, stage_job
 from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
 from rft_operator.domain.pauses import FULL_RETRY_SECONDS, ledger_is_full, next_start
@@ -136,13 +136,12 @@ def provide(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot
         draft.claims_gpus = True
     if stage is Stage.SCORE:
         draft.actions.append(Apply(manifest=score_network_policy(resource)))
-    if stage is Stage.TRAIN:
-        existing = {(each.kind, each.name) for each in draft.view.children.objects}
-        name = resource.metadata.name
-        if (ChildKind.SERVICE, child_name(name, "train")) not in existing:
-            draft.actions.append(Apply(manifest=service(resource)))
-        if (ChildKind.CONFIG_MAP, child_name(name, "train", attempt.number)) not in existing:
-            draft.actions.append(Apply(manifest=hostfile_config_map(resource, attempt=attempt.number)))
+    existing = {(each.kind, each.name) for each in draft.view.children.objects}
+    if stage is Stage.TRAIN and (ChildKind.SERVICE, child_name(resource.metadata.name, "train")) not in existing:
+        draft.actions.append(Apply(manifest=service(resource)))
+    config = attempt_config_map(resource, snapshot, settings, stage=stage, attempt=attempt.number)
+    if config is not None and (ChildKind.CONFIG_MAP, config["metadata"]["name"]) not in existing:
+        draft.actions.append(Apply(manifest=config))
     job = stage_job(resource, snapshot, settings, attempt=recorded)
     # Kueue writes to a queued Job from its first second on: an apply that is repeated would undo what it did.
     draft.actions.append(Create(manifest=job) if LABEL_QUEUE in job["metadata"]["labels"] else Apply(manifest=job))

@@ -17,6 +17,7 @@ from rft_operator.api.spec import Spec
 from rft_operator.api.status import Attempt
 from rft_operator.domain.benchmark_volumes import row_config_maps
 from rft_operator.domain.budget import CPU_STAGES
+from rft_operator.domain.config_volume import attempt_data
 from rft_operator.domain.facts import (
     LABEL_ATTEMPT,
     LABEL_FINETUNE,
@@ -69,17 +70,20 @@ def _metadata(
     return meta
 
 
-def run_config_map(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings) -> Manifest:
+def run_config_map(resource: ReasoningFinetune, snapshot: RunSnapshot) -> Manifest:
     """Return ``<name>-run``: the immutable effective values, and the progress server's authority."""
-    data = snapshot_data(snapshot)
-    if settings.progress_ca is not None:
-        data["ca.crt"] = settings.progress_ca
+    return _config_map(resource, child_name(resource.metadata.name, "run"), data=snapshot_data(snapshot))
+
+
+def _config_map(
+    resource: ReasoningFinetune, name: str, *, data: Mapping[str, str], labels: Mapping[str, str] | None = None
+) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(resource, child_name(resource.metadata.name, "run")),
+        "metadata": _metadata(resource, name, labels=labels),
         "immutable": True,
-        "data": data,
+        "data": dict(data),
     }
 
 
@@ -114,19 +118,16 @@ def service(resource: ReasoningFinetune) -> Manifest:
     }
 
 
-def hostfile_config_map(resource: ReasoningFinetune, *, attempt: int) -> Manifest:
-    """Return ``<name>-train-<N>``: DeepSpeed's hostfile, in the order of the ranks."""
-    name = resource.metadata.name
-    job, domain = child_name(name, "train", attempt), child_name(name, "train")
-    resources = resource.spec.resources
-    lines = [f"{job}-{rank}.{domain} slots={resources.gpus_per_node}\n" for rank in range(resources.nodes)]
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(resource, job, labels={LABEL_STAGE: Stage.TRAIN.value, LABEL_ATTEMPT: str(attempt)}),
-        "immutable": True,
-        "data": {"hostfile": "".join(lines)},
-    }
+def attempt_config_map(
+    resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, stage: Stage, attempt: int
+) -> Manifest | None:
+    """Return ``<name>-<stage>-<N>``: what this attempt reads beside the run's values; None: nothing."""
+    if stage is Stage.SCORE:  # it reports to nobody
+        return None
+    data = attempt_data(resource, snapshot, settings, stage=stage, attempt=attempt)
+    name = child_name(resource.metadata.name, stage.value, attempt)
+    labels = {LABEL_STAGE: stage.value, LABEL_ATTEMPT: str(attempt)}
+    return _config_map(resource, name, data=data, labels=labels) if data else None
 
 
 def stage_job(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, attempt: Attempt) -> Manifest:

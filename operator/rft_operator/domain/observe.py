@@ -232,7 +232,8 @@ def digest_object(raw: Raw) -> ObjectFacts | None:
     kind = ChildKind(raw["kind"])
     if LABEL_FINETUNE not in labels:
         return None
-    keep = kind is ChildKind.CONFIG_MAP and "run.json" in (raw.get("data") or {})
+    is_snapshot = kind is ChildKind.CONFIG_MAP and meta["name"] == f"{labels[LABEL_FINETUNE]}-run"
+    keep = is_snapshot and "run.json" in (raw.get("data") or {})
     return ObjectFacts(
         kind=kind,
         uid=meta["uid"],

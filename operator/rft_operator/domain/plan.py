@@ -250,11 +250,11 @@ def _provide_common(draft: Draft, snapshot: RunSnapshot) -> None:
 
     In a burst each new run gets its first child before any gets its second.
     """
-    resource, settings = draft.view.resource, draft.view.settings
+    resource = draft.view.resource
     existing = {(each.kind, each.name) for each in draft.view.children.objects}
     name = resource.metadata.name
     if (ChildKind.CONFIG_MAP, child_name(name, "run")) not in existing:
-        draft.actions.append(Apply(manifest=run_config_map(resource, snapshot, settings)))
+        draft.actions.append(Apply(manifest=run_config_map(resource, snapshot)))
     wants_claim = draft.spec.storage.claim_name is None and bool(draft.recorded.attempts)
     if wants_claim and (ChildKind.CLAIM, child_name(name, "data")) not in existing:
         draft.actions.append(Apply(manifest=claim(resource)))

@@ -16,6 +16,7 @@ from rft_operator.api.spec import Spec
 from rft_operator.api.status import Attempt
 from rft_operator.domain import baselines, benchmark_volumes
 from rft_operator.domain.budget import grace_seconds, stage_gpus
+from rft_operator.domain.config_volume import config_sources
 from rft_operator.domain.facts import (
     FINALIZER,
     LABEL_ATTEMPT,
@@ -29,7 +30,7 @@ from rft_operator.domain.facts import (
 from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE
 from rft_operator.domain.placement import cpu_placement, gpu_placement
 from rft_operator.domain.publishing import publish_environment, publish_mounts, publish_volumes
-from rft_operator.domain.resolve import DEEPSPEED_KEY, RUN_KEY, RunSnapshot
+from rft_operator.domain.resolve import RunSnapshot
 from rft_trainer.contract import (
     CLAIMS_DIRECTORY,
     CONFIG_DIRECTORY,
@@ -82,7 +83,7 @@ def pod_template(
         "terminationGracePeriodSeconds": grace,
         "securityContext": pod_security(settings),
         "containers": [_container(resource, snapshot, settings, stage=stage, attempt=number, grace=grace)],
-        "volumes": _volumes(resource, settings, stage=stage, attempt=number),
+        "volumes": _volumes(resource, snapshot, settings, stage=stage, attempt=number),
     }
     if overlay.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": each.name} for each in overlay.image_pull_secrets]
@@ -260,14 +261,11 @@ def _read_only(volume: ExtraVolume) -> bool:
     return volume.persistent_volume_claim is None or volume.persistent_volume_claim.read_only
 
 
-def _volumes(resource: ReasoningFinetune, settings: Settings, *, stage: Stage, attempt: int) -> list[Manifest]:
+def _volumes(
+    resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Settings, *, stage: Stage, attempt: int
+) -> list[Manifest]:
     spec, name = resource.spec, resource.metadata.name
-    items = [{"key": RUN_KEY, "path": RUN_KEY}, {"key": DEEPSPEED_KEY, "path": DEEPSPEED_KEY}]
-    if settings.progress_url is not None:
-        items.append({"key": "ca.crt", "path": "ca.crt"})
-    sources: list[Manifest] = [{"configMap": {"name": f"{name}-run", "items": items}}]
-    if stage is Stage.TRAIN:
-        sources.append({"configMap": {"name": f"{name}-train-{attempt}"}})
+    sources = config_sources(resource, snapshot, settings, stage=stage, attempt=attempt)
     data = spec.storage.claim_name or f"{name}-data"
     volumes: list[Manifest] = [
         {"name": "rft-config", "projected": {"sources": sources}},

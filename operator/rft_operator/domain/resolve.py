@@ -35,6 +35,7 @@ from rft_trainer.contract import (
 RUN_KEY = "run.json"
 DEEPSPEED_KEY = "deepspeed.json"
 OPERATOR_KEY = "operator.json"
+CA_KEY = "ca.crt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class RunSnapshot:
     deepspeed: Mapping[str, Any]
     image: str
     image_pull_policy: str
+    progress_ca: str | None = None
+    """PEM of the authority of the progress server when the run started; None: there was none."""
 
 
 def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
@@ -92,6 +95,7 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
         deepspeed=_deepspeed(config, ranks=_ranks(spec), sizes=_sizes_of_recipe(spec)),
         image=spec.pod_template.image or settings.trainer_image,
         image_pull_policy=settings.image_pull_policy,
+        progress_ca=settings.progress_ca,
     )
 
 
@@ -218,11 +222,12 @@ def _deepspeed(it: TrainingConfig, *, ranks: int, sizes: Mapping[str, int]) -> d
 
 def snapshot_data(snapshot: RunSnapshot) -> dict[str, str]:
     """Return the ConfigMap's data."""
-    return {
+    data = {
         RUN_KEY: snapshot.config.model_dump_json(indent=1),
         DEEPSPEED_KEY: json.dumps(snapshot.deepspeed, indent=1),
         OPERATOR_KEY: json.dumps({"image": snapshot.image, "imagePullPolicy": snapshot.image_pull_policy}, indent=1),
     }
+    return {**data, CA_KEY: snapshot.progress_ca} if snapshot.progress_ca is not None else data
 
 
 def read_snapshot(data: Mapping[str, str]) -> RunSnapshot:
@@ -234,6 +239,7 @@ def read_snapshot(data: Mapping[str, str]) -> RunSnapshot:
             deepspeed=json.loads(data[DEEPSPEED_KEY]),
             image=operator["image"],
             image_pull_policy=operator["imagePullPolicy"],
+            progress_ca=data.get(CA_KEY),
         )
     except (KeyError, ValueError) as error:
         raise InvalidResource("SnapshotUnreadable", f"The run's ConfigMap cannot be read: {error}") from error

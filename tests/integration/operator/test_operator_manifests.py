@@ -14,8 +14,8 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt
 from rft_operator.domain.facts import Settings
 from rft_operator.domain.manifests import (
+    attempt_config_map,
     claim,
-    hostfile_config_map,
     run_config_map,
     score_network_policy,
     service,
@@ -116,7 +116,9 @@ def children(run: ReasoningFinetune) -> list[dict[str, Any]]:
     stages = [stage for stage in Stage if reached(stage, run)]
     jobs = [stage_job(run, snapshot, SETTINGS, attempt=last_attempt(stage)) for stage in stages]
     pods = [pod_of(job) for job in jobs]
-    others = [claim(run), service(run), hostfile_config_map(run, attempt=1), run_config_map(run, snapshot, SETTINGS)]
+    config = attempt_config_map(run, snapshot, SETTINGS, stage=Stage.TRAIN, attempt=1)
+    assert config is not None
+    others = [claim(run), service(run), config, run_config_map(run, snapshot)]
     return [*jobs, *pods, *others, score_network_policy(run)]
 
 
