@@ -71,6 +71,8 @@ def run_audit(text: str, prices: Path | None, *, now: int) -> Audit:
         dump = replace(dump, pods=tuple(pod for pod in dump.pods if pod not in strangers))
     try:
         bills = audit(dump, catalogue, now=now)
+    except AuditError as error:
+        raise AuditError("\n".join((str(error), *notes))) from error
     except UNREADABLE as error:
         msg = f"the dump cannot be audited: {type(error).__name__}: {error}; {HINT}"
         raise AuditError(msg) from error

@@ -64,7 +64,10 @@ def make_plan(manifest: str, options: Options, *, now: int) -> Plan:
     """Return the plan of a manifest; raises InvalidResource and PriceCatalogueError."""
     name, spec = read_manifest(manifest)
     catalogue, problems = read_catalogue(options.prices)
-    rate = find_rate(spec, catalogue, has_prices=options.prices is not None, at=now)
+    try:
+        rate = find_rate(spec, catalogue, has_prices=options.prices is not None, at=now)
+    except InvalidResource as error:
+        raise InvalidResource(error.reason, "\n".join((str(error), *map(_left_out, problems)))) from error
     gpu, assumption = _gpu(spec, catalogue, rate=rate, option=options.gpu)
     model = find_model(spec, config=options.config)
     data = find_data(spec, rows=options.rows, mean_tokens=options.mean_tokens)
@@ -80,11 +83,15 @@ def make_plan(manifest: str, options: Options, *, now: int) -> Plan:
         money=found.money,
         advice=advise(spec, found, facts=model, data=data, rate=rate, gpu=gpu),
         notes=(
-            *(f"The price catalogue leaves an entry out: {problem}." for problem in problems),
+            *map(_left_out, problems),
             *assumption,
             *_notes(spec, found),
         ),
     )
+
+
+def _left_out(problem: str) -> str:
+    return f"The price catalogue leaves out {problem}."
 
 
 def _gpu(spec: Spec, catalogue: PriceCatalogue, *, rate: Rate, option: str | None) -> tuple[GpuShape, tuple[str, ...]]:

@@ -128,6 +128,9 @@ def find_rate(spec: Spec, catalogue: PriceCatalogue, *, has_prices: bool, at: in
             if has_prices
             else "no catalogue is given (--prices FILE)"
         )
+        stale = catalogue.stale(at=at)
+        if stale:
+            reason += f" ({', '.join(stale[:4])}: older than the catalogue's maxAgeDays, renew its asOf)"
         msg = (
             f"PriceUnknown: spec.budget.usdPerGpuHour is not set, and {reason}. Set spec.budget.usdPerGpuHour, or give "
             "a catalogue with an entry for the labels of spec.scheduling.nodeSelector."

@@ -7,7 +7,7 @@ a price of zero needs the word ``free: true``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -31,6 +31,7 @@ from rft_operator.errors import PriceCatalogueError
 SECONDS_PER_DAY = 86_400
 LONGEST_MAX_AGE_DAYS = 3_650
 MOST_GPUS_PER_NODE = 1_024
+KEYS = ("version", "currency", "maxAgeDays", "prices")
 LABELS = {
     "instance_type": "node.kubernetes.io/instance-type",
     "gpu_product": "nvidia.com/gpu.product",
@@ -59,6 +60,18 @@ def _date(loader: _Loader, node: yaml.ScalarNode) -> object:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _date)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
+    """Build a mapping; a key that is there twice becomes one that nobody knows, so that neither value is taken."""
+    built: dict[Any, Any] = {}
+    yield built
+    keys = [each.value for each, _ in node.value if isinstance(each, yaml.ScalarNode)]
+    built.update(loader.construct_mapping(node))
+    built.update({f"{key} (given twice)": None for key in keys if keys.count(key) > 1})
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def _plain_price(value: object) -> object:
@@ -195,7 +208,12 @@ class PriceCatalogue:
         if days is not None and (type(days) is not int or not 1 <= days <= LONGEST_MAX_AGE_DAYS):
             msg = f"prices.yaml: maxAgeDays is {days!r}; it must be a whole number from 1 to {LONGEST_MAX_AGE_DAYS}"
             raise PriceCatalogueError(msg)
-        return cls._of_rows(raw.get("prices", []), max_age_seconds=None if days is None else days * SECONDS_PER_DAY)
+        strange = ", ".join(str(key) for key in raw if key not in KEYS)
+        unknown = (f"{strange}: no key of a catalogue; known are {', '.join(KEYS)}",) if strange else ()
+        found, problems = cls._of_rows(
+            raw.get("prices", []), max_age_seconds=None if days is None else days * SECONDS_PER_DAY
+        )
+        return found, (*unknown, *problems)
 
     @classmethod
     def _of_rows(cls, rows: Sequence[Any], *, max_age_seconds: int | None) -> tuple[PriceCatalogue, tuple[str, ...]]:

@@ -44,7 +44,7 @@ class PriceFile:
             return False
         self._metrics.price_problems.set(len(problems))
         for problem in problems:
-            log.error("an entry of the price catalogue cannot be used", extra={"problem": problem})
+            log.error("a part of the price catalogue cannot be used", extra={"problem": problem})
         changed = catalogue != self.catalogue
         self.catalogue = catalogue
         log.info("read the price catalogue", extra={"entries": len(catalogue.entries)})

@@ -205,6 +205,8 @@ def test_missing_price_is_an_error_with_its_remedy_and_never_zero(desk: Desk) ->
     unmatched = desk.run(pod(), other)
     assert (unmatched.exit_code, "no entry" in unmatched.output) == (2, True)
     assert "the dump has no such node" in desk.run(pod()).output
+    desk.prices.write_text(CATALOGUE.replace('"2.95"', "2.95").replace('"5.90"', "5.90"), encoding="utf-8")
+    assert "left out of the catalogue: prices[0].usdPerHour" in desk.run(pod(), node()).output
 
 
 def test_bad_arguments_name_the_value_and_the_remedy(desk: Desk, tmp_path: Path) -> None:

@@ -195,5 +195,17 @@ def test_bad_entry_of_a_catalogue_is_noted_and_the_good_ones_count(tmp_path: Pat
         {"name": "good", "match": {"gpuProduct": H100}, "usdPerHour": 3},
     )
     text = plan({"budget": {"usdPerGpuHour": None}}, "--prices", prices).stdout
-    assert "Note      The price catalogue leaves an entry out: prices[0]" in text
+    assert "Note      The price catalogue leaves out prices[0]" in text
     assert "(good)" in text
+
+
+def test_price_that_is_left_out_or_too_old_is_named_when_nothing_else_prices_the_pool(tmp_path: Path) -> None:
+    free, pool = {"budget": {"usdPerGpuHour": None}}, {"gpuProduct": H100}
+    bad = catalogue(tmp_path, {"name": "bad", "match": pool, "usdPerHour": 2.95})
+    said = refused(plan(free, "--prices", bad))
+    assert "PriceUnknown" in said
+    assert "The price catalogue leaves out prices[0].usdPerHour" in said
+    old = tmp_path / "old.yaml"
+    entry = f'{{name: old, match: {{gpuProduct: {H100}}}, usdPerHour: "3", asOf: 2020-01-01}}'
+    old.write_text(f"version: 1\nmaxAgeDays: 30\nprices:\n- {entry}\n")
+    assert "(old: older than the catalogue's maxAgeDays" in refused(plan(free, "--prices", str(old)))

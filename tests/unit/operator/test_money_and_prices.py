@@ -146,6 +146,25 @@ def test_entry_alone_is_left_out_when_its_date_is_in_no_calendar(dates: str, wor
     assert words in problem
 
 
+def test_price_that_is_given_twice_is_left_out() -> None:
+    prices, problems = PriceCatalogue.parse(
+        """
+        version: 1
+        prices:
+        - {name: good, match: {zone: z1}, usdPerHour: 1}
+        - {name: twice, match: {zone: z2}, usdPerHour: 2, usdPerHour: 20}
+        """
+    )
+    assert [each.name for each in prices.entries] == ["good"]
+    assert len(problems) == 1
+    assert "usdPerHour (given twice)" in problems[0]
+
+
+def test_key_of_a_catalogue_is_named_when_nobody_knows_it() -> None:
+    _, problems = PriceCatalogue.parse("version: 1\nmaxAgeDay: 30\nprices: []\n")
+    assert problems == ("maxAgeDay: no key of a catalogue; known are version, currency, maxAgeDays, prices",)
+
+
 @pytest.mark.parametrize("days", ["0", "-1", "3651", "true", '"30"', "1.5", "[]"])
 def test_catalogue_is_refused_when_its_maximum_age_is_no_number_of_days(days: str) -> None:
     with pytest.raises(PriceCatalogueError, match="maxAgeDays"):
