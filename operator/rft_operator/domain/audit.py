@@ -136,6 +136,7 @@ def _rate(
             spec_price=given,
             catalogue=catalogue or PriceCatalogue(),
             at=pod.scheduled_at or pod.created_at,
+            even_stale=True,
         )
         if found is not None:
             return found, False

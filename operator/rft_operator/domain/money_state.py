@@ -103,7 +103,9 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
         if node is None:
             return None
         at = pod.scheduled_at or draft.now
-        return rate_of_node(node, gpu_resource=resource, spec_price=given, catalogue=view.catalogue, at=at)
+        return rate_of_node(
+            node, gpu_resource=resource, spec_price=given, catalogue=view.catalogue, at=at, even_stale=True
+        )
 
     def kind_of(name: str) -> tuple[str | None, str | None]:
         labels = nodes[name].labels if name in nodes else {}

@@ -259,8 +259,9 @@ class PriceCatalogue:
             return False
         return at > max(entry.as_of_epoch, entry.starts_at) + self.max_age_seconds
 
-    def lookup(self, labels: Mapping[str, str], *, at: int) -> Entry | None:
-        """Return the entry for a node's labels at an instant, or None; None, too, where that entry is too old.
+    def lookup(self, labels: Mapping[str, str], *, at: int, even_stale: bool = False) -> Entry | None:
+        """Return the entry for a node's labels at an instant, or None; None, too, where that entry is too old, unless
+        it is asked for ``even_stale``: of a pod that is bound already it still says best what it costs.
 
         The entry with most keys wins; entries of one match form a history, of which the newest that has begun counts.
         Raises PriceCatalogueError when two different matches with equally many keys fit.
@@ -281,7 +282,7 @@ class PriceCatalogue:
             names = ", ".join(sorted({newest.name, *rivals, *twins}))
             msg = f"prices.yaml: {names} fit one node equally well; give one of them one more key"
             raise PriceCatalogueError(msg)
-        return None if self.is_stale(newest, at=at) else newest
+        return None if self.is_stale(newest, at=at) and not even_stale else newest
 
 
 def _dear_spot(entry: Entry, entries: Sequence[Entry]) -> str | None:

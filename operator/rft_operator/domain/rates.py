@@ -30,14 +30,18 @@ def rate_of_node(
     spec_price: int | str | None,
     catalogue: PriceCatalogue,
     at: int,
+    even_stale: bool = False,
 ) -> Rate | None:
-    """Return the price of a GPU-hour on a node, or None if nobody named one or its GPUs are shared (M2)."""
+    """Return the price of a GPU-hour on a node, or None if nobody named one or its GPUs are shared (M2).
+
+    ``even_stale``: a price that is too old to start anything counts, too.
+    """
     if spec_price is not None:
         return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")
     if shared_words(node) is not None:
         return None
     try:
-        entry = catalogue.lookup(node.labels, at=at)
+        entry = catalogue.lookup(node.labels, at=at, even_stale=even_stale)
     except PriceCatalogueError:
         return None
     return None if entry is None else _rate(entry, gpus=node.gpus.get(gpu_resource, 0))
@@ -134,7 +138,8 @@ def _other_capacity(nodes: Sequence[NodeFacts], *, gpu_resource: str, catalogue:
         if label in node.labels and node.labels[label] != type_
     ]
     rates = [
-        rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at) for node in others
+        rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at, even_stale=True)
+        for node in others
     ]
     return [rate for rate in rates if rate is not None]
 

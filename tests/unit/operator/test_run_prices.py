@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -234,6 +235,36 @@ prices:
     await world.to_training()
     assert "Price $4.00 per GPU-hour (on-demand)" in world.condition("Accepted").message
     assert {entry.price_source for entry in world.status.ledger.open} == {"spot"}
+    (deadline,) = deadlines(world)
+    assert 2 * 4 * (deadline + GRACE_SECONDS + STOP_SLACK_SECONDS) / 3_600 <= 10
+
+
+async def test_machine_whose_price_grew_too_old_is_charged_at_it_when_a_pod_is_bound_there_all_the_same() -> None:
+    world = World(budget={"usdPerGpuHour": None})
+    world.catalogue, problems = PriceCatalogue.parse(
+        """version: 1
+maxAgeDays: 90
+prices:
+- {name: spot, match: {instanceType: rft-local, capacityType: spot}, usdPerHour: "1", asOf: 2025-12-31}
+- {name: on-demand, match: {instanceType: rft-local, capacityType: on-demand}, usdPerHour: "4", asOf: 2025-01-01}
+"""
+    )
+    assert not problems
+
+    def capacity(type_: str) -> Callable[[dict[str, Any]], None]:
+        return lambda obj: obj["metadata"]["labels"].update({"karpenter.sh/capacity-type": type_})
+
+    for name in ("node-1", "node-2"):
+        world.kube.patch("Node", "", name, capacity("spot"))
+    await world.to_prepared()
+    assert "Price $4.00 per GPU-hour (on-demand)" in world.condition("Accepted").message
+    world.kube.patch("Node", "", "node-2", capacity("on-demand"))
+    world.run_pods(Stage.TRAIN)
+    await world.after(1)
+    assert {entry.node: entry.price_source for entry in world.status.ledger.open} == {
+        "node-1": "spot",
+        "node-2": "on-demand",
+    }
     (deadline,) = deadlines(world)
     assert 2 * 4 * (deadline + GRACE_SECONDS + STOP_SLACK_SECONDS) / 3_600 <= 10
 
