@@ -28,14 +28,17 @@ from rft_operator.domain.release import release_pods, remove_strays
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import answers_wait, take_report
 from rft_operator.domain.scores import evaluation_is_over
-from rft_operator.domain.show import first_sight, show_gang, show_progressing, stage_word
+from rft_operator.domain.show import first_sight, show_gang, show_progressing, show_unread_snapshot, stage_word
 from rft_operator.domain.show_money import announce_money, show_money, show_risk
 from rft_operator.domain.startup import remember_first_step, remember_start
 from rft_operator.domain.stops import Stop, trouble_stop
 from rft_operator.domain.team_money import ask_again, ask_no_more, in_a_team, show_team, start_is_known, unraised
 from rft_operator.domain.view import View
+from rft_operator.errors import InvalidResource
 from rft_trainer.contract import Stage
 
+Snapshot = RunSnapshot | InvalidResource
+"""A run whose values cannot be read is tended as any other, but nothing new is made of it."""
 CONTROLLER_NAME = "rft.dev/operator"
 """The value of spec.managedBy that names this operator."""
 
@@ -82,7 +85,8 @@ def _live(draft: Draft, money: Money) -> None:
             draft.update(stage=DisplayStage.PENDING)
             return
     snapshot = _snapshot(draft)
-    _provide_common(draft, snapshot)
+    if isinstance(snapshot, RunSnapshot):
+        _provide_common(draft, snapshot)
     attempt = draft.open_attempt()
     gang = gang_of(draft, attempt) if attempt is not None else None
     stop_at: int | None = None
@@ -91,11 +95,13 @@ def _live(draft: Draft, money: Money) -> None:
         attempt = remember_first_step(draft, attempt)
         stop_at = _tend(draft, attempt, gang, snapshot=snapshot, money=money)
     if draft.open_attempt() is None and not finished(draft):
-        _advance(draft, money)
+        _advance(draft, money, snapshot)
     attempt = draft.open_attempt()
     gang = gang_of(draft, attempt) if attempt is not None else None
     show_gang(draft, gang)
     show_progressing(draft, attempt)
+    if isinstance(snapshot, InvalidResource):
+        show_unread_snapshot(draft, snapshot)
     announce_money(draft, money)
     show_risk(draft, money)
     show_team(draft)
@@ -103,7 +109,7 @@ def _live(draft: Draft, money: Money) -> None:
     show_money(draft, money, stop_at=stop_at)
 
 
-def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, money: Money) -> int | None:
+def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: Snapshot, money: Money) -> int | None:
     """Bring the open attempt one step on; return when the stop line is reached."""
     stop_at: int | None = None
     stop: Stop | None = None
@@ -117,7 +123,8 @@ def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, 
         if not ended(draft, attempt, gang):
             attempt = stop_if_needed(draft, attempt, gang, stop=stop)
             if stop is None and attempt.stop_reason is None:
-                provide(draft, attempt, gang, snapshot=snapshot, money=money)
+                if isinstance(snapshot, RunSnapshot):
+                    provide(draft, attempt, gang, snapshot=snapshot, money=money)
                 open_gates(draft, attempt, gang, money)
             return stop_at
     elif attempt.stop_reason is None:
@@ -126,7 +133,7 @@ def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: RunSnapshot, 
     return None
 
 
-def _advance(draft: Draft, money: Money) -> None:
+def _advance(draft: Draft, money: Money, snapshot: Snapshot) -> None:
     """No attempt is open: begin the next one, wait, or end the run."""
     if others_alive(draft, None):
         return
@@ -134,7 +141,7 @@ def _advance(draft: Draft, money: Money) -> None:
         draft.set_condition(ConditionType.SUSPENDED, True, "Requested", "spec.suspend is true; no GPU is held.")
         return
     stage = _next_stage(draft, money)
-    if stage is None:
+    if stage is None or isinstance(snapshot, InvalidResource):
         return
     draft.set_condition(ConditionType.SUSPENDED, False, "NotSuspended")
     begin(draft, stage, money)
@@ -236,7 +243,15 @@ def _has_finalizer(draft: Draft) -> bool:
     return False
 
 
-def _snapshot(draft: Draft) -> RunSnapshot:
+def _snapshot(draft: Draft) -> Snapshot:
+    """Return the run's effective values, or why nobody knows them: a newer operator wrote them, or somebody's hand."""
+    try:
+        return _effective_values(draft)
+    except InvalidResource as error:
+        return error
+
+
+def _effective_values(draft: Draft) -> RunSnapshot:
     resource = draft.view.resource
     name = child_name(resource.metadata.name, "run")
     for each in draft.view.children.objects:

@@ -6,13 +6,14 @@ Invariant: no decision reads what is written here, but for the time since when a
 from __future__ import annotations
 
 from rft_operator.api.status import Attempt, Condition, ConditionStatus, ConditionType, DisplayStage
-from rft_operator.domain.draft import Draft, is_over, is_true
+from rft_operator.domain.draft import Draft, condition_of, is_over, is_true
 from rft_operator.domain.facts import JobFacts
 from rft_operator.domain.failure import Trouble, classify_pod
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.pauses import ledger_is_full, next_start
 from rft_operator.domain.stops import DRAINING_STOPS
 from rft_operator.domain.timestamps import rfc3339
+from rft_operator.errors import InvalidResource
 from rft_trainer.contract import Stage
 
 SCHEDULING_PATIENCE_SECONDS = 10
@@ -39,6 +40,19 @@ def show_progressing(draft: Draft, attempt: Attempt | None) -> None:
         draft.set_condition(ConditionType.PROGRESSING, True, "Advancing")
     else:
         draft.set_condition(ConditionType.PROGRESSING, ConditionStatus.UNKNOWN, "NoReports", "No report yet.")
+
+
+def show_unread_snapshot(draft: Draft, error: InvalidResource) -> None:
+    """Say that the run's values cannot be read: what runs goes on, and nothing follows it."""
+    message = (
+        f"{error} What runs is looked after to its end, and nothing new is started. Install the operator that wrote "
+        "the ConfigMap, or restore it; the run then goes on by itself."
+    )
+    known = condition_of(draft.recorded, ConditionType.PROGRESSING)
+    if known is None or known.reason != error.reason:
+        draft.emit("Warning", error.reason, message)
+    status = ConditionStatus.FALSE if draft.open_attempt() is None else ConditionStatus.UNKNOWN
+    draft.set_condition(ConditionType.PROGRESSING, status, error.reason, message)
 
 
 def _why_no_attempt(draft: Draft) -> tuple[str, str]:

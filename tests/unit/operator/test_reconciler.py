@@ -62,7 +62,7 @@ async def test_run_with_a_spoilt_snapshot_is_announced_and_does_not_stop_the_ope
     name = f"{NAME}-run"
     spoilt = {**world.kube.objects["ConfigMap", NAMESPACE, name], "data": {"run.json": "{"}}
     world.cache.put({**spoilt, "metadata": {**spoilt["metadata"], "resourceVersion": str(10**6)}})
-    assert await world.reconciler.reconcile(world.key) is None
+    await world.reconciler.reconcile(world.key)
     assert world.kube.events[-1][:2] == ("Warning", "SnapshotUnreadable")
 
 
