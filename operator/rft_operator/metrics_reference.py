@@ -53,7 +53,7 @@ def families() -> Iterator[tuple[str, Metric, tuple[str, ...]]]:
     for name, (words, labels) in team_metrics.GAUGES.items():
         beside = tuple(each for each in labels if each not in team_metrics.LABELS)
         yield "Team budgets", GaugeMetricFamily(team_metrics.PREFIX + name, words), beside
-    for family in (pool_sizes((), gpu_resources=()), price_ages(PriceCatalogue())):
+    for family in (pool_sizes((), gpu_resources=()), price_ages(PriceCatalogue(), now=0)):
         yield "Pools, prices and clocks", family, family._labelnames
     metrics = Metrics()
     collectors = {name: each for each in vars(metrics).values() for name in _names(each)}

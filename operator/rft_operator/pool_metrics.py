@@ -13,14 +13,14 @@ from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.prices import LABELS, PriceCatalogue
 
 
-def price_ages(catalogue: PriceCatalogue) -> GaugeMetricFamily:
-    """Return the day that each price of the catalogue is of."""
+def price_ages(catalogue: PriceCatalogue, *, now: int) -> GaugeMetricFamily:
+    """Return the day that each price of the catalogue is of; one that another has replaced may be as old as it is."""
     family = GaugeMetricFamily(
         "reasoning_finetune_price_asof_timestamp_seconds",
-        "Day that a price of the catalogue is of.",
+        "Day that a price of the catalogue is of; none of one that a later entry has replaced.",
         labels=("source",),
     )
-    for entry in catalogue.entries:
+    for entry in catalogue.unreplaced(at=now):
         if entry.as_of_epoch is not None:
             family.add_metric([entry.name], entry.as_of_epoch)
     return family

@@ -156,7 +156,7 @@ class RunCollector(Collector):
             scraped.work()
             scraped.held(nodes)
         yield from found.all()
-        yield price_ages(self._catalogue())
+        yield price_ages(self._catalogue(), now=now)
         yield pool_sizes(every, gpu_resources=gpu_resources)
 
 

@@ -247,11 +247,17 @@ class PriceCatalogue:
         price has no price then, and not that of an entry which it had replaced, or of a more general one."""
         return tuple(entry for entry in self.entries if entry.starts_at <= at)
 
+    def unreplaced(self, *, at: int) -> tuple[Entry, ...]:
+        """Return the entries that no later one of the same match has replaced by an instant, the announced included."""
+        begun = sorted(self.in_effect(at=at), key=lambda each: each.starts_at)
+        last = {frozenset(each.match.wanted().items()): each.starts_at for each in begun}
+        return tuple(
+            entry for entry in self.entries if entry.starts_at >= last.get(frozenset(entry.match.wanted().items()), 0)
+        )
+
     def stale(self, *, at: int) -> tuple[str, ...]:
         """Return the names of entries that are too old at an instant, and that no later one has replaced."""
-        begun = self.in_effect(at=at)
-        last = {frozenset(each.match.wanted().items()): each for each in sorted(begun, key=lambda each: each.starts_at)}
-        return tuple(entry.name for entry in begun if entry in last.values() and self.is_stale(entry, at=at))
+        return tuple(entry.name for entry in self.unreplaced(at=at) if self.is_stale(entry, at=at))
 
     def is_stale(self, entry: Entry, *, at: int) -> bool:
         """Return whether an entry is too old at an instant to price anything."""

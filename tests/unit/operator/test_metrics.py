@@ -319,6 +319,22 @@ def test_age_of_a_price_and_what_is_kept_back_are_shown() -> None:
     assert asof == epoch("2026-01-01T00:00:00Z")
 
 
+def test_age_of_a_price_is_not_shown_when_a_later_entry_has_replaced_it() -> None:
+    it = Scraped(run())
+    rows = [
+        "{name: old, match: {zone: z}, usdPerHour: 3, asOf: 2025-01-01}",
+        "{name: held, match: {zone: z}, usdPerHour: 4, asOf: 2025-12-01, effectiveFrom: 2025-12-01T00:00:00Z}",
+        "{name: announced, match: {zone: z}, usdPerHour: 5, asOf: 2025-12-31, effectiveFrom: 2026-06-01T00:00:00Z}",
+    ]
+    it.catalogue, problems = PriceCatalogue.parse(f"version: 1\nprices: [{', '.join(rows)}]")
+    assert not problems
+    shown = {
+        name: it.registry.get_sample_value("reasoning_finetune_price_asof_timestamp_seconds", {"source": name})
+        for name in ("old", "held", "announced")
+    }
+    assert shown == {"old": None, "held": epoch("2025-12-01T00:00:00Z"), "announced": epoch("2025-12-31T00:00:00Z")}
+
+
 def test_stop_for_the_budget_is_no_stage_that_reached_its_own_deadline() -> None:
     def attempt(stage: str, number: int, reason: str) -> dict[str, Any]:
         times = {"startTime": "2026-01-01T00:00:00Z", "endTime": "2026-01-01T00:10:00Z"}
