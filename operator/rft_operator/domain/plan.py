@@ -140,11 +140,19 @@ def _advance(draft: Draft, money: Money, snapshot: Snapshot) -> None:
     if draft.spec.suspend:
         draft.set_condition(ConditionType.SUSPENDED, True, "Requested", "spec.suspend is true; no GPU is held.")
         return
+    _wanted_again(draft)
     stage = _next_stage(draft, money)
     if stage is None or isinstance(snapshot, InvalidResource):
         return
     draft.set_condition(ConditionType.SUSPENDED, False, "NotSuspended")
     begin(draft, stage, money)
+
+
+def _wanted_again(draft: Draft) -> None:
+    """Nobody asks for a pause any more; whether the money does is looked at next."""
+    paused = draft.condition(ConditionType.SUSPENDED)
+    if paused is not None and paused.status is ConditionStatus.TRUE and paused.reason != "BudgetExhausted":
+        draft.set_condition(ConditionType.SUSPENDED, False, "NotSuspended")
 
 
 def _next_stage(draft: Draft, money: Money) -> Stage | None:
@@ -197,7 +205,8 @@ def _admission_ok(draft: Draft, money: Money, stage: Stage) -> bool:
             ConditionType.WITHIN_BUDGET,
             ConditionStatus.UNKNOWN,
             "PriceUnknown",
-            "The pool has no known price.",
+            "The pool has no known price: add an entry that fits its nodes to the catalogue, or renew one that is too "
+            "old (Helm value prices). The run goes on by itself.",
         )
         draft.wake(draft.now + 30)
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rft_operator.api.status import MAX_ATTEMPTS_KEPT
 from rft_operator.domain.facts import Settings
+from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Unavailable
 from rft_trainer.contract import Outcome, Stage
@@ -241,3 +242,23 @@ async def test_bill_goes_on_when_a_node_object_is_deleted_and_its_kubelet_regist
     await world.after(1)
     # Two GPUs for 1 + 60 + 5 + 60 s: the pod on the node that was away for 5 s never stopped.
     assert world.status.usage.gpu_seconds == 2 * 126
+
+
+async def test_resumed_run_says_that_it_waits_for_a_price_and_no_more_that_it_is_suspended() -> None:
+    world = World(budget={"usdPerGpuHour": None, "limitUSD": 20})
+    world.catalogue, _ = PriceCatalogue.parse(
+        'version: 1\nprices: [{name: flat, match: {instanceType: rft-local}, usdPerHour: "3.60"}]'
+    )
+    await world.to_training()
+    world.edit(suspend=True)
+    await world.after(1)
+    world.drain(Stage.TRAIN)
+    await world.after(1)
+    assert world.status.stage == "Suspended"
+    world.catalogue = PriceCatalogue()
+    world.edit(suspend=False)
+    await world.after(60)
+    assert world.condition("Suspended").status == "False"
+    within = world.condition("WithinBudget")
+    assert (world.status.stage, within.reason) == ("Pending", "PriceUnknown")
+    assert "Helm value prices" in within.message
