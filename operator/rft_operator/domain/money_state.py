@@ -51,8 +51,11 @@ class Money:
     """By reason."""
 
 
-def pool_rate(draft: Draft, *, at: int) -> Rate | None:
-    """Return the dearest rate at which the next pod may be bound; None if any node of the pool has no price."""
+def pool_rate(draft: Draft, *, at: int, even_stale: bool = False) -> Rate | None:
+    """Return the dearest rate at which the next pod may be bound; None if any node of the pool has no price.
+
+    ``even_stale``: a price that is too old by then counts, too.
+    """
     view, spec = draft.view, draft.spec
     return rate_of_pool(
         view.nodes,
@@ -61,6 +64,7 @@ def pool_rate(draft: Draft, *, at: int) -> Rate | None:
         spec_price=spec.budget.usd_per_gpu_hour,
         catalogue=view.catalogue,
         at=at,
+        even_stale=even_stale,
     )
 
 
@@ -77,8 +81,11 @@ def _announced(draft: Draft) -> tuple[int, ...]:
 
 
 def _pool_schedule(draft: Draft, rate: Rate) -> Schedule:
+    """A price that grows too old on the way is still what is known of what its machines will cost."""
     return Schedule.of(
-        draft.now, _announced(draft), lambda at: (pool_rate(draft, at=at) or rate).micro_usd_per_gpu_hour
+        draft.now,
+        _announced(draft),
+        lambda at: (pool_rate(draft, at=at, even_stale=True) or rate).micro_usd_per_gpu_hour,
     )
 
 

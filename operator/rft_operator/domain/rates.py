@@ -102,9 +102,11 @@ def rate_of_pool(
     spec_price: int | str | None,
     catalogue: PriceCatalogue,
     at: int,
+    even_stale: bool = False,
 ) -> Rate | None:
     """Return the dearest rate the next pod may be bound at, or None if any matching node has no price.
 
+    ``even_stale``: a price that is too old by then counts, too.
     For an empty (autoscaled) pool it is the dearest entry that the nodeSelector's labels match; a price per node is
     shared by the entry's gpusPerNode then, and none is known where an entry that fits does not state it.
     """
@@ -112,9 +114,12 @@ def rate_of_pool(
         return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")
     matching = pool(nodes, node_selector=node_selector, gpu_resource=gpu_resource)
     if not matching:
-        return _rate_of_empty_pool(node_selector, catalogue, at=at)
+        return _rate_of_empty_pool(node_selector, catalogue, at=at, even_stale=even_stale)
     rates = [
-        rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at) for node in matching
+        rate_of_node(
+            node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at, even_stale=even_stale
+        )
+        for node in matching
     ]
     known = [rate for rate in rates if rate is not None]
     if len(known) < len(rates):
@@ -144,9 +149,11 @@ def _other_capacity(nodes: Sequence[NodeFacts], *, gpu_resource: str, catalogue:
     return [rate for rate in rates if rate is not None]
 
 
-def _rate_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> Rate | None:
+def _rate_of_empty_pool(
+    node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int, even_stale: bool
+) -> Rate | None:
     entries = _entries_of_empty_pool(node_selector, catalogue, at=at)
-    fresh = [entry for entry in entries if not catalogue.is_stale(entry, at=at)]
+    fresh = [entry for entry in entries if even_stale or not catalogue.is_stale(entry, at=at)]
     rates = [rate for entry in fresh if (rate := _rate(entry, gpus=entry.gpus_per_node or 0)) is not None]
     if len(rates) < len(entries) or twins_of_empty_pool(node_selector, catalogue, at=at):
         return None
