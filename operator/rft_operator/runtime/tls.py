@@ -1,7 +1,7 @@
 """The progress server's certificate: an authority of the operator's own, kept in a Secret, no cert-manager needed.
 
 Invariant: the authority outlives restarts, because running pods carry its certificate; the serving certificate is made
-anew at each start and never leaves the process.
+anew at each start, never leaves the process, and is good for as long as the authority: an operator may run for years.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -23,7 +24,6 @@ from rft_operator.errors import ConfigError, Conflict, NotFound
 from rft_operator.runtime.kube import JsonObject, ObjectStore
 
 AUTHORITY_DAYS = 3_650
-SERVING_DAYS = 365
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +53,18 @@ async def load_authority(store: ObjectStore, *, namespace: str, name: str) -> Au
 def _decode(secret: JsonObject) -> Authority:
     try:
         crt, key = (base64.b64decode(secret["data"][entry]).decode() for entry in ("tls.crt", "tls.key"))
-    except (KeyError, ValueError) as error:
-        meta = secret["metadata"]
-        msg = (
-            f"Secret {meta['namespace']}/{meta['name']} (RFT_PROGRESS_SECRET) holds no certificate and key of the "
-            f"operator ({error!r}); delete it, and the next start makes a new one"
-        )
-        raise ConfigError(msg) from error
+        certificate = x509.load_pem_x509_certificate(crt.encode())
+        serialization.load_pem_private_key(key.encode(), None)
+    except (KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
+        raise _unusable(secret, f"holds no certificate and key of the operator ({error!r})") from error
+    if certificate.not_valid_after_utc <= datetime.now(UTC):
+        raise _unusable(secret, f"holds a certificate that no pod trusts since {certificate.not_valid_after_utc:%F}")
     return Authority(certificate=crt, key=key)
+
+
+def _unusable(secret: JsonObject, why: str) -> ConfigError:
+    place = f"{secret['metadata']['namespace']}/{secret['metadata']['name']}"
+    return ConfigError(f"Secret {place} (RFT_PROGRESS_SECRET) {why}; delete it, and the next start makes a new one")
 
 
 def _secret(authority: Authority, *, namespace: str, name: str) -> JsonObject:
@@ -78,7 +82,7 @@ def make_authority() -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rft-operator-progress")])
     certificate = (
-        _builder(name, name, key.public_key(), days=AUTHORITY_DAYS)
+        _builder(name, name, key.public_key(), until=datetime.now(UTC) + timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(authority=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -96,7 +100,7 @@ def server_context(authority: Authority, *, hostnames: tuple[str, ...]) -> ssl.S
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostnames[0][:64])])
     names = x509.SubjectAlternativeName([_general_name(host) for host in hostnames])
     certificate = (
-        _builder(subject, ca.subject, key.public_key(), days=SERVING_DAYS)
+        _builder(subject, ca.subject, key.public_key(), until=ca.not_valid_after_utc)
         .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
@@ -122,17 +126,16 @@ def _general_name(host: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, *, days: int
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, *, until: datetime
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_before(datetime.now(UTC) - timedelta(minutes=5))
+        .not_valid_after(until)
     )
 
 

@@ -70,6 +70,29 @@ def test_authority_signs_certificates_and_no_further_authorities() -> None:
     assert certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
 
 
+async def test_server_is_trusted_for_as_long_as_its_authority_though_the_operator_runs_for_years() -> None:
+    authority = make_authority()
+    context = server_context(authority, hostnames=HOSTS)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        trust = ssl.create_default_context(cadata=authority.certificate)
+        port = server.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname=HOSTS[0])
+        served = x509.load_der_x509_certificate(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        writer.close()
+        await writer.wait_closed()
+    trusted = x509.load_pem_x509_certificate(authority.certificate.encode())
+    assert served.not_valid_after_utc == trusted.not_valid_after_utc
+
+
+async def test_authority_that_has_expired_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    kube = SecretKube()
+    monkeypatch.setattr("rft_operator.runtime.tls.AUTHORITY_DAYS", 0)
+    await load_authority(kube, **PLACE)
+    with pytest.raises(ConfigError, match=r"rft-system/progress.* no pod trusts since .*delete it"):
+        await load_authority(kube, **PLACE)
+
+
 async def test_authority_outlives_a_restart() -> None:
     kube = SecretKube()
     made = await load_authority(kube, **PLACE)
@@ -96,7 +119,17 @@ async def test_authority_of_the_other_replica_is_read_when_it_was_quicker() -> N
     assert await load_authority(kube, **PLACE) == made
 
 
-@pytest.mark.parametrize("data", [None, {}, {"tls.crt": "eA=="}, {"tls.crt": "eA==", "tls.key": "/w=="}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {},
+        {"tls.crt": "eA=="},
+        {"tls.crt": "eA==", "tls.key": "/w=="},
+        {"tls.crt": "eA==", "tls.key": "eA=="},
+        {"tls.crt": base64.b64encode(make_authority().certificate.encode()).decode(), "tls.key": "eA=="},
+    ],
+)
 async def test_secret_without_an_authority_is_named_with_the_remedy(data: dict[str, str] | None) -> None:
     kube = SecretKube()
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {**PLACE}}
