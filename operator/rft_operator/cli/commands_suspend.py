@@ -75,17 +75,19 @@ async def _set_suspend(
 
 
 def _what_happens(run: ReasoningFinetune, *, wanted: bool, changed: bool) -> str:
-    from rft_operator.domain.draft import is_over
+    from rft_operator.api.status import ConditionType
+    from rft_operator.domain.draft import is_over, is_true
 
     if is_over(run.status):
         return _over(run)
     if not wanted:
         return "resuming" if changed else _why_not(run)
-    if not changed:
+    if not changed and is_true(run.status, ConditionType.SUSPENDED):
         return "is suspended already"
+    word = "suspending" if changed else "is being suspended already"
     if not run.status.ledger.open:
-        return "suspending, it holds no GPUs now"
-    return f"suspending, the ranks save and free their GPUs within {run.spec.checkpoint.grace_seconds} s"
+        return f"{word}, it holds no GPUs now"
+    return f"{word}, the ranks save and free their GPUs within {run.spec.checkpoint.grace_seconds} s"
 
 
 def _over(run: ReasoningFinetune) -> str:

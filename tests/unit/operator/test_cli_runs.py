@@ -199,7 +199,8 @@ def test_suspend_and_resume_say_what_happens(cli: CommandLine) -> None:
     cli.put(run_in(NAME, status={"ledger": {"open": [rank]}}), run_in("waits"))
     assert cli.rft("suspend", NAME)[1] == "team/demo: suspending, the ranks save and free their GPUs within 60 s\n"
     assert cli.rft("suspend", "waits")[1] == "team/waits: suspending, it holds no GPUs now\n"
-    assert cli.rft("suspend", NAME)[1] == "team/demo: is suspended already\n"
+    again = "team/demo: is being suspended already, the ranks save and free their GPUs within 60 s\n"
+    assert cli.rft("suspend", NAME)[1] == again
     assert cli.rft("resume", NAME)[1] == "team/demo: resuming\n"
     assert cli.rft("resume", NAME)[1] == "team/demo: is not suspended\n"
     (row,) = json.loads(cli.rft("suspend", NAME, NAME, "-o", "json")[1])
@@ -214,6 +215,7 @@ def test_suspend_can_wait_until_the_gpus_are_free(cli: CommandLine) -> None:
     code, out, _ = cli.rft("suspend", NAME, "--wait")
     assert code == 0
     assert out.splitlines()[-1] == "team/demo: suspended, checkpoint of step 20"
+    assert cli.rft("suspend", NAME)[1] == "team/demo: is suspended already\n"
     assert cli.rft("resume", NAME, "--wait", "--timeout", "1")[0] == 3
 
 
