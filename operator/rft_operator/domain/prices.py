@@ -134,6 +134,9 @@ class Entry(_Strict):
         if micro_usd(self.usd_per_hour) == 0 and not self.free:
             msg = "usdPerHour is 0: a free pool needs free: true, so that no typing error makes GPUs free"
             raise ValueError(msg)
+        if self.free and micro_usd(self.usd_per_hour) > 0:
+            msg = f"free: true and usdPerHour {self.usd_per_hour} contradict: set the price to 0, or remove free"
+            raise ValueError(msg)
         if self.effective_from is not None:
             _known_date("effectiveFrom", self.effective_from, example="2026-01-01T00:00:00Z")
             epoch(self.effective_from)

@@ -160,6 +160,14 @@ def test_price_that_is_given_twice_is_left_out() -> None:
     assert "usdPerHour (given twice)" in problems[0]
 
 
+def test_price_of_a_free_pool_is_left_out_when_it_is_not_zero() -> None:
+    prices, problems = PriceCatalogue.parse(
+        "version: 1\nprices: [{name: a, match: {zone: z1}, usdPerHour: 2, free: true}]\n"
+    )
+    assert not prices.entries
+    assert "free: true and usdPerHour 2 contradict: set the price to 0" in problems[0]
+
+
 def test_key_of_a_catalogue_is_named_when_nobody_knows_it() -> None:
     _, problems = PriceCatalogue.parse("version: 1\nmaxAgeDay: 30\nprices: []\n")
     assert problems == ("maxAgeDay: no key of a catalogue; known are version, currency, maxAgeDays, prices",)
