@@ -12,7 +12,7 @@ from typing import Protocol
 from rft_trainer.contract import Benchmark
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.forcing import FINAL_ANSWER, WAIT, Delimiters, ForcedAnswer, Forcing, ThinkingBudget
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish, Sampler
+from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish, Holder, Sampler
 from rft_trainer.scoring.extract import opened_thinking
 
 
@@ -142,26 +142,26 @@ class Way:
         forcing = Forcing(asked.prompt, delimiters=self.delimiters, budget=self.budget, wait_tokens=sampler.count(WAIT))
         return ForcedExchange(asked, benchmark=self.benchmark, forcing=forcing)
 
-    def check_room(self, prompt: int, *, sampler: Sampler) -> None:
+    def check_room(self, prompt: int, *, holder: Holder) -> None:
         """Raise :class:`BadInputError` when a question of so many tokens leaves no room for what is to come after it.
 
         To be called before anything is paid for. An answer without a budget needs some room; it is cut where that ends.
         """
-        if sampler.context_tokens is None:
+        if holder.context_tokens is None:
             return
         around = wanted = 0
         if self.budget is not None:
-            around = sampler.count(f"{self.delimiters.start}\n{self.delimiters.end}{FINAL_ANSWER}")
+            around = holder.count(f"{self.delimiters.start}\n{self.delimiters.end}{FINAL_ANSWER}")
             wanted = self.budget.thinking_tokens + self.budget.answer_tokens
         name = self.benchmark.name
-        if prompt + around + max(1, wanted) <= sampler.context_tokens:
+        if prompt + around + max(1, wanted) <= holder.context_tokens:
             return
         if self.budget is None:
             raise BadInputError(
                 f"benchmark {name}: a question of {prompt} tokens leaves no room for an answer in the "
-                f"model's {sampler.context_tokens}"
+                f"model's {holder.context_tokens}"
             )
         raise BadInputError(
             f"benchmark {name}: maxTokens={self.benchmark.max_tokens} after a question of {prompt} tokens and "
-            f"{around} tokens around the thinking do not fit the model's {sampler.context_tokens}; lower maxTokens"
+            f"{around} tokens around the thinking do not fit the model's {holder.context_tokens}; lower maxTokens"
         )

@@ -151,7 +151,7 @@ class Runner:
         }
         longest = max(map(sampler.count, prompts.values()))
         for way in ways.values():
-            way.check_room(longest, sampler=sampler)
+            way.check_room(longest, holder=sampler)
         for each in open_:
             seed = derived_seed(evaluation.seed, each.question.id, each.sample)
             asked = Asked(prompts[each.question.id], seed=seed)

@@ -60,19 +60,23 @@ class Window(Protocol):
         """Nobody will ask for what is still under way."""
 
 
-class Sampler(Protocol):
-    """A loaded model, here or at the other end of a connection."""
+class Holder(Protocol):
+    """What is known of how much a model can hold, whether it is loaded or not."""
 
     @property
     def context_tokens(self) -> int | None:
         """Tokens of prompt and completion together that the model can hold; None when that is not known."""
 
+    def count(self, text: str) -> int:
+        """The number of tokens of a text."""
+
+
+class Sampler(Holder, Protocol):
+    """A loaded model, here or at the other end of a connection."""
+
     @property
     def identity(self) -> dict[str, str]:
         """What of the engine can change an answer, part of the protocol: its name, its version, its number format."""
-
-    def count(self, text: str) -> int:
-        """The number of tokens of a text."""
 
     def window(self) -> Window:
         """An empty window; an engine has one at a time."""

@@ -39,7 +39,7 @@ class TransformersSampler:
         self._model: Any = model.to(device).eval()
         self._device = device
         self._model.register_forward_pre_hook(self._within_context, with_kwargs=True)
-        self._row_by_row = "longrope" in _rotary_types(self._model.config)
+        self._row_by_row = "longrope" in rotary_types(self._model.config)
         self._end_ids = list(turn_ends(self.tokenizer))
         pad = self.tokenizer.pad_token_id
         self._pad_id: int = pad if pad is not None else self._end_ids[0]
@@ -132,7 +132,7 @@ class TransformersSampler:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
 
 
-def _rotary_types(config: Any) -> set[str]:
+def rotary_types(config: Any) -> set[str]:
     """How rotary positions are scaled; some models do it in another way in each kind of layer."""
     parameters = getattr(config, "rope_parameters", None) or {}
     each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]

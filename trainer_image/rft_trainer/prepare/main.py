@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rft_trainer import weights
-from rft_trainer.benchmarks import load_questions
+from rft_trainer.benchmarks import Question, load_questions
 from rft_trainer.contract import Outcome, RunConfig, Stage
 from rft_trainer.errors import BadInputError, DrainedError
 from rft_trainer.evaluate.engines import check_engine
+from rft_trainer.evaluate.protocol import Exam
+from rft_trainer.evaluate.room import check_room
 from rft_trainer.files import read_json, write_json
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import ChatRenderer, EncodedRow
@@ -31,7 +33,7 @@ from rft_trainer.report import Reporter, Work
 from rft_trainer.stage_main import parse_layout, run_stage
 from rft_trainer.stage_results import PrepareSummary, StageResult
 from rft_trainer.steps import total_steps
-from rft_trainer.stored_tests import check_room
+from rft_trainer.stored_tests import check_room as check_memory
 from rft_trainer.train.plan import BatchPlan, accumulation_steps, padding_share
 
 _BATCH_ROWS = 512
@@ -73,7 +75,8 @@ def prepare(layout: Layout) -> StageResult:
     counts = _Counts()
     work = Work(Reporter.from_environment())
     work.tell(done=0, total=_DONE, phase="read")
-    kept = list(_training_rows(config, layout, paths, counts=counts))
+    questions = _questions(config, layout, paths)
+    kept = list(_training_rows(config, layout, paths, questions=questions, counts=counts))
     _check_stop(layout)
     if not kept:
         raise BadInputError(f"dataset.uri {config.dataset.uri!r}: {_nothing_left(counts)}")
@@ -88,6 +91,8 @@ def prepare(layout: Layout) -> StageResult:
         max_sequence_length=config.training.max_sequence_length,
     )
     check_trainable(paths.model, config.training.lora)
+    if config.evaluation is not None:
+        check_room(Exam(evaluation=config.evaluation, format=config.dataset.format, questions=questions), paths.model)
     _check_stop(layout)
     if config.evaluation is not None and config.evaluation.baseline == "measure":
         work.tell(done=_READ, total=_DONE, phase="hash")
@@ -138,16 +143,24 @@ def _fingerprint(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _training_rows(config: RunConfig, layout: Layout, paths: RunPaths, *, counts: _Counts) -> Iterator[Conversation]:
-    """Rows with an answer whose question no benchmark asks."""
-    held_out: set[str] = set()
-    for benchmark in config.evaluation.benchmarks if config.evaluation else ():
-        questions = load_questions(benchmark, layout, download_to=paths.data / "benchmarks")
-        held_out.update(question_hash(question.problem) for question in questions)
-        memory_mib = config.evaluation.program_memory_mib if config.evaluation else None
-        if memory_mib is not None:
+def _questions(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, list[Question]]:
+    """What each benchmark asks, as the evaluation will."""
+    evaluation, found = config.evaluation, {}
+    for benchmark in evaluation.benchmarks if evaluation else ():
+        assert evaluation is not None
+        questions = load_questions(benchmark, layout, download_to=paths.data / "benchmarks", seed=evaluation.seed)
+        if evaluation.program_memory_mib is not None:
             tests = [question.tests for question in questions]
-            check_room(tests, memory_mib=memory_mib, where=f"benchmark {benchmark.name}")
+            check_memory(tests, memory_mib=evaluation.program_memory_mib, where=f"benchmark {benchmark.name}")
+        found[benchmark.name] = questions
+    return found
+
+
+def _training_rows(
+    config: RunConfig, layout: Layout, paths: RunPaths, *, questions: Mapping[str, Sequence[Question]], counts: _Counts
+) -> Iterator[Conversation]:
+    """Rows with an answer whose question no benchmark asks."""
+    held_out = {question_hash(each.problem) for asked in questions.values() for each in asked}
     for row in conversations(config.dataset, layout, download_to=paths.data / "source"):
         if row is None:
             counts.without_answer += 1
