@@ -10,7 +10,7 @@ from rft_operator.api.ledger import WasteReason
 from rft_operator.api.status import Attempt, ConditionType, Cost, StageUsage, Usage, WasteUsage
 from rft_operator.domain.bill import hours_text
 from rft_operator.domain.budget import RAISE, forecast_micro_usd, thresholds_crossed
-from rft_operator.domain.draft import Draft, is_over
+from rft_operator.domain.draft import Draft, is_over, is_true
 from rft_operator.domain.money import micro_of_text, usd_display, usd_text
 from rft_operator.domain.money_state import Money, held_schedule
 from rft_operator.domain.team_money import in_a_team
@@ -175,7 +175,9 @@ def _usage(draft: Draft, money: Money) -> Usage:
 
 def _cost(draft: Draft, money: Money, *, stop_at: int | None) -> Cost:
     spent = money.bill.spent_micro_usd
-    old, rate, forecast = draft.status.cost, money.rate, forecast_of(draft, money)
+    old, forecast = draft.status.cost, forecast_of(draft, money)
+    # Of a run that is complete it says what it was told, and no edit of the prices writes to it any more.
+    rate = money.rate if not is_true(draft.recorded, ConditionType.COMPLETE) else None
     return Cost(
         spent_usd=usd_text(spent),
         spent_micro_usd=spent,

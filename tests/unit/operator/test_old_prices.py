@@ -1,4 +1,4 @@
-"""Prices that grow too old while a run goes on: they start nothing, and are still what is known of their machines."""
+"""Prices that grow too old while a run goes on, or change when it is over."""
 
 from __future__ import annotations
 
@@ -41,3 +41,19 @@ prices:
     at_first = 3_600 - PENDING_SECONDS
     assert longest > 3_600, "the rise is not reached"
     assert 2 * at_first + (longest - 3_600) * (1 + 60) <= 10 * 3_600
+
+
+async def test_complete_run_is_written_no_more_when_prices_change() -> None:
+    rows = "version: 1\nprices: [{{name: {name}, match: {{instanceType: rft-local}}, usdPerHour: {dollars}}}]"
+    world = World(budget={"usdPerGpuHour": None})
+    world.catalogue, _ = PriceCatalogue.parse(rows.format(name="then", dollars=3))
+    await world.to_training()
+    await world.to_evaluation()
+    world.complete(Stage.EVALUATE)
+    await world.after(1)
+    await world.after(60)
+    assert world.condition("Complete").status == "True"
+    before = world.status
+    world.catalogue, _ = PriceCatalogue.parse(rows.format(name="now", dollars=9))
+    assert await world.settle() == 0
+    assert (world.status.cost.price_source, world.status) == ("then", before)
