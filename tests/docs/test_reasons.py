@@ -15,8 +15,9 @@ Always ConfigMap ContainerCreating CreateContainerConfigError CreateContainerErr
 DeletionByTaintManager DisruptionTarget Egress ErrImageNeverPull ErrImagePull Error EvictionByEvictionAPI Exists Failed
 FallbackToLogsOnError IfNotPresent Indexed Ingress InvalidImageName Job Memory NetworkPolicy Never NodeAffinity
 NoSchedule NodeShutdown NonIndexed None Normal NotIn OnRootMismatch Pending PersistentVolumeClaim Pod
-PodInitializing PodScheduled PreemptionByScheduler ReadWriteMany ReadWriteOnce Ready ReasoningFinetune RunContainerError
-Running RuntimeDefault SchedulingGated Secret Service Terminated TerminationByKubelet True Unknown Warning
+PodInitializing PodScheduled PreemptionByScheduler ReadOnlyMany ReadWriteMany ReadWriteOnce Ready ReasoningFinetune
+RunContainerError Running RuntimeDefault SchedulingGated Secret Service Terminated TerminationByKubelet True Unknown
+Warning
 """
 KUBERNETES = frozenset(_KUBERNETES.split())
 """Words that Kubernetes says, and kinds."""

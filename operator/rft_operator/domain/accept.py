@@ -83,6 +83,7 @@ def accept(draft: Draft, money: Money) -> None:
     draft.emit("Normal", "Accepted", message)
     if expected is not None:
         _take_estimate(draft, expected)
+    _warn_of_claims(draft)
 
 
 def _take_estimate(draft: Draft, expected: Estimate) -> None:
@@ -93,6 +94,20 @@ def _take_estimate(draft: Draft, expected: Estimate) -> None:
     warning = tight(expected)
     if warning is not None:
         draft.emit("Warning", "MemoryMayBeShort", warning)
+
+
+def _warn_of_claims(draft: Draft) -> None:
+    """Ranks that cannot all mount a volume hold GPUs until pendingSeconds are over, and no pod's status says why."""
+    nodes, names = draft.spec.resources.nodes, list(draft.view.unshared)
+    if draft.spec.storage.claim_name is None:  # a former run of this name may have left its own
+        names += [each.name for each in draft.view.children.objects if not each.shared]
+    if nodes > 1 and names:
+        message = (
+            f"By its access modes one node at a time can have the claim {', '.join(names[:4])}, and resources.nodes is "
+            f"{nodes}: on most storage the ranks of a second node then wait in ContainerCreating, holding their GPUs. "
+            "Use a claim with ReadWriteMany."
+        )
+        draft.emit("Warning", "ClaimNotShared", message)
 
 
 def _smaller_reserve(draft: Draft) -> str:

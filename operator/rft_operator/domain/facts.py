@@ -181,6 +181,8 @@ class ObjectFacts:
     deleted_at: int | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     """Of the run's ConfigMap only: the snapshot of effective values."""
+    shared: bool = True
+    """Of a claim: pods on several nodes can have it at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ ANNOTATION_GPU_RESOURCE = "rft.dev/gpu-resource"
 LABEL_RANK = "batch.kubernetes.io/job-completion-index"
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 KIND = "ReasoningFinetune"
+SHARED_MODES = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 LARGEST = 2_147_483_647
 """More GPUs than anybody has: what is more is somebody's joke, and must not spoil the status."""
 _QUANTITY = re.compile(r"([0-9]+)(k|M|G|Ki|Mi|Gi)?")
@@ -244,7 +245,14 @@ def digest_object(raw: Raw) -> ObjectFacts | None:
         owner_uid=_owner_uid(meta),
         deleted_at=_at(meta.get("deletionTimestamp")),
         data=dict(raw["data"]) if keep else {},
+        shared=kind is not ChildKind.CLAIM or can_be_shared(raw),
     )
+
+
+def can_be_shared(claim: Raw) -> bool:
+    """Return whether pods on several nodes can have a claim at once, as far as its access modes say."""
+    modes = (claim.get("spec") or {}).get("accessModes") or ()
+    return not modes or not SHARED_MODES.isdisjoint(modes)
 
 
 def digest_node(raw: Raw) -> NodeFacts:

@@ -21,6 +21,8 @@ class View:
     report: Report | None
     missing: tuple[tuple[str, str], ...]
     """(kind, name) of objects the spec refers to that do not exist."""
+    unshared: tuple[str, ...] = ()
+    """Claims the spec refers to that pods on several nodes may not have at once."""
     catalogue: PriceCatalogue
     settings: Settings
     last_seen: Mapping[str, int] = field(default_factory=dict)

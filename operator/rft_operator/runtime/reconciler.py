@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,7 +29,7 @@ from rft_operator.domain.actions import (
 )
 from rft_operator.domain.facts import LABEL_FINETUNE, ChildKind, Key, Settings
 from rft_operator.domain.manifests import references
-from rft_operator.domain.observe import KIND
+from rft_operator.domain.observe import KIND, can_be_shared
 from rft_operator.domain.partial import PartialRun, read_partly
 from rft_operator.domain.plan import CONTROLLER_NAME, plan
 from rft_operator.domain.prices import PriceCatalogue
@@ -47,6 +48,14 @@ from rft_operator.runtime.node_evidence import node_evidence
 log = logging.getLogger(__name__)
 
 REMEMBERED = frozenset(each.value for each in ChildKind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Referred:
+    """What the objects are like that a spec refers to, as :class:`View` has it."""
+
+    missing: tuple[tuple[str, str], ...] = ()
+    unshared: tuple[str, ...] = ()
 
 
 class Reconciler:
@@ -102,12 +111,12 @@ class Reconciler:
         return decided.requeue_after_seconds
 
     async def _decide(self, key: Key, resource: ReasoningFinetune) -> Plan:
-        missing: tuple[tuple[str, str], ...] = ()
+        referred = _Referred()
         if resource.status.start_time is None and resource.metadata.deletion_timestamp is None:
-            missing = await self._missing(resource)
-        decided = plan(await self._view(key, resource, missing=missing), self._now())
+            referred = await self._referred(resource)
+        decided = plan(await self._view(key, resource, referred), self._now())
         if decided.claims_gpus and await self._pods_differ(key):
-            decided = plan(await self._view(key, resource, missing=missing), self._now())
+            decided = plan(await self._view(key, resource, referred), self._now())
         return decided
 
     async def _hold(self, key: Key, raw: JsonObject) -> float | None:
@@ -116,7 +125,7 @@ class Reconciler:
         resource = found.resource
         if resource.spec.managed_by not in (None, CONTROLLER_NAME):
             return None
-        view = await self._view(key, resource, missing=())
+        view = await self._view(key, resource, _Referred())
         decided = hold(view, found, self._now())
         try:
             await self._write_status(raw, resource, decided, partly=True)
@@ -148,7 +157,7 @@ class Reconciler:
             changed += self._cache.put(raw)
         return bool(changed)
 
-    async def _view(self, key: Key, resource: ReasoningFinetune, *, missing: tuple[tuple[str, str], ...]) -> View:
+    async def _view(self, key: Key, resource: ReasoningFinetune, referred: _Referred) -> View:
         if self._listening_since is None:  # the first look after this operator began to lead, and to take reports
             self._listening_since = self._now()
         nodes = self._cache.nodes()
@@ -160,7 +169,8 @@ class Reconciler:
             last_seen=evidence.last_seen,
             gone_nodes=evidence.gone,
             report=self._cache.report(key),
-            missing=missing,
+            missing=referred.missing,
+            unshared=referred.unshared,
             catalogue=self._catalogue(),
             settings=self._settings(),
             listening_since=self._listening_since,
@@ -168,14 +178,18 @@ class Reconciler:
             unreadable_budgets=self._budgets.unreadable(resource.metadata.namespace),
         )
 
-    async def _missing(self, resource: ReasoningFinetune) -> tuple[tuple[str, str], ...]:
+    async def _referred(self, resource: ReasoningFinetune) -> _Referred:
         absent: list[tuple[str, str]] = []
+        unshared: list[str] = []
         for kind, name in references(resource.spec):
             try:
-                await self._kube.get(kind=kind, namespace=resource.metadata.namespace, name=name)
+                found = await self._kube.get(kind=kind, namespace=resource.metadata.namespace, name=name)
             except NotFound:
                 absent.append((kind, name))
-        return tuple(absent)
+            else:
+                if kind == ChildKind.CLAIM and not can_be_shared(found):
+                    unshared.append(name)
+        return _Referred(missing=tuple(absent), unshared=tuple(unshared))
 
     async def _write_status(
         self, raw: JsonObject, resource: ReasoningFinetune, decided: Plan, *, partly: bool = False

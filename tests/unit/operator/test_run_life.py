@@ -244,6 +244,36 @@ async def test_run_waits_when_a_secret_is_missing_and_starts_when_it_appears() -
     assert world.kube.find("Job")
 
 
+def claim(name: str, mode: str, **labels: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata,
+        "spec": {"accessModes": [mode]},
+    }
+
+
+KEPT = {"app.kubernetes.io/managed-by": "rft-operator", "rft.dev/finetune": NAME}
+
+
+@pytest.mark.parametrize(("mode", "told"), [("ReadWriteOnce", True), ("ReadWriteMany", False)])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("nodes", [1, 2])
+async def test_claim_that_one_node_can_have_is_told_before_ranks_of_another_wait_for_it(
+    mode: str, told: bool, kept: bool, nodes: int
+) -> None:
+    storage = {} if kept else {"claimName": "weights"}
+    world = World(resources={"nodes": nodes}, storage=storage)
+    world.kube.put(claim(f"{NAME}-data", mode, **KEPT) if kept else claim("weights", mode))
+    world.restart_operator()
+    await world.settle()
+    messages = [message for _, reason, message in world.kube.events if reason == "ClaimNotShared"]
+    assert len(messages) == (told and nodes == 2)
+    for message in messages:
+        assert (f"{NAME}-data" if kept else "weights") in message
+
+
 async def test_run_does_not_start_when_no_price_is_known() -> None:
     world = World(budget={"usdPerGpuHour": None})
     await world.settle()
