@@ -16,6 +16,7 @@ from pathlib import Path
 from rft_trainer.files import read_json, write_json
 from rft_trainer.hub import RECORD
 
+INDEX = "model.safetensors.index.json"
 KEPT = ".rft-hashes.json"
 VERSION = 1
 CHUNK_BYTES = 64 << 20
@@ -25,6 +26,20 @@ MOST_THREADS = 32
 
 Stamp = list[int]
 """Size, modification time and change time, in bytes and nanoseconds."""
+
+
+def weight_files(model: Path) -> list[Path]:
+    """The files that the model library reads the weights from: its one file, or those that its index names, in order.
+
+    What is beside them is not read: Mistral's repositories have the whole model once more, for another library.
+    """
+    whole, index = model / "model.safetensors", read_json(model / INDEX)
+    if whole.is_file():
+        return [whole]
+    named = index.get("weight_map") if isinstance(index, dict) else None
+    if isinstance(named, dict) and named:
+        return [model / name for name in sorted({str(name) for name in named.values()})]
+    return sorted(model.glob("*.safetensors"))
 
 
 def fingerprint(model: Path) -> str:

@@ -13,7 +13,8 @@ import safetensors.numpy
 from rft_trainer.contract import ModelSource
 from rft_trainer.errors import BadInputError
 from rft_trainer.paths import Layout
-from rft_trainer.prepare.model import fetch_model
+from rft_trainer.prepare.model import count_parameters, fetch_model
+from rft_trainer.train.weights import TensorFiles
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
@@ -66,3 +67,21 @@ def test_model_is_refused_by_file_when_it_is_not_whole(
     with pytest.raises(BadInputError, match=rf"model.uri 'file://.*': {reason}"):
         fetch(source)
     assert not source.with_name("model").exists()
+
+
+def test_weights_that_another_library_has_beside_the_index_are_no_weights_of_the_model(source: Path) -> None:
+    """As Mistral's repositories have them: the whole model once more, by other names."""
+    twice = {name: numpy.ones((4, 4), dtype=numpy.float32) for name in ("layers.a", "layers.b")}
+    safetensors.numpy.save_file(twice, source / "consolidated.safetensors")
+    model = fetch(source)
+    assert count_parameters(model) == 2 * 4 * 4
+    assert [name for name, _ in TensorFiles(model)] == ["a.weight", "b.weight"], "an adapter is merged into these"
+    assert not (model / "consolidated.safetensors").exists(), "a copy on the run's volume is of no use"
+
+
+def test_a_file_beside_the_one_that_has_the_weights_is_no_part_of_the_model(source: Path) -> None:
+    (source / "model.safetensors.index.json").unlink()
+    (source / FIRST).rename(source / "model.safetensors")
+    model = fetch(source)
+    assert count_parameters(model) == 4 * 4
+    assert [name for name, _ in TensorFiles(model)] == ["a.weight"]

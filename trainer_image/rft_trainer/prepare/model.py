@@ -19,6 +19,7 @@ from rft_trainer.hub import MODEL_FILES, download
 from rft_trainer.paths import Layout
 from rft_trainer.prepare.tiny import build_model
 from rft_trainer.uris import local_path, parse_uri
+from rft_trainer.weights import INDEX, weight_files
 
 _POINTER = b"version https://git-lfs"
 
@@ -45,6 +46,8 @@ def fetch_model(
             for file in sorted(path.glob(pattern)):
                 shutil.copyfile(file, temporary / file.name)
     _check(temporary, source=source)
+    for unread in set(temporary.glob("*.safetensors")) - set(weight_files(temporary)):
+        unread.unlink()
     publish_directory(temporary, destination)
 
 
@@ -53,7 +56,7 @@ def _check(path: Path, *, source: ModelSource) -> None:
         raise BadInputError(f"model.uri {source.uri!r}: has no config.json; it must be a Hugging Face model directory")
     if not any(path.glob("*.safetensors")):
         raise BadInputError(f"model.uri {source.uri!r}: has no *.safetensors; convert the weights first")
-    index = read_json(path / "model.safetensors.index.json")
+    index = read_json(path / INDEX)
     wanted = set(index.get("weight_map", {}).values()) if isinstance(index, dict) else set()
     missing = sorted(str(name) for name in wanted if not (path / str(name)).is_file())
     if missing:
@@ -103,7 +106,7 @@ def _shapes(path: Path) -> dict[str, list[int]]:
     from safetensors import SafetensorError, safe_open
 
     found: dict[str, list[int]] = {}
-    for file in sorted(path.glob("*.safetensors")):
+    for file in weight_files(path):
         try:
             with safe_open(file, framework="numpy") as tensors:
                 names = tensors.keys()  # the file itself cannot be iterated over

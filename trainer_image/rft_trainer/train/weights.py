@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from rft_trainer.errors import BadInputError
+from rft_trainer.weights import weight_files
 
 
 def build_model(
@@ -102,7 +103,7 @@ class TensorFiles:
 
         self._open = safe_open
         self._files: dict[str, Path] = {}
-        for file in sorted(path.glob("*.safetensors")):
+        for file in weight_files(path):
             with safe_open(file, framework="pt") as tensors:
                 self._files.update(dict.fromkeys(tensors.keys(), file))
 
