@@ -102,6 +102,22 @@ def test_last_turn_alone_is_trained_when_the_template_rewrites_earlier_ones() ->
     assert text(renderer, found, trained=False) == prompt
 
 
+@pytest.mark.parametrize("roles", ["system user assistant", "user user assistant"])
+def test_turns_are_refused_with_the_remedy_when_the_chat_template_refuses_them(roles: str) -> None:
+    """As Gemma's and Mistral's templates do."""
+    strict = (
+        "{% for message in messages %}"
+        "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate user/assistant') }}{% endif %}"
+        "<{{ message['role'] }}>{{ message['content'] }}</>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    turns = {"messages": [{"role": role, "content": "word"} for role in roles.split()]}
+    refused = rf"chat template refuses the turns {', '.join(roles.split()[:2])} \(roles must alternate"
+    with pytest.raises(BadInputError, match=refused):
+        make_renderer(template=strict).encode([conversation(turns, "messages")])
+
+
 def test_end_of_turn_is_refused_with_the_remedy_when_the_tokenizer_lacks_it() -> None:
     tokenizer = build_tokenizer(["text"], vocabulary=300)
     tokenizer.get_vocab = lambda: {"<|im_start|>": 1, "<|im_end|>": 2}

@@ -77,3 +77,14 @@ def test_vllm_is_left_to_reckon_the_room_when_the_model_scales_its_positions(mod
     scaled = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 10_000.0}
     file.write_text(json.dumps(json.loads(file.read_text()) | {"rope_parameters": scaled}))
     check_room(wide, model)
+
+
+def test_questions_are_refused_when_the_chat_template_knows_no_such_turns(model: Path) -> None:
+    asked = exam("1 + 1", max_tokens=8, prompt="sky-t1")
+    (model / "chat_template.jinja").write_text(
+        "{% for message in messages %}{% if message['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "<{{ message['role'] }}>{{ message['content'] }}</>{% endfor %}"
+    )
+    with pytest.raises(BadInputError, match=r"refuses the turns system, user \(System role not supported\)"):
+        check_room(asked, model)

@@ -31,11 +31,12 @@ class _ModelFiles:
 
 
 def check_room(exam: Exam, path: Path) -> None:
-    """Raise :class:`BadInputError` when the model at ``path`` cannot hold a question, its thinking and its answer."""
+    """Raise :class:`BadInputError` when the model at ``path`` cannot hold a question, its thinking and its answer.
+
+    Every question is rendered for it, so one that the chat template refuses is refused here, too.
+    """
     evaluation, tokenizer = exam.evaluation, load_tokenizer(path)
     holder = _ModelFiles(_context_tokens(path, engine=evaluation.engine), tokenizer)
-    if holder.context_tokens is None:
-        return
     renderer, delimiters = ChatRenderer(tokenizer), delimiters_of(exam.format)
     for benchmark in evaluation.benchmarks:
         prompts = [renderer.prompt(exam.turns(question)) for question in exam.questions[benchmark.name]]

@@ -70,8 +70,17 @@ class ChatRenderer:
         return self._end_of_row
 
     def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
+        from jinja2 import TemplateError
+
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages)
+            raise BadInputError(
+                f"model: its chat template refuses the turns {roles} ({error}); use rows and an evaluation.prompt of "
+                "other turns, or a model whose template takes them"
+            ) from error
 
     def _find_end_of_turn(self) -> str:
         rendered = self._render([Message("user", "x"), Message("assistant", _PROBE)], prompt=False)
