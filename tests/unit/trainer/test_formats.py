@@ -160,6 +160,18 @@ def test_row_is_refused_by_name_when_it_has_another_format(row: dict[str, object
         to_conversation(row, format_=format_, where="rows.jsonl:7")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking", "tool_calls"])
+def test_row_is_refused_by_name_when_a_turn_says_something_that_would_not_be_trained(field: str) -> None:
+    turns: list[dict[str, object]] = [
+        {"role": "user", "content": "2 + 3"},
+        {"role": "assistant", "content": "5", field: ["2 and 3 is 5"]},
+    ]
+    with pytest.raises(BadInputError, match=rf"row 1: .*{field} of assistant would not be trained; .*<think>"):
+        conversation({"messages": turns}, "messages")
+    empty = [turns[0], {**turns[1], field: None}]
+    assert conversation({"messages": empty}, "messages").messages[-1] == Message("assistant", "5")
+
+
 def test_turn_says_all_of_its_parts_when_they_are_texts() -> None:
     parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "2?"}]
     found = conversation({"messages": [{"role": "user", "content": parts}, ANSWERED[1]]}, "messages")

@@ -39,6 +39,8 @@ BOXED = "Return your final response within \\boxed{}. "
 """Stands before the mathematics of Sky-T1's rows (recipes/sky-t1-preview/preprocess.py) and is no part of it."""
 _THINKING = ("thinking_trajectories", "thinking", "deepseek_thinking_trajectory", "gemini_thinking_trajectory")
 _ANSWER = ("attempt", "deepseek_attempt", "gemini_attempt", "answer", "solution")
+_UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls")
+"""Fields of a turn beside its text in which others keep what the model is to learn: never left out in silence."""
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
@@ -155,6 +157,11 @@ def _turns(turns: Any, *, role_key: str, text_key: str) -> tuple[Message, ...]:
         role = _ROLES.get(turn[role_key])
         if role is None:
             raise ValueError(f"role {turn[role_key]!r} is unknown")
+        unread = next((name for name in _UNREAD if turn.get(name)), None)
+        if unread is not None:
+            raise ValueError(
+                f"{unread} of {role} would not be trained; put it into {text_key}, thinking in <think> and </think>"
+            )
         messages.append(Message(role, _text(turn[text_key], of=f"{text_key} of {role}")))  # type: ignore[arg-type]
     return tuple(messages)
 
