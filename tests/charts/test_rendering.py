@@ -282,3 +282,16 @@ def test_scheduling_and_settings_reach_the_pod(helm: Helm) -> None:
     assert len(definitions) == 2
     assert not [each for each in definitions if "helm.sh/resource-policy" in each["metadata"].get("annotations", {})]
     assert [each["metadata"]["name"] for each in objects if each["kind"] == "ClusterRole"] == [f"{NAMESPACE}-{RELEASE}"]
+
+
+def test_admins_environment_reaches_the_operator_and_what_comes_before_and_after_it(helm: Helm) -> None:
+    more = {"extraEnv": [{"name": "A", "value": "b"}], "extraEnvFrom": [{"secretRef": {"name": "proxy"}}]}
+    found = {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0]
+        for each in helm.everything(CI / "teambudgets-values.yaml", more=more)
+        if each["kind"] in ("Deployment", "Job") and not each["metadata"]["name"].endswith("-test")
+    }
+    assert len(found) >= 3, "the operator, what waits for its kinds, and what lets go at an uninstall"
+    for name, container in found.items():
+        assert {"name": "A", "value": "b"} in container["env"], name
+        assert container["envFrom"] == [{"secretRef": {"name": "proxy"}}], name
