@@ -134,9 +134,8 @@ def _rate(
             node or NodeFacts(name=pod.node or "", labels={}, gpus={}, ready=True),
             gpu_resource=gpu_resource,
             spec_price=given,
-            catalogue=catalogue or PriceCatalogue(),
+            catalogue=(catalogue or PriceCatalogue()).of_any_age(),
             at=pod.scheduled_at or pod.created_at,
-            even_stale=True,
         )
         if found is not None:
             return found, False

@@ -27,7 +27,7 @@ from rft_operator.domain.facts import PodFacts
 from rft_operator.domain.ledger import next_ledger, open_waste
 from rft_operator.domain.money import micro_of_text
 from rft_operator.domain.price_steps import Steps, rate_of_entry, steps_of_entry
-from rft_operator.domain.prices import LABELS
+from rft_operator.domain.prices import LABELS, PriceCatalogue
 from rft_operator.domain.rates import Rate, pool, prices_from, rate_of_node, rate_of_pool
 from rft_operator.domain.schedule import Schedule, amount_of
 from rft_operator.domain.startup import expected_startup_seconds
@@ -51,20 +51,16 @@ class Money:
     """By reason."""
 
 
-def pool_rate(draft: Draft, *, at: int, even_stale: bool = False) -> Rate | None:
-    """Return the dearest rate at which the next pod may be bound; None if any node of the pool has no price.
-
-    ``even_stale``: a price that is too old by then counts, too.
-    """
+def _pool_rate(draft: Draft, catalogue: PriceCatalogue, *, at: int) -> Rate | None:
+    """Return the dearest rate at which the next pod may be bound; None if any node of the pool has no price."""
     view, spec = draft.view, draft.spec
     return rate_of_pool(
         view.nodes,
         node_selector=spec.scheduling.node_selector,
         gpu_resource=spec.resources.gpu_resource,
         spec_price=spec.budget.usd_per_gpu_hour,
-        catalogue=view.catalogue,
+        catalogue=catalogue,
         at=at,
-        even_stale=even_stale,
     )
 
 
@@ -82,10 +78,9 @@ def _announced(draft: Draft) -> tuple[int, ...]:
 
 def _pool_schedule(draft: Draft, rate: Rate) -> Schedule:
     """A price that grows too old on the way is still what is known of what its machines will cost."""
+    known = draft.view.catalogue.of_any_age()
     return Schedule.of(
-        draft.now,
-        _announced(draft),
-        lambda at: (pool_rate(draft, at=at, even_stale=True) or rate).micro_usd_per_gpu_hour,
+        draft.now, _announced(draft), lambda at: (_pool_rate(draft, known, at=at) or rate).micro_usd_per_gpu_hour
     )
 
 
@@ -104,15 +99,14 @@ def _evidence(draft: Draft, fallback: Rate) -> Evidence:
     view, spec = draft.view, draft.spec
     nodes = {node.name: node for node in view.nodes}
     resource, given = spec.resources.gpu_resource, spec.budget.usd_per_gpu_hour
+    known = view.catalogue.of_any_age()
 
     def rate_of(pod: PodFacts) -> Rate | None:
         node = nodes.get(pod.node or "")
         if node is None:
             return None
         at = pod.scheduled_at or draft.now
-        return rate_of_node(
-            node, gpu_resource=resource, spec_price=given, catalogue=view.catalogue, at=at, even_stale=True
-        )
+        return rate_of_node(node, gpu_resource=resource, spec_price=given, catalogue=known, at=at)
 
     def kind_of(name: str) -> tuple[str | None, str | None]:
         labels = nodes[name].labels if name in nodes else {}
@@ -162,7 +156,7 @@ def meter(draft: Draft) -> Money:
     runs there already goes on being charged at the price on record.
     """
     recorded = _recorded_rate(draft)
-    rate = pool_rate(draft, at=draft.now) or (recorded if _pool_is_empty(draft) else None)
+    rate = _pool_rate(draft, draft.view.catalogue, at=draft.now) or (recorded if _pool_is_empty(draft) else None)
     charged = rate or recorded
     ledger: Ledger = draft.status.ledger
     waste: Mapping[str, Share] = {}

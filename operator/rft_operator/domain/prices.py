@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -99,6 +99,10 @@ class Match(_Strict):
         """Return all labels a node must carry."""
         named = {label: value for key, label in LABELS.items() if (value := getattr(self, key)) is not None}
         return {**self.labels, **named}
+
+    def key(self) -> frozenset[tuple[str, str]]:
+        """Return what entries of one history have in common."""
+        return frozenset(self.wanted().items())
 
 
 class Entry(_Strict):
@@ -253,10 +257,8 @@ class PriceCatalogue:
     def unreplaced(self, *, at: int) -> tuple[Entry, ...]:
         """Return the entries that no later one of the same match has replaced by an instant, the announced included."""
         begun = sorted(self.in_effect(at=at), key=lambda each: each.starts_at)
-        last = {frozenset(each.match.wanted().items()): each.starts_at for each in begun}
-        return tuple(
-            entry for entry in self.entries if entry.starts_at >= last.get(frozenset(entry.match.wanted().items()), 0)
-        )
+        last = {each.match.key(): each.starts_at for each in begun}
+        return tuple(entry for entry in self.entries if entry.starts_at >= last.get(entry.match.key(), 0))
 
     def stale(self, *, at: int) -> tuple[str, ...]:
         """Return the names of entries that are too old at an instant, and that no later one has replaced."""
@@ -268,9 +270,13 @@ class PriceCatalogue:
             return False
         return at > max(entry.as_of_epoch, entry.starts_at) + self.max_age_seconds
 
-    def lookup(self, labels: Mapping[str, str], *, at: int, even_stale: bool = False) -> Entry | None:
-        """Return the entry for a node's labels at an instant, or None; None, too, where that entry is too old, unless
-        it is asked for ``even_stale``: of a pod that is bound already it still says best what it costs.
+    def of_any_age(self) -> PriceCatalogue:
+        """Return the same prices with no bound on their age: of a pod that is bound already, and of what machines will
+        cost, one that is too old to start anything still says best what it is."""
+        return replace(self, max_age_seconds=None)
+
+    def lookup(self, labels: Mapping[str, str], *, at: int) -> Entry | None:
+        """Return the entry for a node's labels at an instant, or None; None, too, where that entry is too old.
 
         The entry with most keys wins; entries of one match form a history, of which the newest that has begun counts.
         Raises PriceCatalogueError when two different matches with equally many keys fit.
@@ -291,7 +297,7 @@ class PriceCatalogue:
             names = ", ".join(sorted({newest.name, *rivals, *twins}))
             msg = f"prices.yaml: {names} fit one node equally well; give one of them one more key"
             raise PriceCatalogueError(msg)
-        return None if self.is_stale(newest, at=at) and not even_stale else newest
+        return None if self.is_stale(newest, at=at) else newest
 
 
 def _dear_spot(entry: Entry, entries: Sequence[Entry]) -> str | None:

@@ -30,18 +30,14 @@ def rate_of_node(
     spec_price: int | str | None,
     catalogue: PriceCatalogue,
     at: int,
-    even_stale: bool = False,
 ) -> Rate | None:
-    """Return the price of a GPU-hour on a node, or None if nobody named one or its GPUs are shared (M2).
-
-    ``even_stale``: a price that is too old to start anything counts, too.
-    """
+    """Return the price of a GPU-hour on a node, or None if nobody named one or its GPUs are shared (M2)."""
     if spec_price is not None:
         return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")
     if shared_words(node) is not None:
         return None
     try:
-        entry = catalogue.lookup(node.labels, at=at, even_stale=even_stale)
+        entry = catalogue.lookup(node.labels, at=at)
     except PriceCatalogueError:
         return None
     return None if entry is None else _rate(entry, gpus=node.gpus.get(gpu_resource, 0))
@@ -102,11 +98,9 @@ def rate_of_pool(
     spec_price: int | str | None,
     catalogue: PriceCatalogue,
     at: int,
-    even_stale: bool = False,
 ) -> Rate | None:
     """Return the dearest rate the next pod may be bound at, or None if any matching node has no price.
 
-    ``even_stale``: a price that is too old by then counts, too.
     For an empty (autoscaled) pool it is the dearest entry that the nodeSelector's labels match; a price per node is
     shared by the entry's gpusPerNode then, and none is known where an entry that fits does not state it.
     """
@@ -114,12 +108,9 @@ def rate_of_pool(
         return Rate(micro_usd_per_gpu_hour=micro_usd(spec_price), source="spec")
     matching = pool(nodes, node_selector=node_selector, gpu_resource=gpu_resource)
     if not matching:
-        return _rate_of_empty_pool(node_selector, catalogue, at=at, even_stale=even_stale)
+        return _rate_of_empty_pool(node_selector, catalogue, at=at)
     rates = [
-        rate_of_node(
-            node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at, even_stale=even_stale
-        )
-        for node in matching
+        rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at) for node in matching
     ]
     known = [rate for rate in rates if rate is not None]
     if len(known) < len(rates):
@@ -142,18 +133,14 @@ def _other_capacity(nodes: Sequence[NodeFacts], *, gpu_resource: str, catalogue:
         for type_ in types
         if label in node.labels and node.labels[label] != type_
     ]
-    rates = [
-        rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=catalogue, at=at, even_stale=True)
-        for node in others
-    ]
+    known = catalogue.of_any_age()
+    rates = [rate_of_node(node, gpu_resource=gpu_resource, spec_price=None, catalogue=known, at=at) for node in others]
     return [rate for rate in rates if rate is not None]
 
 
-def _rate_of_empty_pool(
-    node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int, even_stale: bool
-) -> Rate | None:
+def _rate_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> Rate | None:
     entries = _entries_of_empty_pool(node_selector, catalogue, at=at)
-    fresh = [entry for entry in entries if even_stale or not catalogue.is_stale(entry, at=at)]
+    fresh = [entry for entry in entries if not catalogue.is_stale(entry, at=at)]
     rates = [rate for entry in fresh if (rate := _rate(entry, gpus=entry.gpus_per_node or 0)) is not None]
     if len(rates) < len(entries) or twins_of_empty_pool(node_selector, catalogue, at=at):
         return None
@@ -164,20 +151,13 @@ def _entries_of_empty_pool(
     node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int
 ) -> tuple[Entry, ...]:
     """Return the entries that may price the nodes to come: the newest of each match that the nodeSelector allows."""
-    fitting = [
+    return tuple(
         entry
-        for entry in catalogue.in_effect(at=at)
-        if any(key in entry.match.wanted() for key in node_selector)
+        for entry in catalogue.unreplaced(at=at)
+        if entry.starts_at <= at
+        and any(key in entry.match.wanted() for key in node_selector)
         and all(entry.match.wanted().get(key, value) == value for key, value in node_selector.items())
-    ]
-    newest: dict[frozenset[tuple[str, str]], int] = {}
-    for entry in fitting:
-        newest[_key(entry)] = max(entry.starts_at, newest.get(_key(entry), 0))
-    return tuple(entry for entry in fitting if entry.starts_at == newest[_key(entry)])
-
-
-def _key(entry: Entry) -> frozenset[tuple[str, str]]:
-    return frozenset(entry.match.wanted().items())
+    )
 
 
 def twins_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> tuple[str, ...]:
@@ -186,8 +166,8 @@ def twins_of_empty_pool(node_selector: Mapping[str, str], catalogue: PriceCatalo
     A node that is there has no price then either (``PriceCatalogue.lookup``).
     """
     entries = _entries_of_empty_pool(node_selector, catalogue, at=at)
-    keys = [_key(entry) for entry in entries]
-    return tuple(entry.name for entry in entries if keys.count(_key(entry)) > 1)
+    keys = [entry.match.key() for entry in entries]
+    return tuple(entry.name for entry, key in zip(entries, keys, strict=True) if keys.count(key) > 1)
 
 
 def without_gpus_per_node(node_selector: Mapping[str, str], catalogue: PriceCatalogue, *, at: int) -> tuple[str, ...]:
