@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bench.api import Api, BenchError, until
-from rft_operator.domain.facts import LABEL_FINETUNE, LABEL_MANAGED_BY, MANAGED_BY, Key
-from rft_operator.domain.manifests import child_name
+from rft_operator.domain.facts import LABEL_FINETUNE, LABEL_MANAGED_BY, MANAGED_BY, Key, child_name
 from rft_operator.runtime.kinds import path_of
 from support.builders import resource
 

@@ -18,9 +18,9 @@ from rft_operator.api.status import (
 from rft_operator.domain.actions import Apply, Create, OpenGate, SetDeadline
 from rft_operator.domain.budget import CPU_STAGES, admit, pod_deadline_seconds, worst_case_micro_usd
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts
+from rft_operator.domain.facts import LABEL_QUEUE, ChildKind, PodFacts, child_name
 from rft_operator.domain.gang import Gang, others_alive
-from rft_operator.domain.manifests import attempt_config_map, child_name, score_network_policy, service, stage_job
+from rft_operator.domain.manifests import attempt_config_map, score_network_policy, service, stage_job
 from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, budget_state, terms_of
 from rft_operator.domain.pauses import FULL_RETRY_SECONDS, ledger_is_full, next_start

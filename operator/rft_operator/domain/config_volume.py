@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.domain.facts import Settings
+from rft_operator.domain.facts import Settings, child_name
 from rft_operator.domain.resolve import CA_KEY, DEEPSPEED_KEY, RUN_KEY, RunSnapshot
 from rft_trainer.contract import RunConfig, Stage
 
@@ -25,8 +25,8 @@ def config_sources(
     own = attempt_data(resource, snapshot, settings, stage=stage, attempt=attempt)
     shared = [RUN_KEY, DEEPSPEED_KEY, *([CA_KEY] if settings.progress_url is not None else [])]
     name = resource.metadata.name
-    sources = [_source(f"{name}-run", [key for key in shared if key not in own])]
-    return [*sources, _source(f"{name}-{stage.value}-{attempt}", list(own))] if own else sources
+    sources = [_source(child_name(name, "run"), [key for key in shared if key not in own])]
+    return [*sources, _source(child_name(name, stage.value, attempt), list(own))] if own else sources
 
 
 def attempt_data(
@@ -46,11 +46,8 @@ def attempt_data(
 def _hostfile(resource: ReasoningFinetune, attempt: int) -> str:
     """Return DeepSpeed's hostfile, in the order of the ranks."""
     name, resources = resource.metadata.name, resource.spec.resources
-    lines = [
-        f"{name}-train-{attempt}-{rank}.{name}-train slots={resources.gpus_per_node}\n"
-        for rank in range(resources.nodes)
-    ]
-    return "".join(lines)
+    job, domain = child_name(name, "train", attempt), child_name(name, "train")
+    return "".join(f"{job}-{rank}.{domain} slots={resources.gpus_per_node}\n" for rank in range(resources.nodes))
 
 
 def _with_timeouts(config: RunConfig, resource: ReasoningFinetune) -> RunConfig:

@@ -43,6 +43,11 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
+def child_name(finetune: str, part: str, number: int | None = None) -> str:
+    """Return the name of a child, for example ``demo-train-2``."""
+    return f"{finetune}-{part}" if number is None else f"{finetune}-{part}-{number}"
+
+
 class ChildKind(StrEnum):
     """Kinds that a run creates; the value is the Kubernetes kind."""
 

@@ -26,6 +26,7 @@ from rft_operator.domain.facts import (
     LABEL_STAGE,
     MANAGED_BY,
     Settings,
+    child_name,
 )
 from rft_operator.domain.pods import pod_template, source_claims
 from rft_operator.domain.publishing import publish_claims
@@ -37,11 +38,6 @@ Manifest = dict[str, Any]
 LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 VOLCANO_MINIMUM = "scheduling.volcano.sh/group-min-member"
 """Volcano makes a PodGroup for the pods of a Job by itself; this says how many must be bound at once."""
-
-
-def child_name(finetune: str, part: str, number: int | None = None) -> str:
-    """Return the name of a child, for example ``demo-train-2``."""
-    return f"{finetune}-{part}" if number is None else f"{finetune}-{part}-{number}"
 
 
 def _metadata(

@@ -25,6 +25,7 @@ from rft_operator.domain.facts import (
     ObjectFacts,
     PodFacts,
     PodPhase,
+    child_name,
 )
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
@@ -233,7 +234,7 @@ def digest_object(raw: Raw) -> ObjectFacts | None:
     kind = ChildKind(raw["kind"])
     if LABEL_FINETUNE not in labels:
         return None
-    is_snapshot = kind is ChildKind.CONFIG_MAP and meta["name"] == f"{labels[LABEL_FINETUNE]}-run"
+    is_snapshot = kind is ChildKind.CONFIG_MAP and meta["name"] == child_name(labels[LABEL_FINETUNE], "run")
     keep = is_snapshot and "run.json" in (raw.get("data") or {})
     return ObjectFacts(
         kind=kind,

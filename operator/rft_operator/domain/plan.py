@@ -19,9 +19,9 @@ from rft_operator.domain.budget import Admission, admit
 from rft_operator.domain.conclusions import complete, conclude, fail
 from rft_operator.domain.draft import Draft, finished
 from rft_operator.domain.ending import delete, rest, revivable, revive
-from rft_operator.domain.facts import FINALIZER, ChildKind
+from rft_operator.domain.facts import FINALIZER, ChildKind, child_name
 from rft_operator.domain.gang import Gang, ended, gang_of, others_alive
-from rft_operator.domain.manifests import child_name, claim, run_config_map
+from rft_operator.domain.manifests import claim, run_config_map
 from rft_operator.domain.money_state import Money, meter, terms_of
 from rft_operator.domain.publishing import PublishStep, publish_step
 from rft_operator.domain.release import release_pods, remove_strays
