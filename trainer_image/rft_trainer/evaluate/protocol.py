@@ -17,6 +17,7 @@ from typing import Any
 from rft_trainer.benchmarks import Question, questions_hash
 from rft_trainer.contract import Benchmark, EvaluationConfig, PromptStyle
 from rft_trainer.evaluate.answering import ANSWERING_VERSION
+from rft_trainer.evaluate.exchanges import Way
 from rft_trainer.evaluate.forcing import FINAL_ANSWER, WAIT, delimiters_of
 from rft_trainer.evaluate.prompts import ask
 from rft_trainer.evaluate.settings import Setting
@@ -42,6 +43,11 @@ class Exam:
     def style(self) -> PromptStyle:
         """How questions are put."""
         return self.evaluation.prompt
+
+    def way(self, benchmark: Benchmark, setting: Setting) -> Way:
+        """How the questions of a benchmark are asked in one setting."""
+        budget = setting.budget(benchmark, self.evaluation)
+        return Way(benchmark, budget=budget, delimiters=delimiters_of(self.format))
 
     def protocol(self, benchmark: Benchmark, setting: Setting, *, engine: Mapping[str, str]) -> dict[str, Any]:
         """The protocol of one score."""

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rft_trainer.contract import Engine
-from rft_trainer.evaluate.exchanges import Way
-from rft_trainer.evaluate.forcing import delimiters_of
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.settings import settings_of
 from rft_trainer.prepare.chat import ChatRenderer
@@ -37,13 +35,12 @@ def check_room(exam: Exam, path: Path) -> None:
     """
     evaluation, tokenizer = exam.evaluation, load_tokenizer(path)
     holder = _ModelFiles(_context_tokens(path, engine=evaluation.engine), tokenizer)
-    renderer, delimiters = ChatRenderer(tokenizer), delimiters_of(exam.format)
+    renderer = ChatRenderer(tokenizer)
     for benchmark in evaluation.benchmarks:
         prompts = [renderer.prompt(exam.turns(question)) for question in exam.questions[benchmark.name]]
         longest = max(map(len, tokenizer(prompts, add_special_tokens=False)["input_ids"]))
         for setting in settings_of(evaluation):
-            way = Way(benchmark, budget=setting.budget(benchmark, evaluation), delimiters=delimiters)
-            way.check_room(longest, holder=holder)
+            exam.way(benchmark, setting).check_room(longest, holder=holder)
 
 
 def _context_tokens(path: Path, *, engine: Engine) -> int | None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import Benchmark
 from rft_trainer.evaluate.answering import ask_all
-from rft_trainer.evaluate.exchanges import Answer, Asked, Exchange, Way, derived_seed
-from rft_trainer.evaluate.forcing import ForcedAnswer, delimiters_of
+from rft_trainer.evaluate.exchanges import Answer, Asked, Exchange, derived_seed
+from rft_trainer.evaluate.forcing import ForcedAnswer
 from rft_trainer.evaluate.measured import Measured, measured
 from rft_trainer.evaluate.programs import run_programs
 from rft_trainer.evaluate.protocol import Exam, protocol_hash
@@ -140,11 +140,7 @@ class Runner:
     def _places(self, sitting: _Sitting, open_: Sequence[_Open]) -> Iterator[Mapping[tuple[Setting, _Open], Exchange]]:
         """What is to be asked, when all of it is known to fit."""
         sampler, evaluation = sitting.model.sampler, self._exam.evaluation
-        delimiters = delimiters_of(self._exam.format)
-        ways = {
-            setting: Way(sitting.benchmark, budget=setting.budget(sitting.benchmark, evaluation), delimiters=delimiters)
-            for setting in sitting.files
-        }
+        ways = {setting: self._exam.way(sitting.benchmark, setting) for setting in sitting.files}
         prompts = {
             each.id: sitting.model.render(self._exam.turns(each))
             for each in {each.question.id: each.question for each in open_}.values()

@@ -146,8 +146,9 @@ def _fingerprint(config: RunConfig) -> str:
 def _questions(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, list[Question]]:
     """What each benchmark asks, as the evaluation will."""
     evaluation, found = config.evaluation, {}
-    for benchmark in evaluation.benchmarks if evaluation else ():
-        assert evaluation is not None
+    if evaluation is None:
+        return {}
+    for benchmark in evaluation.benchmarks:
         questions = load_questions(benchmark, layout, download_to=paths.data / "benchmarks", seed=evaluation.seed)
         if evaluation.program_memory_mib is not None:
             tests = [question.tests for question in questions]
