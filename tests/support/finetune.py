@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from click.testing import CliRunner
 
@@ -181,20 +182,13 @@ class Finetune:
     def kill_rank(self, machines: Cluster, rank: int, *, attempt: int = 1) -> None:
         """SIGKILL the process of a rank, as the kernel does when memory runs out."""
         uid = self.pod(stage="train", attempt=attempt, rank=rank)["metadata"]["uid"]
-        found = container_processes(machines.layout, pod_uid=uid, word="rft_trainer.train.main")
-        assert found, "the rank does not run"
-        for process in found:
+        for process in ranks(machines, [uid]):
             process.kill()
 
     @contextlib.contextmanager
     def ranks_asleep(self, machines: Cluster, uids: Sequence[str]) -> Iterator[None]:
         """Stop the ranks of these pods for a while, and let them go on."""
-        found = [
-            process
-            for uid in uids
-            for process in container_processes(machines.layout, pod_uid=uid, word="rft_trainer.train.main")
-        ]
-        assert found, "no rank runs"
+        found = ranks(machines, uids)
         for process in found:
             process.suspend()
         try:
@@ -238,6 +232,16 @@ class Finetune:
         ]
         kept = ("ConfigMap kube-root-ca.crt", "ConfigMap rft-baseline-")
         return [each for each in found if not each.startswith(kept)]
+
+
+def ranks(machines: Cluster, uids: Sequence[str]) -> list[psutil.Process]:
+    """Return the processes of the ranks in these pods; fails where one has none."""
+    found: list[psutil.Process] = []
+    for uid in uids:
+        of_pod = container_processes(machines.layout, pod_uid=uid, word="rft_trainer.train.main")
+        assert of_pod, "the rank does not run"
+        found += of_pod
+    return found
 
 
 def condition(status: Status, type_: str) -> Condition | None:
