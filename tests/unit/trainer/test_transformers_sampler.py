@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma3Config,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
-from rft_trainer.errors import BadInputError
-from rft_trainer.evaluate.sampler import CompletionRequest, Finish
-from rft_trainer.evaluate.transformers_sampler import TransformersSampler, _Draw, _nucleus
+from rft_trainer.errors import BadInputError, StageError
+from rft_trainer.evaluate.fitting_window import MostRows
+from rft_trainer.evaluate.room import _context_tokens
+from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Finish
+from rft_trainer.evaluate.transformers_sampler import TransformersSampler, _Draw, _nucleus, positions_of
 from rft_trainer.prepare.tiny import build_model
 from rft_trainer.uris import parse_uri
 from support.scripted_engine import complete
@@ -61,6 +72,55 @@ def test_prompt_is_refused_when_it_fills_the_context(sampler: TransformersSample
         complete(sampler, [CompletionRequest(prompt="1" * 64, max_tokens=1)])
     [short] = complete(sampler, [CompletionRequest(prompt="1" * 60, max_tokens=9, stops=("never",))])
     assert short.tokens <= 4
+
+
+def test_batch_is_halved_when_the_memory_does_not_hold_it(
+    sampler: TransformersSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [replace(DRAWN, seed=seed, max_tokens=4) for seed in range(9)]
+    whole, tried, computed = complete(sampler, requests), list[int](), sampler._complete
+
+    def held_for_three(rows: Sequence[CompletionRequest]) -> list[Completion]:
+        tried.append(len(rows))
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return computed(rows)
+
+    monkeypatch.setattr(sampler, "_most_rows", MostRows())
+    monkeypatch.setattr(sampler, "_complete", held_for_three)
+    assert complete(sampler, requests) == whole
+    assert tried == [9, 4, 2, 2, 2, 2, 1]
+    tried.clear()
+    assert complete(sampler, requests[:5]) == whole[:5], "what was found to be too much is not tried again"
+    assert tried == [2, 2, 1]
+
+
+def test_error_says_what_to_do_when_the_memory_does_not_hold_a_single_answer(
+    sampler: TransformersSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held_for_none(_: Sequence[CompletionRequest]) -> list[Completion]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(sampler, "_most_rows", MostRows())
+    monkeypatch.setattr(sampler, "_complete", held_for_none)
+    with pytest.raises(StageError, match=r"a single answer of up to 24 tokens .* with engine: vllm over more gpus"):
+        complete(sampler, [DRAWN, DRAWN])
+
+
+def test_answers_have_no_end_but_their_own_when_a_model_has_no_table_of_positions(tmp_path: Path) -> None:
+    qwen = parse_uri("init://tiny-qwen2?hidden=16&layers=1&vocab=320&positions=64")
+    build_model(qwen, tmp_path, texts=WORDS, seed=1, max_sequence_length=64)  # for its tokenizer
+    config = BloomConfig(vocab_size=320, hidden_size=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2)
+    BloomForCausalLM(config).save_pretrained(tmp_path)
+    bloom = TransformersSampler(tmp_path, device=torch.device("cpu"))
+    assert bloom.context_tokens is None
+    assert _context_tokens(tmp_path, engine="transformers") is None, "Prepare knows no bound either"
+    [found] = complete(bloom, [CompletionRequest(prompt="1" * 90, max_tokens=3, stops=("never",))])
+    assert found.tokens <= 3
+
+
+def test_positions_are_those_of_the_text_when_a_model_reads_pictures_too() -> None:
+    assert positions_of(Gemma3Config()) == Gemma3Config().text_config.max_position_embeddings > 0
 
 
 def test_draw_follows_the_softmax_when_the_temperature_is_not_one() -> None:

@@ -47,10 +47,9 @@ def _context_tokens(path: Path, *, engine: Engine) -> int | None:
     """The positions that the engine will take; vLLM reckons those of a model that scales them itself."""
     from transformers import AutoConfig
 
-    from rft_trainer.evaluate.transformers_sampler import rotary_types
+    from rft_trainer.evaluate.transformers_sampler import positions_of, rotary_types
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    positions = getattr(config, "max_position_embeddings", None)
-    if engine == "vllm" and rotary_types(config) - {"default"}:
+    if engine == "vllm" and rotary_types(config.get_text_config()) - {"default"}:
         return None
-    return positions if isinstance(positions, int) else None
+    return positions_of(config)

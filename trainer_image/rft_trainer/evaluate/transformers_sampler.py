@@ -1,8 +1,8 @@
 """Lets a model on this machine continue texts, in batches with a key-value cache.
 
 Invariant: greedy completions do not depend on chance, sampled ones only on the seed of their own request, and how much
-room one has follows from its own prompt: nothing depends on the other rows of its batch. Special tokens stay in the
-text, for they mark the end of thinking.
+room one has follows from its own prompt: nothing depends on the other rows of its batch, so a batch that the memory
+does not hold is parted. Special tokens stay in the text, for they mark the end of thinking.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, LogitsProcessor, StoppingCriteria
 
 from rft_trainer.contract import EvaluationPrecision
 from rft_trainer.errors import BadInputError
+from rft_trainer.evaluate.fitting_window import FittingWindow, MostRows
 from rft_trainer.evaluate.sampler import BatchWindow, Completion, CompletionRequest, Finish, Window
 from rft_trainer.evaluate.turn_ends import turn_ends
 from rft_trainer.prepare.model import load_tokenizer
@@ -38,6 +39,8 @@ class TransformersSampler:
             raise BadInputError(f"model {path.name}: weights are missing, the first is {min(info['missing_keys'])}")
         self._model: Any = model.to(device).eval()
         self._device = device
+        self._positions = positions_of(self._model.config)
+        self._most_rows = MostRows()
         self._model.register_forward_pre_hook(self._within_context, with_kwargs=True)
         self._row_by_row = "longrope" in rotary_types(self._model.config)
         self._end_ids = list(turn_ends(self.tokenizer))
@@ -47,9 +50,9 @@ class TransformersSampler:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self._pad_id)
 
     @property
-    def context_tokens(self) -> int:
-        """The positions that the model knows."""
-        return int(self._model.config.max_position_embeddings)
+    def context_tokens(self) -> int | None:
+        """The positions that the model knows; None where it has none to run out of."""
+        return self._positions
 
     @property
     def identity(self) -> dict[str, str]:
@@ -68,7 +71,7 @@ class TransformersSampler:
 
     def window(self) -> Window:
         """A batch at a time: its rows are computed together, and a row that has ended waits for the others."""
-        return BatchWindow(self._one_by_one if self._row_by_row else self._complete)
+        return BatchWindow(self._one_by_one) if self._row_by_row else FittingWindow(self._complete, self._most_rows)
 
     def _one_by_one(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """For models that scale the positions of a whole batch by its longest row."""
@@ -99,6 +102,8 @@ class TransformersSampler:
         return [self._read(row[:limit], request) for row, limit, request in zip(rows, limits, requests, strict=True)]
 
     def _limit(self, request: CompletionRequest, *, tokens: int) -> int:
+        if self.context_tokens is None:
+            return request.max_tokens
         room = self.context_tokens - tokens
         if room < 1:
             raise BadInputError(
@@ -113,7 +118,7 @@ class TransformersSampler:
         its end, and scaling that follows the largest position would change what the other rows say.
         """
         positions = kwargs.get("position_ids")
-        if positions is not None:
+        if positions is not None and self.context_tokens is not None:
             kwargs["position_ids"] = positions.clamp(max=self.context_tokens - 1)
         return args, kwargs
 
@@ -130,6 +135,15 @@ class TransformersSampler:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+
+
+def positions_of(config: Any) -> int | None:
+    """The positions that a model knows, by its configuration; of one that reads pictures too, those of its text.
+
+    None where they have no end: distances take their place, as in Bloom and MPT, or a state, as in Mamba.
+    """
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
 
 
 def rotary_types(config: Any) -> set[str]:
