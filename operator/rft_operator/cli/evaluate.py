@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rft_operator.api.evaluation import EvaluationEngine
 from rft_operator.api.spec import Evaluation
 from rft_operator.domain.evaluation import evaluation_config
 from rft_operator.errors import EvaluateError
@@ -20,6 +21,17 @@ from rft_trainer.presets import PRESETS, Format
 
 LONGEST_SECONDS = 604_800
 _OF_BENCHMARK = ("limit", "samples", "temperature", "top_p", "max_tokens", "scorer")
+_HOTTEST = 2.0
+_OPTIONS = {
+    "name": "benchmark",
+    "uri": "benchmark",
+    "benchmarks": "benchmark",
+    "max_thinking_tokens": "thinking-tokens",
+    "sweep_thinking_tokens": "thinking-tokens",
+}
+"""Of fields that have another name in a ``spec.evaluation``."""
+_IN_A_CLUSTER = ("pvc://", "configmap://")
+_SHOWN_CHARACTERS = 60
 
 
 def evaluation_of(
@@ -38,7 +50,21 @@ def evaluation_of(
         spec = Evaluation.model_validate(document)
     except ValidationError as error:
         raise EvaluateError("\n".join(_words(each) for each in error.errors())) from error
+    _check(spec)
     return evaluation_config(spec, model_uri=model)
+
+
+def _check(spec: Evaluation) -> None:
+    """Refuse what of a run the API server would (``api.evaluation_rules``): here it is not asked."""
+    for each in spec.benchmarks:
+        if each.temperature is not None and float(each.temperature) > _HOTTEST:
+            raise EvaluateError(f"--temperature {each.temperature}: must be at least 0 and at most {_HOTTEST:g}")
+        if each.top_p is not None and not 0 < float(each.top_p) <= 1:
+            raise EvaluateError(f"--top-p {each.top_p}: must be above 0 and at most 1")
+        if each.scorer is not None and each.uri is not None and each.uri.startswith("gym://"):
+            raise EvaluateError(f"--scorer {each.scorer.value}: the generator of {each.name} judges its answers itself")
+    if spec.gpus > 1 and spec.engine is not EvaluationEngine.VLLM:
+        raise EvaluateError(f"--gpus {spec.gpus}: the engine transformers uses one GPU; add --engine vllm")
 
 
 def format_of(preset: str | None) -> Format:
@@ -60,6 +86,8 @@ def _benchmark(text: str) -> dict[str, Any]:
     name, separator, place = text.partition("=")
     if not separator:
         return {"name": name}
+    if not place or place.startswith(_IN_A_CLUSTER):
+        raise EvaluateError(f"--benchmark {text}: give its rows as a JSONL file, hf://, file:// or gym://")
     return {"name": name, "uri": place if "://" in place else f"file://{Path(place).expanduser().absolute()}"}
 
 
@@ -73,11 +101,13 @@ def _forcing(given: dict[str, Any]) -> dict[str, Any]:
     budgets = sorted(set(numbers(tokens, option="--thinking-tokens")))
     forcing: dict[str, Any] = {"max_thinking_tokens": budgets[-1], "sweep_thinking_tokens": budgets[:-1]}
     if waits is not None:
-        forcing["waits"] = numbers(waits, option="--waits")
+        forcing["waits"] = list(dict.fromkeys(numbers(waits, option="--waits")))
     return {"budget_forcing": forcing}
 
 
 def _words(error: Any) -> str:
-    *_, field = [str(part) for part in error["loc"]]
-    reason = str(error["msg"]).removeprefix("Value error, ")
-    return f"--{field.replace('_', '-')} {error['input']!r}: {reason[:1].lower()}{reason[1:]}"
+    field = [part for part in error["loc"] if isinstance(part, str)][-1]
+    option = _OPTIONS.get(field, field.replace("_", "-"))
+    reason, given = str(error["msg"]).removeprefix("Value error, "), repr(error["input"])
+    shown = given if len(given) <= _SHOWN_CHARACTERS else f"{given[: _SHOWN_CHARACTERS - 3]}..."
+    return f"--{option} {shown}: {reason[:1].lower()}{reason[1:]}"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from rft_operator.cli.evaluate import evaluation_of
 from rft_operator.cli.main import main
 from rft_trainer.evaluate import standalone
 from rft_trainer.evaluate.forcing import S1
@@ -197,6 +198,15 @@ def test_scores_are_partial_and_the_exit_code_says_so_when_time_is_up(
         (["MODEL", "-b", "own=ROWS", "--samples", "4"], "own asks for 4 answers of temperature 0"),
         (["MODEL", "-b", "own=ROWS", "--scorer", "magic"], "--scorer 'magic': input should be 'math'"),
         (["MODEL", "-b", "own=ROWS", "--limit", "0"], "--limit 0: input should be greater than or equal to 1"),
+        (["MODEL", "-b", "own=ROWS", "--thinking-tokens", "9", "--waits", "99"], "--waits 99: input should be less"),
+        (["MODEL", "-b", "own=ROWS", "--thinking-tokens", "0"], "--thinking-tokens 0: input should be greater"),
+        (["MODEL", "-b", "own=ROWS", "--temperature", "5"], "--temperature 5: must be at least 0 and at most 2"),
+        (["MODEL", "-b", "own=ROWS", "--temperature", "1", "--top-p", "0"], "--top-p 0: must be above 0 and at most 1"),
+        (["MODEL", "-b", "own=ROWS", "--gpus", "2"], "--gpus 2: the engine transformers uses one GPU"),
+        (["MODEL", "-b", "g=gym://chain_sum", "--scorer", "math"], "--scorer math: the generator of g judges its"),
+        (["MODEL", "-b", "own="], "--benchmark own=: give its rows as a JSONL file"),
+        (["MODEL", "-b", "own=pvc://claim/rows"], "--benchmark own=pvc://claim/rows: give its rows as a JSONL file"),
+        (["MODEL", "-b", "Own=ROWS"], "--benchmark 'Own': string should match pattern"),
         (["m", "-b", "own=ROWS", "--endpoint", "http://x/v1"], "--endpoint: needs --tokenizer"),
         (["m", "-b", "own=ROWS", "--endpoint", "x", "--tokenizer", "MODEL"], "endpoint 'x': must start with http://"),
         (["MODEL", "-b", "own=ROWS", "--engine", "vllm"], "vllm is not installed here"),
@@ -211,6 +221,18 @@ def test_error_names_what_is_wrong_and_what_to_do(
     assert done.exit_code == 2, done.output
     assert said in done.output
     assert "Traceback" not in done.output
+
+
+def test_error_names_the_folder_when_nothing_can_be_written_there(model: Path, rows: Path) -> None:
+    done = rft(str(model), "-b", f"own={rows}", "-o", "/proc/nowhere/out")
+    assert done.exit_code == 2, done.output
+    assert "output /proc/nowhere/out: cannot be made (No such file or directory); name another folder" in done.output
+
+
+def test_each_number_of_waits_is_measured_once_when_it_is_named_twice() -> None:
+    found = evaluation_of(["math500"], {"waits": "1,0,1", "thinking_tokens": "8"}, model="m", compared=False)
+    assert found.budget_forcing is not None
+    assert found.budget_forcing.waits == (1, 0)
 
 
 def test_random_weights_are_made_once(tmp_path: Path) -> None:

@@ -87,7 +87,10 @@ class TerminalWork(Work):
 def evaluate(order: Order, *, work: Work | None = None) -> EvaluateSummary:
     """Measure, and leave answers, ``results.json`` and ``protocol.json``; raises ``StageError`` in the user's words."""
     folder = order.output
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"output {folder}: cannot be made ({error.strerror}); name another folder") from error
     exam = _exam(order)
     texts = [question.text for questions in exam.questions.values() for question in questions]
     session = Session(
