@@ -27,8 +27,9 @@ def report_command(target: str, where: Where, *, output: Path | None, directory:
     """Tell what a run did, what it cost and what it is worth: as text, or with -o as one page with pictures.
 
     NAME is a run in the cluster; DIR its folder on the volume, which has every step and the full results but not the
-    bill: NAME --directory DIR tells both. The page needs no network: loss, spending against plan and stop line, scores
-    with intervals and verdicts, accuracy against thinking tokens where it was measured, the ledger, the run card.
+    bill: NAME --directory DIR tells both. DIR may also be what rft evaluate left. The page needs no network: loss,
+    spending against plan and stop line, scores with intervals and verdicts, accuracy against thinking tokens where it
+    was measured, the ledger, the run card.
     """
     from rft_operator.cli.report import folder_report, report
     from rft_operator.report.from_folder import is_run_folder, story_of_folder

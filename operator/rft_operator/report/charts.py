@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from rft_operator.api.scores import ScoreResult
+from rft_operator.api.scores import Comparison, ScoreResult
 from rft_operator.domain.money import MICRO
 from rft_operator.report.story import CostShare, Curve, LossPoint, Money
 
@@ -144,7 +144,10 @@ def score_chart(scores: Sequence[ScoreResult]) -> str:
         # The bars alone would stand for themselves badly in a legend.
         axes.plot([], [], "o", color=BLUE, label="trained model, 95 % interval")
         if any(score.baseline is not None for score in scores):
-            axes.plot([], [], "o", color=SOFT, markerfacecolor=PAPER, label="base model")
+            # An evaluation has one kind of baseline.
+            published = any(score.comparison is Comparison.PUBLISHED for score in scores)
+            label = "base model, as published" if published else "base model"
+            axes.plot([], [], "o", color=SOFT, markerfacecolor=PAPER, label=label)
         axes.set_yticks(range(len(scores)), [f"{each.benchmark}\n{each.metric}" for each in reversed(scores)])
         axes.set_ylim(-0.6, len(scores) - 0.4)
         axes.set_xlim(-0.02, 1.02)

@@ -1,4 +1,4 @@
-"""A story out of the run's folder on its volume: run card, steps, results of the evaluation.
+"""A story out of a run's folder on its volume (run card, steps, results of the evaluation), or of an evaluation's.
 
 Invariant: a line that a kill has cut short is left out, never guessed; a folder that holds nothing of a run is an error
 that says what is looked for.
@@ -21,14 +21,21 @@ from rft_operator.report.story import Curve, CurvePoint, LossPoint, Story
 from rft_trainer.stage_results import Score
 
 CARD, STEPS, PREPARED, CONFIG = "run-card.json", "steps.jsonl", "prepared.json", "run.json"
-RESULTS, PROTOCOL = Path("evaluation") / "results.json", Path("evaluation") / "protocol.json"
-MARKS = (CARD, STEPS, PREPARED, CONFIG, str(RESULTS))
+RESULTS, PROTOCOL = "results.json", "protocol.json"
+EVALUATION = "evaluation"
+MARKS = (CARD, STEPS, PREPARED, CONFIG, f"{EVALUATION}/{RESULTS}")
 NO_MONEY = "What the run cost is in its resource, not in its folder: rft report NAME --directory DIR tells both."
+NO_RUN = "This is the folder of an evaluation alone: how the model was trained, and for how much, is not in it."
 
 
 def is_run_folder(path: Path) -> bool:
     """Return whether a folder holds something of a run."""
-    return path.is_dir() and any((path / mark).is_file() for mark in MARKS)
+    return path.is_dir() and (any((path / mark).is_file() for mark in MARKS) or is_evaluation_folder(path))
+
+
+def is_evaluation_folder(path: Path) -> bool:
+    """Return whether a folder is what an evaluation leaves: ``rft evaluate -o``, or ``evaluation`` of a run."""
+    return (path / RESULTS).is_file() and (path / PROTOCOL).is_file()
 
 
 def story_of_folder(path: Path, *, now: int) -> Story:
@@ -36,30 +43,34 @@ def story_of_folder(path: Path, *, now: int) -> Story:
     if not path.is_dir():
         raise ReportError(f"{path} is no folder; give a run's folder on its volume, or the name of a run")
     if not is_run_folder(path):
-        raise ReportError(f"{path} is no folder of a run: none of {', '.join(MARKS)} is in it")
+        raise ReportError(
+            f"{path} is no folder of a run or an evaluation: none of {', '.join((*MARKS, RESULTS))} is in it"
+        )
+    alone = is_evaluation_folder(path)
+    evaluated = path if alone else path / EVALUATION
     card = _read(path / CARD) or {}
     config = card.get("run") or _read(path / CONFIG) or {}
     losses, stamps = losses_and_times(_lines(path / STEPS))
-    results = _read(path / RESULTS) or {}
-    evaluation = _evaluation(results)
+    results = _read(evaluated / RESULTS)
+    evaluation = _evaluation(results or {})
     prepared = (_read(path / PREPARED) or {}).get("summary") or {}
     return Story(
-        title=f"{config['namespace']}/{config['name']}" if "name" in config else path.name,
+        title=f"{config['namespace']}/{config['name']}" if "name" in config else path.resolve().name,
         state="Evaluated" if evaluation is not None else "Trained" if (path / "export").is_dir() else "Folder",
         made_at=now,
         start=stamps[0] if stamps else None,
         end=stamps[-1] if stamps else None,
         total_steps=prepared.get("steps"),
         losses=losses,
-        losses_note="" if losses else f"There is no {STEPS} in the folder.",
-        money_note=NO_MONEY,
+        losses_note="" if losses else NO_RUN if alone else f"There is no {STEPS} in the folder.",
+        money_note=NO_RUN if alone else NO_MONEY,
         evaluation=evaluation,
-        scores_note="" if evaluation is not None else f"There is no {RESULTS} in the folder.",
-        curves=tuple(_curves(results)),
-        facts=tuple(facts_of_card(card, config, prepared, results)),
+        scores_note="" if evaluation is not None else _no_scores(results),
+        curves=tuple(_curves(results or {})),
+        facts=tuple(facts_of_card(card, config, prepared, results or {})),
         card={
             name: value
-            for name, value in (("card", card), ("config", config), ("protocol", _read(path / PROTOCOL)))
+            for name, value in (("card", card), ("config", config), ("protocol", _read(evaluated / PROTOCOL)))
             if value
         },
     )
@@ -113,6 +124,12 @@ def _lines(path: Path) -> list[str]:
         return []
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error}") from error
+
+
+def _no_scores(results: Mapping[str, Any] | None) -> str:
+    if results is None:
+        return f"There is no {EVALUATION}/{RESULTS} in the folder."
+    return f"{RESULTS} has no score: the evaluation was ended before any question was answered."
 
 
 def _evaluation(results: Mapping[str, Any]) -> EvaluationStatus | None:
@@ -181,6 +198,7 @@ def facts_of_card(
         ("Device", card.get("device")),
         ("Trainer sha256", card.get("trainer_sha256")),
         ("Evaluation protocol", results.get("protocol")),
+        *((f"Weights of {name}", value) for name, value in (results.get("models") or {}).items()),
     )
     yield from ((name, str(value)) for name, value in rows if value is not None)
     yield from ((name, str(value)) for name, value in (card.get("versions") or {}).items() if value is not None)

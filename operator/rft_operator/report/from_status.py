@@ -122,7 +122,7 @@ def curves_of(scores: Sequence[ScoreResult]) -> tuple[Curve, ...]:
     for name in dict.fromkeys(score.benchmark for score in scores):
         points = [
             CurvePoint(
-                setting=score.metric.partition("@")[2] or score.metric,
+                setting=score.metric.rpartition("@")[2],
                 thinking_tokens=float(score.thinking_tokens),
                 value=float(score.value),
                 stderr=float(score.stderr) if score.stderr is not None else None,

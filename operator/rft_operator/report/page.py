@@ -58,7 +58,7 @@ def _lines(story: Story) -> Iterator[str]:
 
 def _when(story: Story) -> str:
     if story.start is None:
-        return "Not started."
+        return "Not started." if story.money is not None else "The folder does not say when it ran."
     if story.end is None:
         return f"Began {_stamp(story.start)}, {span(max(0, story.made_at - story.start))} ago."
     return f"{_stamp(story.start)} to {_stamp(story.end)}: {span(story.end - story.start)}."
@@ -72,7 +72,8 @@ def _cards(story: Story) -> Iterator[str]:
     cards: list[tuple[str, str, str]] = []
     if story.scores:
         first = story.scores[0]
-        before = f"{_three(first.baseline)} before" if first.baseline is not None else first.metric
+        source = "published" if first.comparison is Comparison.PUBLISHED else "before"
+        before = f"{_three(first.baseline)} {source}" if first.baseline is not None else first.metric
         cards.append((first.benchmark, _three(first.value), before))
     money = story.money
     if money is not None:

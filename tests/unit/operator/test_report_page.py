@@ -169,6 +169,7 @@ def sweep(waits: int, tokens: str, value: str) -> dict[str, Any]:
 
 def test_accuracy_is_drawn_against_thinking_tokens_where_several_settings_were_measured() -> None:
     rows = [sweep(0, "2100.0", "0.81"), sweep(2, "3700.0", "0.84"), sweep(1, "2900.0", "0.82")]
+    rows[1]["metric"] = "mean@4@wait=2"
     other = {"benchmark": "aime24", "metric": "mean@16", "value": "0.4", "questions": 30}
     run = ReasoningFinetune.parse(stored_run(status={"evaluation": {"results": [*rows, other]}}))
     (curve,) = curves_of(story_of_run(run, now=NOW).scores)
@@ -305,6 +306,38 @@ def test_folder_of_something_else_is_refused_with_what_is_looked_for(tmp_path: P
         story_of_folder(tmp_path, now=NOW)
     with pytest.raises(ReportError, match="is no folder"):
         story_of_folder(tmp_path / "none", now=NOW)
+
+
+def test_folder_of_an_evaluation_alone_is_told_with_what_is_not_in_it(cli: CommandLine, tmp_path: Path) -> None:
+    evaluated = folder(tmp_path / "run") / "evaluation"
+    (evaluated / "protocol.json").write_text(json.dumps({"format": "s1"}))
+    results = json.loads((evaluated / "results.json").read_text())
+    (evaluated / "results.json").write_text(json.dumps({**results, "models": {"model-1a": "files:beef"}}))
+    code, out, _ = cli.rft("report", str(evaluated))
+    assert code == 0
+    assert "Score  sums accuracy: 0.10 before, 0.90 ± 0.01 after training (100 questions)" in out.splitlines()
+    found = Checked(page(story_of_folder(evaluated, now=NOW)))
+    for part in ("sums, base model", "the folder of an evaluation alone", "files:beef", "does not say when it ran"):
+        assert part in found.text, part
+
+
+def test_folder_says_that_nothing_was_answered_when_its_results_have_no_score(tmp_path: Path) -> None:
+    path = folder(tmp_path / "run")
+    (path / "evaluation" / "results.json").write_text(json.dumps({"scores": [], "stopped": "deadline"}))
+    story = story_of_folder(path, now=NOW)
+    assert story.scores_note == "results.json has no score: the evaluation was ended before any question was answered."
+
+
+def test_published_baseline_is_never_shown_as_measured(tmp_path: Path) -> None:
+    path = folder(tmp_path / "run")
+    file = path / "evaluation" / "results.json"
+    results = json.loads(file.read_text())
+    scores = [{**score, "comparison": "published", "baseline": 0.1} for score in results["scores"]]
+    file.write_text(json.dumps({**results, "scores": scores}))
+    found = Checked(page(story_of_folder(path, now=NOW)))
+    assert "0.100 published" in found.text
+    assert "0.100 before" not in found.text
+    assert "base model, as published" in found.text
 
 
 def test_half_of_a_run_is_told_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -267,6 +267,20 @@ def test_partial_scores_say_so_and_are_not_given_to_leaderboards(paths: RunPaths
     assert not (tmp_path / "a" / ".eval_results").exists()
 
 
+@pytest.mark.parametrize(
+    ("comparison", "said"),
+    [
+        ("paired", "against the base model on the same questions (exact McNemar"),
+        ("published", "against a published score of the base model, as if of other questions (Fisher's exact test"),
+        (None, "Nothing was compared."),
+    ],
+)
+def test_card_says_how_scores_were_compared(paths: RunPaths, tmp_path: Path, comparison: str | None, said: str) -> None:
+    write_json(paths.evaluation / "results.json", {**RESULTS, "scores": [{**SCORE, "comparison": comparison}]})
+    push(paths, "file:///a", folder=tmp_path / "a")
+    assert said in (tmp_path / "a" / "README.md").read_text()
+
+
 def test_a_card_is_written_when_little_is_known(paths: RunPaths, tmp_path: Path) -> None:
     for file in (paths.evaluation / "results.json", paths.export / "run-card.json", paths.model / "README.md"):
         file.unlink()

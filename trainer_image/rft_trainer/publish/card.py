@@ -77,16 +77,25 @@ def _scores(story: Story) -> Iterator[str]:
         ("benchmark", "metric", "score", "95 % interval", "questions", "base model", "better, worse", "p", "verdict"),
         [_score_row(each) for each in rows],
     )
-    yield (
-        "The interval is over questions. A verdict is given against the base model on the same questions (exact "
-        "McNemar or paired bootstrap, adjusted for the number of benchmarks). Inconclusive: it may be chance."
-    )
+    yield _how_compared(rows)
     notes = [*_notes(rows)]
     if story.results.get("stopped") is not None:
         notes.append("The evaluation was ended before all questions were asked: **the scores are partial**.")
     notes += [f"{each['benchmark']} {each['metric']} was not measured." for each in story.results.get("missing", ())]
     if notes:
         yield "\n".join(f"- {each}" for each in notes)
+
+
+def _how_compared(rows: Sequence[Mapping[str, Any]]) -> str:
+    against = "the base model on the same questions (exact McNemar or paired bootstrap"
+    if any(each.get("comparison") == "published" for each in rows):
+        against = "a published score of the base model, as if of other questions (Fisher's exact test"
+    elif all(each.get("comparison") is None for each in rows):
+        return "The interval is over questions. Nothing was compared."
+    return (
+        f"The interval is over questions. A verdict is given against {against}, adjusted for the number of "
+        "benchmarks). Inconclusive: it may be chance."
+    )
 
 
 def _score_row(row: Mapping[str, Any]) -> Sequence[str]:
