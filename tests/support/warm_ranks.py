@@ -11,7 +11,7 @@ import runpy
 import sys
 import time
 from multiprocessing import connection, get_context
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from unittest import mock
@@ -30,11 +30,6 @@ def train(pod: Pod, *, chunked: Path | None = None, timeout_seconds: float = 240
     ``chunked`` names a file that is made once the loss holds few logits at a time (``small_chunks``).
     Raises TimeoutError, with no rank left, when it takes longer.
     """
-    server = get_context("forkserver")
-    server.set_forkserver_preload(LIBRARIES)
-    # what the libraries read when they are loaded comes from the server's own environment
-    with mock.patch.dict(os.environ, stage_environment(dict(os.environ), stage=Stage.TRAIN)):
-        ensure_running()
     size = pod.config.nodes * pod.config.gpus_per_node
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     if chunked is not None:
@@ -43,7 +38,7 @@ def train(pod: Pod, *, chunked: Path | None = None, timeout_seconds: float = 240
     log = pod.layout.root / "train.log"
     log.unlink(missing_ok=True)
     places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
-    ranks = [server.Process(target=_rank, args=(pod.layout.root, log, {**shared, **place})) for place in places]
+    ranks = [warm_server().Process(target=_rank, args=(pod.layout.root, log, {**shared, **place})) for place in places]
     for rank in ranks:
         rank.start()
     try:
@@ -52,6 +47,16 @@ def train(pod: Pod, *, chunked: Path | None = None, timeout_seconds: float = 240
         for rank in ranks:
             rank.kill()
             rank.join()
+
+
+def warm_server() -> ForkServerContext:
+    """Where processes start with the libraries loaded."""
+    server = get_context("forkserver")
+    server.set_forkserver_preload(LIBRARIES)
+    # what the libraries read when they are loaded comes from the server's own environment
+    with mock.patch.dict(os.environ, stage_environment(dict(os.environ), stage=Stage.TRAIN)):
+        ensure_running()
+    return server
 
 
 def _wait(ranks: list[ForkServerProcess], *, deadline: float) -> int:

@@ -14,6 +14,9 @@ import torch
 
 from rft_trainer.contract import TrainingConfig
 
+ATTENTION = "sdpa"
+"""Torch's own attention, in the model library's words: what every model must have that is to be trained."""
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -25,7 +28,7 @@ class Kernels:
     @property
     def attention(self) -> str:
         """The attention in the model library's words."""
-        return "flash_attention_2" if self.flash_attention else "sdpa"
+        return "flash_attention_2" if self.flash_attention else ATTENTION
 
 
 def available(training: TrainingConfig) -> Kernels:

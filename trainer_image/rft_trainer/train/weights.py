@@ -1,7 +1,8 @@
 """Loads a Hugging Face model directory under any ZeRO stage, and gathers it back.
 
 Invariant: every parameter is assigned from the files by name or the load fails; the library's own loader has silently
-left weights at random under ZeRO-3. Rank 0 alone reads the files, the others receive.
+left weights at random under ZeRO-3. Rank 0 alone reads the files, the others receive. What a model computes from its
+configuration (the frequencies of its positions) is the same under every stage, to the bit.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from rft_trainer.errors import BadInputError
+from rft_trainer.train.kernels import ATTENTION
 from rft_trainer.weights import weight_files
 
 
@@ -26,13 +28,16 @@ def build_model(
 
     partition = deepspeed.zero.Init(config_dict_or_path=deepspeed_config) if zero3 else contextlib.nullcontext()
     model = _without_weights(path, place=partition, dtype=dtype, attention=attention)
+    if zero3:
+        exact = _without_weights(path, place=_parameters_on_meta(), dtype=dtype, attention=attention)
+        _take_buffers(model, exact)
     load_weights(model, path, zero3=zero3)
     return model
 
 
 def skeleton(path: Path) -> Any:
     """The model of ``path`` without memory for its weights: its layers, and their names and shapes."""
-    return _without_weights(path, place=torch.device("meta"), dtype=torch.bfloat16, attention="eager")
+    return _without_weights(path, place=torch.device("meta"), dtype=torch.bfloat16, attention=ATTENTION)
 
 
 def _without_weights(
@@ -55,6 +60,32 @@ def _without_weights(
             raise BadInputError(f"model: it cannot be built from its config.json ({error})") from error
     model.tie_weights()
     return model
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Models built meanwhile have no memory for their parameters, and their buffers as ever."""
+    register = nn.Module.register_parameter
+
+    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, None if parameter is None else nn.Parameter(parameter.to("meta")))
+
+    nn.Module.register_parameter = registered  # type: ignore[method-assign, assignment] # for the time of a constructor
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _take_buffers(model: nn.Module, exact: nn.Module) -> None:
+    """Give ``model`` the buffers of a model that was built without ``zero.Init``.
+
+    That makes every tensor in the number format of the weights on its way: in bf16 the frequencies of YaRN, LongRoPE
+    and Gemma 3 are off by up to 0.4 %, which is many turns at position 10,000.
+    """
+    values = dict(exact.named_buffers())
+    for name, buffer in model.named_buffers():
+        buffer.data = values[name].to(buffer.device)
 
 
 def check_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
