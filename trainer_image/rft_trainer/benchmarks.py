@@ -22,7 +22,7 @@ from rft_trainer.paths import Layout
 from rft_trainer.prepare.rows import data_files
 from rft_trainer.presets import BENCHMARKS
 from rft_trainer.question_rows import placed_rows
-from rft_trainer.scoring.code_rows import code_question, plain_problem, row_tests
+from rft_trainer.scoring.code_rows import code_question, plain_problem, published_problem, row_tests
 from rft_trainer.scoring.code_tests import read_tests
 from rft_trainer.scoring.judge import check_answer
 from rft_trainer.stored_tests import StoredTests, stored_tests
@@ -56,6 +56,8 @@ class Question:
     """Of a program: the problem alone, for those who have their own words for the form of the answer."""
     is_function: bool = False
     """Of a program: whether it is a function that is called."""
+    published: str = ""
+    """Of a program: the problem as its benchmark has it, where that is put in other words here."""
 
     @property
     def text(self) -> str:
@@ -90,7 +92,14 @@ def load_questions(
                     _check_tests(row, where=where)
                 plain, is_function = plain_problem(row) or ("", False)
                 tests = stored_tests(row, file=file, at=at)
-                found = replace(found, answer="", tests=tests, plain=plain, is_function=is_function)
+                found = replace(
+                    found,
+                    answer="",
+                    tests=tests,
+                    plain=plain,
+                    is_function=is_function,
+                    published=published_problem(row) or "",
+                )
             if found.id in questions:
                 raise BadInputError(f"{where}: id {found.id!r} is another question's too; give each its own")
             questions[found.id] = found

@@ -57,13 +57,18 @@ def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(
     claim.mkdir(parents=True)
     turns = [("What is 2?", "two"), ("held OUT?", "yes"), ("long", "very " * 200), ("no answer", " ")]
     rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in turns]
+    asked_early = [*rows[1]["messages"], *rows[0]["messages"]]
+    published = "def f(x):\n    ...\n"
+    rows += [{"messages": asked_early}, {"messages": [{"role": "user", "content": published}, asked_early[1]]}]
     (claim / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    (claim / "test.jsonl").write_text(json.dumps({"problem": "Held out?", "answer": "1"}))
+    human_eval = {"task_id": "1", "prompt": published, "entry_point": "f", "test": "assert f(1)"}
+    questions = [{"problem": "Held out?", "answer": "1"}, human_eval]
+    (claim / "test.jsonl").write_text("\n".join(json.dumps(row) for row in questions))
     assert pod.run_here("prepare") == ExitCode.DONE
     summary = pod.result().prepare
     assert summary is not None
-    assert (summary.rows, summary.dropped_rows) == (1, 3)
-    assert (summary.too_long_rows, summary.unanswered_rows, summary.held_out_rows) == (1, 1, 1)
+    assert (summary.rows, summary.dropped_rows) == (1, 5)
+    assert (summary.too_long_rows, summary.unanswered_rows, summary.held_out_rows) == (1, 1, 3)
     assert load(pod.paths.dataset).rows == 1
 
 

@@ -92,6 +92,7 @@ def test_tests_of_a_program_stand_in_place_of_its_answer(tmp_path: Path) -> None
     assert own.tests.read() == read_tests(tests)
     assert (published.id, published.scorer) == ("HumanEval/0", "code")
     assert "def f():" in published.text
+    assert (own.published, published.published) == ("", human_eval["prompt"])
     assert published.tests is not None
     assert isinstance(published.tests.read(), ExaminedTests)
     for row, words in (

@@ -83,10 +83,11 @@ def test_prompt_has_no_system_turn_when_the_template_adds_none(renderer: ChatRen
     assert text(renderer, found, trained=False) == "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_benchmark_is_compared_with_the_last_question_when_there_are_several() -> None:
-    turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "dropped")]
-    found = conversation({"messages": [{"role": r, "content": t} for r, t in turns]}, "messages")
-    assert found.question == "c"
+def test_benchmark_is_compared_with_every_question_whose_answer_is_trained() -> None:
+    said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "dropped")]
+    turns = [{"role": role, "content": content} for role, content in said]
+    assert conversation({"messages": turns}, "messages").questions == ("a", "c")
+    assert conversation({"prompt": turns[:3], "completion": turns[3:4]}, "prompt-completion").questions == ("c",)
 
 
 def test_last_turn_alone_is_trained_when_the_template_rewrites_earlier_ones() -> None:
@@ -188,7 +189,7 @@ def test_question_of_a_benchmark_is_known_when_sky_t1_asks_for_a_box_before_it()
     said = "Return your final response within \\boxed{}. What is 2?"
     turns = [{"from": "user", "value": said}, {"from": "assistant", "value": "2"}]
     found = conversation({"conversations": turns}, "sky-t1")
-    assert (found.messages[1].content, found.question) == (said, "What is 2?")
+    assert (found.messages[1].content, found.questions) == (said, ("What is 2?",))
 
 
 def test_only_assistant_tokens_are_trained_when_a_row_is_encoded(renderer: ChatRenderer) -> None:

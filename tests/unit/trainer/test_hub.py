@@ -91,7 +91,7 @@ def test_rows_are_those_of_the_split_when_a_dataset_has_several(
     for split in ("train", "test"):
         source = DatasetSource(uri="hf://org/rows", split=split, format="messages")
         rows = conversations(source, Layout(tmp_path), download_to=tmp_path / "source")
-        questions[split] = [row.question for row in rows if row is not None]
+        questions[split] = [row.questions[-1] for row in rows if row is not None]
     assert questions == {"train": ["a", "b"], "test": ["c"]}
     source = DatasetSource(uri="hf://org/rows", split="dev", format="messages")
     with pytest.raises(BadInputError, match="hf://org/rows: no file is named for split 'dev', but others are"):
@@ -103,7 +103,7 @@ def test_rows_are_those_of_the_revision_when_the_branch_has_moved_on(hub: Hub, t
     dataset.push({"train.jsonl": lines(chat("old"))}, branch="v1")
     source = DatasetSource(uri="hf://org/rows", revision="v1", format="messages")
     rows = list(conversations(source, Layout(tmp_path), download_to=tmp_path / "source"))
-    assert [row.question for row in rows if row is not None] == ["old"]
+    assert [row.questions for row in rows if row is not None] == [("old",)]
     gone = source.model_copy(update={"revision": "v2"})
     with pytest.raises(BadInputError, match="hf://org/rows@v2: the dataset has no such revision"):
         list(conversations(gone, Layout(tmp_path), download_to=tmp_path / "source"))
@@ -121,7 +121,7 @@ def test_rows_are_those_of_one_place_when_the_address_of_a_dataset_goes_on(
     hub.add("dataset", "org/rows", content)
     source = DatasetSource(uri=f"hf://org/rows/{inside}", format="messages")
     rows = list(conversations(source, Layout(tmp_path), download_to=tmp_path / "source"))
-    assert [row.question for row in rows if row is not None] == ["a"]
+    assert [row.questions for row in rows if row is not None] == [("a",)]
     assert hub.fetched == ["main/train.jsonl"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import EvaluationConfig
-from rft_trainer.evaluate.prompts import BOXED_LAST, ask
+from rft_trainer.evaluate.prompts import BOXED_LAST, ask, wordings
 from rft_trainer.evaluate.protocol import Exam, protocol_hash
 from rft_trainer.evaluate.settings import settings_of
 from rft_trainer.prepare.formats import BOXED, SKY_T1_SYSTEM, Format
@@ -133,6 +133,15 @@ def test_generated_question_is_asked_without_the_wish_for_a_box() -> None:
     for style in ("boxed", "boxed-last"):
         [turn] = ask(Question("1", "1+1?", "2", "gym", {}), format_="s1", style=style)
         assert turn.content == "1+1?"
+
+
+def test_question_is_known_in_all_the_words_that_an_evaluation_has_for_it() -> None:
+    letter = Question("1", "Which?", "A", "letter", choices=("x", "y"))
+    assert {"Which?", "Which?\nA) x\nB) y"} <= wordings(letter)
+    program = Question("1", "Add. Ours", "", "code", plain="Add.\n\ndef f():", is_function=True, published="Add.")
+    assert {"Add. Ours", "Add.\n\ndef f():", "Add."} <= wordings(program)
+    assert any(words.startswith("Generate an executable Python function") for words in wordings(program))
+    assert "" not in wordings(letter)
 
 
 def test_choices_stand_below_their_question() -> None:

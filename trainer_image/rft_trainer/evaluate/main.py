@@ -15,6 +15,7 @@ from rft_trainer.benchmarks import Question, file_hashes, load_questions, source
 from rft_trainer.contract import Outcome, RunConfig, Stage
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.engines import free_memory, loader
+from rft_trainer.evaluate.prompts import wordings
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.session import BASE, Candidate, Session
 from rft_trainer.evaluate.settings import settings_of
@@ -95,7 +96,7 @@ def _check_held_out(questions: Mapping[str, Sequence[Question]], paths: RunPaths
     for name, asked in questions.items():
         if not asked:
             raise BadInputError(f"benchmark {name}: has no questions")
-        shared = [question.id for question in asked if question_hash(question.problem) in trained]
+        shared = [each.id for each in asked if any(question_hash(text) in trained for text in wordings(each))]
         if shared:
             raise BadInputError(
                 f"benchmark {name}: {len(shared)} of its questions were trained on, the first is {shared[0]}"

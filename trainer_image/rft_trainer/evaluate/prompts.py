@@ -6,6 +6,8 @@ format.
 
 from __future__ import annotations
 
+from typing import get_args
+
 from rft_trainer.benchmarks import Question
 from rft_trainer.contract import PromptStyle
 from rft_trainer.prepare.formats import BOXED, SKY_T1_SYSTEM, Format, Message
@@ -42,6 +44,13 @@ def ask(question: Question, *, format_: Format, style: PromptStyle = "format") -
     after = BOXED_LAST if style == "boxed-last" and question.scorer in _BOXED_SCORERS else ""
     user = Message("user", before + question.text + after)
     return [Message("system", SKY_T1_SYSTEM), user] if style == "sky-t1" else [user]
+
+
+def wordings(question: Question) -> set[str]:
+    """All texts in which a question may stand in training rows: as it was published, and as any evaluation asks it."""
+    styles = [style for style in get_args(PromptStyle) if style != "format"]
+    asked = {ask(question, format_="messages", style=style)[-1].content for style in styles}
+    return (asked | {question.problem, question.plain, question.published}) - {""}
 
 
 def _as_skythought(question: Question) -> str:

@@ -61,10 +61,15 @@ class Conversation:
     """So many turns in front are never trained, whoever says them."""
 
     @property
-    def question(self) -> str:
-        """The last thing the user said, without the wish for a box: what must not be in a benchmark."""
-        said = next(message.content for message in reversed(self.messages) if message.role == "user")
-        return said.removeprefix(BOXED)
+    def questions(self) -> tuple[str, ...]:
+        """What the user said, each time that a trained turn follows, without the wish for a box.
+
+        None of it may be in a benchmark. Of a context that is not trained the last question alone counts.
+        """
+        asked = [index for index, message in enumerate(self.messages) if message.role == "user"]
+        before = [index for index in asked if index < self.context][-1:]
+        trained = [*before, *(index for index in asked if index >= self.context)]
+        return tuple(self.messages[index].content.removeprefix(BOXED) for index in trained)
 
 
 def to_conversation(row: Row, *, format_: Format, where: str) -> Conversation | None:

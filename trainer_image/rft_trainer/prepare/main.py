@@ -19,6 +19,7 @@ from rft_trainer.benchmarks import Question, load_questions
 from rft_trainer.contract import Outcome, RunConfig, Stage
 from rft_trainer.errors import BadInputError, DrainedError
 from rft_trainer.evaluate.engines import check_engine
+from rft_trainer.evaluate.prompts import wordings
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.room import check_room
 from rft_trainer.files import read_json, write_json
@@ -161,11 +162,11 @@ def _training_rows(
     config: RunConfig, layout: Layout, paths: RunPaths, *, questions: Mapping[str, Sequence[Question]], counts: _Counts
 ) -> Iterator[Conversation]:
     """Rows with an answer whose question no benchmark asks."""
-    held_out = {question_hash(each.problem) for asked in questions.values() for each in asked}
+    held_out = {question_hash(text) for asked in questions.values() for each in asked for text in wordings(each)}
     for row in conversations(config.dataset, layout, download_to=paths.data / "source"):
         if row is None:
             counts.without_answer += 1
-        elif question_hash(row.question) in held_out:
+        elif any(question_hash(each) in held_out for each in row.questions):
             counts.held_out += 1
         else:
             yield row
@@ -195,7 +196,7 @@ def _tokenise(
                 counts.without_answer += 1
             else:
                 rows.append(row)
-                hashes.add(question_hash(conversation.question))
+                hashes.update(map(question_hash, conversation.questions))
     _check_lengths(config, kept=len(kept), usable=len(rows), counts=counts)
     lengths = [len(row.tokens) for row in rows]
     sequences = pack(lengths, capacity=limit) if config.training.packing else singles(len(rows))

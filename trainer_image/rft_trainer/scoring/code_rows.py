@@ -48,6 +48,12 @@ def plain_problem(row: Mapping[str, Any]) -> tuple[str, bool] | None:
     return (f"{text}\n\n{starter}" if starter else text), bool(starter)
 
 
+def published_problem(row: Mapping[str, Any]) -> str | None:
+    """A problem of HumanEval or LiveCodeBench word for word; None of others."""
+    kind = _kind(row)
+    return None if kind is None else str(row["prompt" if kind is _HUMAN_EVAL else "question_content"])
+
+
 def row_tests(row: Mapping[str, Any]) -> Any:
     """The tests of a row as they were given, or unpacked; raises :class:`BadInputError`."""
     kind = _kind(row)
