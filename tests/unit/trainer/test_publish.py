@@ -171,6 +171,18 @@ def test_scores_are_given_to_the_hub_for_its_own_benchmarks_and_the_first_settin
     assert "accuracy@waits=0 in percent over 500 questions; 95 % interval 83.1 to 89.1" in entry.notes
 
 
+@pytest.mark.parametrize(("limit", "asked", "given"), [(20, 20, False), (500, 500, True), (900, 500, True)])
+def test_score_over_the_first_questions_of_a_benchmark_is_not_given_as_its_score(
+    paths: RunPaths, tmp_path: Path, limit: int, asked: int, given: bool
+) -> None:
+    card = json.loads((paths.export / "run-card.json").read_text())
+    card["run"]["evaluation"]["benchmarks"][0]["limit"] = limit
+    write_json(paths.export / "run-card.json", card)
+    write_json(paths.evaluation / "results.json", {**RESULTS, "scores": [{**SCORE, "questions": asked}]})
+    push(paths, "file:///a", folder=tmp_path / "a")
+    assert (tmp_path / "a" / ".eval_results" / "math500.yaml").exists() is given
+
+
 def test_publishing_again_changes_nothing(paths: RunPaths, hub: WritableHub) -> None:
     first = push(paths)
     hub.models["team/s1"].files["discussion.md"] = b"a user's own"

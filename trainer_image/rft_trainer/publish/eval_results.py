@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from rft_trainer.presets import BENCHMARKS
 from rft_trainer.publish.card import RESULTS_FILE
 from rft_trainer.publish.story import Story
 
@@ -29,11 +30,20 @@ def eval_results(story: Story, *, repository: str | None) -> dict[str, bytes]:
     for row in story.results.get("scores", ()):
         source = sources.get(row["benchmark"], {})
         path = f"{FOLDER}/{row['benchmark']}.yaml"
-        if path in files or row.get("of_answers") is not None or not str(source.get("uri", "")).startswith(_HUB):
+        on_the_hub = str(source.get("uri", "")).startswith(_HUB)
+        if path in files or row.get("of_answers") is not None or not on_the_hub or _is_of_a_part(row, source):
             continue
         entry = _entry(row, source, story=story, repository=repository)
         files[path] = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True).encode()
     return files
+
+
+def _is_of_a_part(row: Mapping[str, Any], source: Mapping[str, Any]) -> bool:
+    """Whether a limit may have left questions out: of a benchmark of no name only a limit above all of them did not."""
+    limit, known = source.get("limit"), BENCHMARKS.get(str(row["benchmark"]))
+    if limit is None or row["questions"] < limit:
+        return False
+    return known is None or known.uri != source.get("uri") or row["questions"] < known.questions
 
 
 def _benchmarks(story: Story) -> list[dict[str, Any]]:
@@ -55,9 +65,6 @@ def _entry(
         f"95 % interval {100 * low:.1f} to {100 * high:.1f}",
         f"protocol sha256:{row.get('protocol')}",
     ]
-    limit = source.get("limit")
-    if limit is not None:
-        notes.insert(1, f"the first {limit} questions alone")
     entry = EvalResultEntry(
         dataset_id="/".join(str(source["uri"]).removeprefix(_HUB).split("/")[:2]),
         task_id=_TASKS.get(name, "default"),
