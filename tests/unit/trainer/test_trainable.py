@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rft_trainer.contract import LoraConfig, ModelSource
 from rft_trainer.errors import BadInputError
 from rft_trainer.paths import Layout
-from rft_trainer.prepare.model import check_trainable, fetch_model
+from rft_trainer.prepare.model import check_positions, check_trainable, fetch_model
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,13 @@ def configured(**values: Any) -> Callable[[Path], None]:
     return change
 
 
+def in_eight_bits(path: Path) -> None:
+    """One weight as a quantised model has it: the number beside its scale."""
+    file, name = path / "model.safetensors", "model.layers.0.mlp.up_proj.weight"
+    tensors = load_file(file)
+    save_file(tensors | {name: tensors[name].to(torch.float8_e4m3fn)}, file, metadata={"format": "pt"})
+
+
 @pytest.mark.parametrize("adapters", [None, lora(), lora("q_proj", "down_proj")])
 def test_model_is_taken_when_its_files_are_those_of_its_configuration(whole: Path, adapters: LoraConfig | None) -> None:
     check_trainable(whole, adapters)
@@ -54,9 +64,21 @@ def test_model_is_taken_when_its_files_are_those_of_its_configuration(whole: Pat
             r"12 weights are not in its files, the first is model\.layers\.1\.",
         ),
         (configured(intermediate_size=64), r"weight .*mlp\..* has shape \(\d+, \d+\), expected \("),
+        (configured(quantization_config={"quant_method": "fp8"}), r"its weights are quantised \(fp8\), and only bf16"),
+        (in_eight_bits, r"its weights are quantised \(model\.layers\.0\.mlp\.up_proj\.weight is F8_E4M3\)"),
         (configured(final_logit_softcapping=30.0), r"sets final_logit_softcapping, which this trainer does not"),
     ],
-    ids=["unknown", "no decoder", "own code", "layer of no type", "layer without weights", "other shape", "other loss"],
+    ids=[
+        "unknown",
+        "no decoder",
+        "own code",
+        "layer of no type",
+        "layer without weights",
+        "other shape",
+        "quantised",
+        "quantised in silence",
+        "other loss",
+    ],
 )
 def test_model_is_refused_when_no_rank_could_train_it(
     whole: Path, tmp_path: Path, spoil: Callable[[Path], None], reason: str
@@ -67,7 +89,29 @@ def test_model_is_refused_when_no_rank_could_train_it(
         check_trainable(path, None)
 
 
+def test_rows_are_refused_when_they_are_longer_than_the_model_by_its_configuration(whole: Path, tmp_path: Path) -> None:
+    check_positions(whole, longest_row_tokens=512)
+    with pytest.raises(BadInputError, match=r"model: holds 512 tokens, .* 513; set training\.maxSequenceLength to 512"):
+        check_positions(whole, longest_row_tokens=513)
+    scaled = Path(shutil.copytree(whole, tmp_path / "model"))
+    yarn = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 512}
+    configured(rope_parameters=yarn)(scaled)
+    check_positions(scaled, longest_row_tokens=513)
+
+
 @pytest.mark.parametrize("target", ["c_attn", "embed_tokens", "lm_head"])
 def test_adapters_are_refused_when_a_name_is_of_no_linear_layer(whole: Path, target: str) -> None:
     with pytest.raises(BadInputError, match=rf"targetModules: '{target}' is no linear layer of this model"):
         check_trainable(whole, lora("q_proj", target))
+
+
+def test_mixture_of_experts_is_refused_as_one(tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        "qwen3_moe", vocab_size=32, hidden_size=16, intermediate_size=16, moe_intermediate_size=8, num_experts=2,
+        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(
+        BadInputError, match=r"weights are not in its files.*; mixtures of experts cannot be trained here"
+    ):
+        check_trainable(tmp_path, None)

@@ -27,7 +27,7 @@ from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import ChatRenderer, EncodedRow
 from rft_trainer.prepare.dataset import PreparedDataset, build, load, question_hash, save
 from rft_trainer.prepare.formats import Conversation
-from rft_trainer.prepare.model import check_trainable, count_parameters, fetch_model, load_tokenizer
+from rft_trainer.prepare.model import check_positions, check_trainable, count_parameters, fetch_model, load_tokenizer
 from rft_trainer.prepare.packing import pack, singles
 from rft_trainer.prepare.rows import conversations
 from rft_trainer.report import Reporter, Work
@@ -91,7 +91,7 @@ def prepare(layout: Layout) -> StageResult:
         seed=config.training.seed,
         max_sequence_length=config.training.max_sequence_length,
     )
-    check_trainable(paths.model, config.training.lora)
+    check_trainable(paths.model, config.training.lora, packing=config.training.packing)
     if config.evaluation is not None:
         check_room(Exam(evaluation=config.evaluation, format=config.dataset.format, questions=questions), paths.model)
     _check_stop(layout)
@@ -199,6 +199,7 @@ def _tokenise(
                 hashes.update(map(question_hash, conversation.questions))
     _check_lengths(config, kept=len(kept), usable=len(rows), counts=counts)
     lengths = [len(row.tokens) for row in rows]
+    check_positions(paths.model, longest_row_tokens=max(lengths))
     sequences = pack(lengths, capacity=limit) if config.training.packing else singles(len(rows))
     return build(rows, sequences, question_hashes=frozenset(hashes))
 

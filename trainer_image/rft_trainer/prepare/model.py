@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rft_trainer.contract import LoraConfig, ModelSource
 from rft_trainer.errors import BadInputError
@@ -22,6 +22,8 @@ from rft_trainer.uris import local_path, parse_uri
 from rft_trainer.weights import INDEX, weight_files
 
 _POINTER = b"version https://git-lfs"
+Value = TypeVar("Value")
+_PLAIN_NUMBERS = frozenset({"BF16", "F16", "F32", "F64"})
 
 
 def fetch_model(
@@ -85,32 +87,84 @@ def count_parameters(path: Path) -> int:
     return sum(math.prod(shape) for shape in _shapes(path).values())
 
 
-def check_trainable(path: Path, lora: LoraConfig | None) -> None:
-    """Raise :class:`BadInputError` for what every rank would refuse, here where no GPU is held.
+def check_trainable(path: Path, lora: LoraConfig | None, *, packing: bool = False) -> None:
+    """Raise :class:`BadInputError` for what no rank could train, or train rightly, here where no GPU is held.
 
-    It is an architecture that is not known, weights that are not those of config.json, an output that the loss does
-    not know, and adapters of no layer.
+    It is an architecture that is not known, weights that are not those of config.json or are quantised, adapters of no
+    layer, rows packed for a model that would mix them, and an output that the loss does not know.
     """
     from rft_trainer.train.adapter import check_targets
-    from rft_trainer.train.loss import output_layer
+    from rft_trainer.train.batch import check_packing
+    from rft_trainer.train.loss import check_logits
     from rft_trainer.train.weights import check_shapes, skeleton
 
+    _check_quantisation(path)
     model = skeleton(path)
-    output_layer(model)
     check_shapes(model, _shapes(path))
+    _check_numbers(path, of={name for name, _ in model.named_parameters()})
     if lora is not None:
         check_targets(model, lora)
+    if packing:
+        check_packing(model)
+    check_logits(model)
+
+
+def _check_quantisation(path: Path) -> None:
+    """Raise :class:`BadInputError` for quantised weights: without their scales they are other numbers."""
+    config = read_json(path / "config.json")
+    settings = config.get("quantization_config") if isinstance(config, dict) else None
+    if isinstance(settings, dict):
+        raise _quantised(str(settings.get("quant_method", "quantization_config")))
+
+
+def _check_numbers(path: Path, *, of: Set[str]) -> None:
+    """The same by the files, where config.json says nothing of it; a mask beside the weights may be of any kind."""
+    for name, kind in _each(path, lambda tensor: str(tensor.get_dtype())).items():
+        if name in of and kind not in _PLAIN_NUMBERS:
+            raise _quantised(f"{name} is {kind}")
+
+
+def _quantised(how: str) -> BadInputError:
+    return BadInputError(
+        f"model: its weights are quantised ({how}), and only bf16, fp16 and fp32 can be trained; name the model that "
+        "has them so"
+    )
+
+
+def check_positions(path: Path, *, longest_row_tokens: int) -> None:
+    """Raise :class:`BadInputError` for rows that are longer than the model, as far as its configuration says.
+
+    With learned positions no rank could take them, and with rotary ones the trained model would be served with less.
+    """
+    from transformers import AutoConfig
+
+    from rft_trainer.evaluate.transformers_sampler import positions_of, rotary_types
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    held = positions_of(config)
+    scaled = rotary_types(config.get_text_config()) - {"default"}
+    if held is not None and not scaled and longest_row_tokens > held:
+        raise BadInputError(
+            f"model: holds {held} tokens, and a row has {longest_row_tokens}; set training.maxSequenceLength to {held} "
+            "or less, then longer rows are dropped whole, or name a copy whose config.json says how it holds more "
+            "(max_position_embeddings, rope_parameters)"
+        )
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
+    return _each(path, lambda tensor: list(tensor.get_shape()))
+
+
+def _each(path: Path, look: Callable[[Any], Value]) -> dict[str, Value]:
+    """What the files say of every tensor, by its name; none is read."""
     from safetensors import SafetensorError, safe_open
 
-    found: dict[str, list[int]] = {}
+    found: dict[str, Value] = {}
     for file in weight_files(path):
         try:
             with safe_open(file, framework="numpy") as tensors:
                 names = tensors.keys()  # the file itself cannot be iterated over
-                found.update({name: list(tensors.get_slice(name).get_shape()) for name in names})
+                found.update({name: look(tensors.get_slice(name)) for name in names})
         except SafetensorError as error:
             raise BadInputError(f"{file.name} {_what_it_is(file, error)}") from error
     return found

@@ -19,6 +19,7 @@ from rft_trainer.files import read_json
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.progress_report import LONG_PHASE_FACTOR
 from rft_trainer.train.adapter import add_adapters
+from rft_trainer.train.batch import keeps_rows_apart
 from rft_trainer.train.decay import parameter_groups
 from rft_trainer.train.kernels import Kernels, available, use_liger
 from rft_trainer.train.loss import LossModel
@@ -44,6 +45,8 @@ class Trainer:
     settings: dict[str, Any]
     """DeepSpeed's effective configuration."""
     kernels: Kernels
+    flat: bool
+    """Whether the rows of a micro batch stand in one line, without padding."""
     stopwatch: Stopwatch
     arithmetic: Arithmetic
     peak_flops: int | None
@@ -150,6 +153,7 @@ def start(config: RunConfig, layout: Layout, *, device: torch.device, local_rank
         zero3=training.zero_stage == 3,
         settings=settings,
         kernels=kernels,
+        flat=kernels.flash_attention and keeps_rows_apart(inner),
         stopwatch=stopwatch,
         arithmetic=counted,
         peak_flops=peak_flops(device, precision=training.precision),

@@ -103,8 +103,7 @@ class Loop:
         )
 
     def _batch(self, sequences: tuple[int, ...]) -> Batch:
-        flat = self._trainer.kernels.flash_attention
-        return collate(self._dataset, sequences, pad_id=self._pad_id, flat=flat)
+        return collate(self._dataset, sequences, pad_id=self._pad_id, flat=self._trainer.flat)
 
     def _agree(self, vote: Vote) -> Decision:
         trainer = self._trainer
@@ -131,7 +130,7 @@ class Loop:
         meter.record_step(
             StepFacts(
                 tokens=plan.tokens,
-                computed_tokens=plan.tokens if trainer.kernels.flash_attention else plan.padded_tokens,
+                computed_tokens=plan.tokens if trainer.flat else plan.padded_tokens,
                 loss=decision.nll / plan.target_tokens,
                 loss_max=decision.loss_max,
                 seconds=seconds,

@@ -52,6 +52,53 @@ def output_layer(model: Any) -> nn.Linear:
     return head
 
 
+class _HiddenStates(tuple[torch.Tensor, ...]):
+    """What the output layer is given of a decoder, in every way to ask for it; of all else it has nothing."""
+
+    @property
+    def last_hidden_state(self) -> torch.Tensor:
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def check_logits(model: Any) -> None:
+    """Raise :class:`BadInputError` for a model that does more between its decoder and its logits than its output layer.
+
+    The loss would be another one than that of the logits which it gives when it is used: Falcon-H1 multiplies them,
+    MiniCPM 3 divides the hidden states. The decoder is not run, so the model may be without weights; it is of no use
+    after.
+    """
+    head = output_layer(model)
+    given, made = (
+        torch.linspace(-8.0, 8.0, 2 * width, dtype=head.weight.dtype).reshape(1, 2, width)
+        for width in (head.in_features, head.out_features)
+    )
+    taken: list[torch.Tensor] = []
+
+    def observed(hidden: torch.Tensor) -> torch.Tensor:
+        taken.append(hidden)
+        return made
+
+    head.forward = observed  # type: ignore[method-assign, assignment] # tells what it is given
+    if model.base_model is not model:
+        model.base_model.forward = lambda *_, **__: _HiddenStates((given,))
+    try:
+        with torch.no_grad():
+            logits = model(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False).logits
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInputError(f"model: {type(model).__name__} is not known to be a plain decoder ({error})") from error
+    if any(hidden.is_meta for hidden in taken):
+        return  # of a decoder that cannot be replaced: nothing is known
+    if len(taken) != 1 or not torch.equal(taken[0], given) or not torch.equal(logits, made.to(logits.dtype)):
+        raise BadInputError(
+            f"model: {type(model).__name__} does not take its logits from its output layer as they are, which this "
+            "trainer does not support"
+        )
+
+
 class LossModel(nn.Module):
     """A causal language model whose forward pass returns the summed loss of a batch."""
 

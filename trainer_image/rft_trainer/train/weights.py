@@ -112,7 +112,8 @@ def load_weights(model: nn.Module, path: Path, *, zero3: bool) -> None:
 def _check_names(model: nn.Module, names: Container[str]) -> None:
     missing = [name for name, _ in model.named_parameters() if name not in names]
     if missing:
-        raise BadInputError(f"model: {len(missing)} weights are not in its files, the first is {missing[0]}")
+        experts = "; mixtures of experts cannot be trained here" if any("expert" in name for name in missing) else ""
+        raise BadInputError(f"model: {len(missing)} weights are not in its files, the first is {missing[0]}{experts}")
 
 
 def _check_shape(name: str, parameter: nn.Parameter, shape: Sequence[int]) -> None:
