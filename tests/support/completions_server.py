@@ -29,7 +29,12 @@ class Reply:
 
 
 _OF_OPENAI = frozenset({"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "stop"})
-_OF_VLLM = frozenset({"add_special_tokens", "skip_special_tokens", "spaces_between_special_tokens", "stop_token_ids"})
+_OF_VLLM = frozenset(
+    {
+        *("add_special_tokens", "skip_special_tokens", "spaces_between_special_tokens", "stop_token_ids"),
+        *("top_k", "min_p", "repetition_penalty"),
+    }
+)
 VLLM = {"/version": {"version": "0.33.0"}}
 """What vLLM has beside the interface."""
 

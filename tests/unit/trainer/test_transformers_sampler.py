@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_completion_ends_before_its_stop_text_when_that_is_several_tokens_long(s
     assert (cut.text, cut.finish) == (whole.text[: whole.text.index(stop)], Finish.STOP)
     assert cut.tokens < len(ids)
     assert other == whole
+
+
+def test_settings_of_a_models_own_have_no_say(sampler: TransformersSampler, tmp_path: Path) -> None:
+    uri = parse_uri("init://tiny-qwen2?hidden=32&layers=1&vocab=320&positions=64")
+    build_model(uri, tmp_path, texts=WORDS, seed=1, max_sequence_length=64)
+    file = tmp_path / "generation_config.json"
+    own = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "num_beams": 3, "max_time": 0.001, "min_new_tokens": 9}
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | own | {"do_sample": True, "top_k": 2, "temperature": 0.7})
+    )
+    willful = TransformersSampler(tmp_path, device=torch.device("cpu"))
+    long = [replace(GREEDY, max_tokens=24, stops=("never",)), DRAWN]
+    assert complete(willful, long) == complete(sampler, long)
 
 
 def test_completion_ended_with_the_turn_when_the_model_says_so(sampler: TransformersSampler) -> None:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from rft_trainer.evaluate.exchanges import Answer, Exchange
 from rft_trainer.evaluate.sampler import Completion, CompletionRequest, Sampler
 
-ANSWERING_VERSION = 4
+ANSWERING_VERSION = 5
 """Part of the protocol: raised when a change of ours can change what a model answers."""
 
 Key = TypeVar("Key")

@@ -91,12 +91,20 @@ def body_of(request: CompletionRequest, *, model: str, more: Mapping[str, Any]) 
 
 
 def more_fields(ends: Sequence[int]) -> dict[str, Any]:
-    """What OpenAI's interface does not have: the prompt has its marks already, and those of the completion are read."""
+    """What OpenAI's interface does not have.
+
+    The prompt has its marks already, and those of the completion are read. Servers of vLLM and SGLang take what a
+    request leaves open from the model's own settings (Qwen's: a penalty for repetitions, the 20 likeliest tokens),
+    which are no part of a protocol; so nothing is left open.
+    """
     return {
         "add_special_tokens": False,
         "skip_special_tokens": False,
         "spaces_between_special_tokens": False,
         "stop_token_ids": list(ends),
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
     }
 
 

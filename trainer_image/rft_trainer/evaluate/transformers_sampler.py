@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, LogitsProcessor, StoppingCriteria
+from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from rft_trainer.contract import EvaluationPrecision
 from rft_trainer.errors import BadInputError
@@ -38,6 +38,8 @@ class TransformersSampler:
         if info["missing_keys"]:
             raise BadInputError(f"model {path.name}: weights are missing, the first is {min(info['missing_keys'])}")
         self._model: Any = model.to(device).eval()
+        # The model's own settings (Qwen's penalty for repetitions, beams, limits of time) are no part of a protocol.
+        self._model.generation_config = GenerationConfig()
         self._device = device
         self._positions = positions_of(self._model.config)
         self._most_rows = MostRows()
