@@ -14,7 +14,7 @@ from rft_trainer.benchmarks import Question
 from rft_trainer.contract import EndOfTurn
 from rft_trainer.errors import BadInputError
 from rft_trainer.evaluate.prompts import ask
-from rft_trainer.prepare.chat import ChatRenderer
+from rft_trainer.prepare.chat import CHATML_TEMPLATE, ChatRenderer
 from rft_trainer.prepare.formats import RENDERERS, SKY_T1_SYSTEM, Conversation, Format, Message, to_conversation
 from rft_trainer.prepare.tiny import build_tokenizer
 from support.qwen import TEMPLATE
@@ -76,6 +76,40 @@ def test_sky_t1_row_has_the_published_system_prompt_when_it_brings_none() -> Non
     for row in ({"conversations": turns}, {"system": "", "conversations": turns}):
         assert conversation(row, "sky-t1").messages[0] == Message("system", SKY_T1_SYSTEM)
     assert conversation({"system": "S", "conversations": turns}, "sky-t1").messages[0].content == "S"
+
+
+def test_sky_t1_row_keeps_the_system_prompt_when_it_is_among_the_turns() -> None:
+    turns = [{"from": who, "value": who} for who in ("system", "user", "assistant")]
+    found = conversation({"conversations": turns}, "sky-t1")
+    assert [turn.content for turn in found.messages] == ["system", "user", "assistant"]
+    with pytest.raises(BadInputError, match="system prompt in the field system, and another one among its turns"):
+        conversation({"system": "S", "conversations": turns}, "sky-t1")
+
+
+def test_s1_row_has_thinking_and_answer_of_one_model_when_it_has_two() -> None:
+    both = {"question": "q", "deepseek_thinking_trajectory": "D", "gemini_thinking_trajectory": "G", "solution": "S"}
+    found = conversation({**both, "deepseek_attempt": "", "gemini_attempt": "g"}, "s1")
+    assert found.messages[1].content == "<|im_start|>think\nG\n<|im_start|>answer\nAnswer: g"
+    assert to_conversation({**both, "deepseek_attempt": ""}, format_="s1", where="row 1") is None
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}])
+def test_row_is_refused_when_a_turn_is_marked_as_not_to_be_trained(mark: dict[str, object]) -> None:
+    marked = [{**ANSWERED[0], **mark}, {**ANSWERED[1], **mark}, *ANSWERED]
+    with pytest.raises(BadInputError, match=rf"{next(iter(mark))} says that a turn .* prompt-completion row"):
+        conversation({"messages": marked}, "messages")
+    conversation({"messages": [{**ANSWERED[0], **mark}, {**ANSWERED[1], "weight": 1, "train": None}]}, "messages")
+    assert conversation({"prompt": marked[:2], "completion": ANSWERED}, "prompt-completion").context == 2
+
+
+@pytest.mark.parametrize("opened", ["<think>\n", "<think>"])
+def test_thought_is_opened_once_when_the_chat_template_opens_it(opened: str) -> None:
+    renderer = make_renderer(template=CHATML_TEMPLATE.replace("assistant\n'", f"assistant\n{opened}'"))
+    for said in ("<think>\nwhy\n</think>\n2", "\n<think>\nwhy\n</think>\n2"):
+        found = Conversation((Message("user", "q"), Message("assistant", said)))
+        whole = text(renderer, found, trained=False) + text(renderer, found, trained=True)
+        assert whole.endswith("assistant\n<think>\nwhy\n</think>\n2<|im_end|>\n")
+        assert whole.count("<think>") == 1
 
 
 def test_prompt_has_no_system_turn_when_the_template_adds_none(renderer: ChatRenderer) -> None:

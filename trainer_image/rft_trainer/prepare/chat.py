@@ -24,6 +24,7 @@ CHATML_TEMPLATE = (
 )
 _ENDS: Mapping[EndOfTurn, str] = {"im_end": "<|im_end|>\n", "endoftext": "<|endoftext|>"}
 """ChatML's mark has a line break, which s1 trained too; ``<|endoftext|>``, what Sky-T1's trainer put, stands alone."""
+_THINK = "<think>"
 _PROBE = "\u2042probe\u2042"
 
 
@@ -107,13 +108,15 @@ class ChatRenderer:
                 return self._last_turn_only(messages)
             end = self._end_of_row if index == len(messages) - 1 else self._end_of_turn
             segments.append(Segment(prompt[len(done) :], trained=False))
-            segments.append(Segment(message.content + end, trained=True))
-            done = prompt + message.content + end
+            said = _continuing(prompt, message.content) + end
+            segments.append(Segment(said, trained=True))
+            done = prompt + said
         return segments
 
     def _last_turn_only(self, messages: Sequence[Message]) -> list[Segment]:
-        prompt = Segment(self.prompt(messages[:-1]), trained=False)
-        return [prompt, Segment(messages[-1].content + self._end_of_row, trained=True)]
+        prompt = self.prompt(messages[:-1])
+        said = _continuing(prompt, messages[-1].content) + self._end_of_row
+        return [Segment(prompt, trained=False), Segment(said, trained=True)]
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedRow]:
         """Encode many rows at once; the tokenizer works in parallel."""
@@ -128,3 +131,11 @@ class ChatRenderer:
             marks = [np.full(len(piece), seg.trained, np.uint8) for piece, seg in zip(pieces, row, strict=True)]
             result.append(EncodedRow(tokens=tokens, target=np.concatenate(marks)))
         return result
+
+
+def _continuing(prompt: str, content: str) -> str:
+    """The turn's text after ``prompt``: a thought that the chat template has opened (QwQ, R1) is not opened twice."""
+    opened, space = prompt.rstrip(), prompt[len(prompt.rstrip()) :]
+    if not opened.endswith(_THINK) or not content.lstrip().startswith(_THINK):
+        return content
+    return content.lstrip().removeprefix(_THINK).removeprefix(space)

@@ -37,10 +37,18 @@ THINK_START = "<|im_start|>think\n"
 ANSWER_START = "<|im_start|>answer\n"
 BOXED = "Return your final response within \\boxed{}. "
 """Stands before the mathematics of Sky-T1's rows (recipes/sky-t1-preview/preprocess.py) and is no part of it."""
-_THINKING = ("thinking_trajectories", "thinking", "deepseek_thinking_trajectory", "gemini_thinking_trajectory")
-_ANSWER = ("attempt", "deepseek_attempt", "gemini_attempt", "answer", "solution")
+_OWN = ("attempt", "answer", "solution")
+_ANSWERS: Mapping[str, Sequence[str]] = {
+    "thinking_trajectories": _OWN,
+    "thinking": _OWN,
+    "deepseek_thinking_trajectory": ("deepseek_attempt",),
+    "gemini_thinking_trajectory": ("gemini_attempt",),
+}
+"""Where a row's thinking is, and the answer that it came to: s1K-1.1 has those of two models beside each other."""
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls")
 """Fields of a turn beside its text in which others keep what the model is to learn: never left out in silence."""
+_UNTRAINED = ("weight", "train")
+"""Fields by which others leave a turn of the assistant out of the training; here every one is trained."""
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
@@ -99,13 +107,17 @@ def render_sky_t1(row: Row) -> Conversation:
     """``{system, conversations: [{from, value}]}``; a row without a system prompt gets the published one."""
     turns = _until_answer(_turns(row["conversations"], role_key="from", text_key="value"))
     system = row.get("system")
+    if any(turn.role == "system" for turn in turns):
+        if system:
+            raise ValueError("it has a system prompt in the field system, and another one among its turns")
+        return Conversation(turns)
     first = Message("system", system if isinstance(system, str) and system else SKY_T1_SYSTEM)
     return Conversation((first, *turns))
 
 
 def render_s1(row: Row) -> Conversation:
     """``{question, thinking_trajectories, attempt}`` of s1K, and the names that s1K-1.1 gives to the same."""
-    thinking, answer = _first(row, *_THINKING), _first(row, *_ANSWER)
+    thinking, answer = _thinking_and_answer(row)
     if isinstance(thinking, Sequence) and not isinstance(thinking, str):
         thinking = "\n".join(str(part) for part in thinking)
     question = row["question"]
@@ -113,9 +125,19 @@ def render_s1(row: Row) -> Conversation:
         raise TypeError(f"question must be a text, found {type(question).__name__}")
     if not isinstance(answer, str) or not answer.strip():
         return Conversation((Message("user", question),))
-    if not any(name in row for name in _THINKING):
-        raise ValueError(f"it has no thinking: one of the fields {', '.join(_THINKING)}")
+    if not any(name in row for name in _ANSWERS):
+        raise ValueError(f"it has no thinking: one of the fields {', '.join(_ANSWERS)}")
     return s1_conversation(question=question, thinking=str(thinking or ""), answer=answer)
+
+
+def _thinking_and_answer(row: Row) -> tuple[Any, Any]:
+    """Those of one and the same source; a thought without its own answer has none."""
+    for thinking, answers in _ANSWERS.items():
+        answer = _first(row, *answers)
+        if row.get(thinking) and answer:
+            return row[thinking], answer
+    every = dict.fromkeys(name for names in _ANSWERS.values() for name in names)
+    return None, None if _first(row, *_ANSWERS) else _first(row, *every)
 
 
 def s1_conversation(*, question: str, thinking: str, answer: str) -> Conversation:
@@ -131,7 +153,16 @@ def s1_conversation(*, question: str, thinking: str, answer: str) -> Conversatio
 
 def render_messages(row: Row) -> Conversation:
     """``{messages: [{role, content}]}``; every turn of the assistant is trained, what follows the last is not kept."""
-    return Conversation(_until_answer(_turns(row["messages"], role_key="role", text_key="content")))
+    turns = _turns(row["messages"], role_key="role", text_key="content")
+    for name in _UNTRAINED:
+        if any(
+            turn.role == "assistant" and said.get(name) == 0 for turn, said in zip(turns, row["messages"], strict=True)
+        ):
+            raise ValueError(
+                f"{name} says that a turn of assistant is not to be trained; put what is only read into the prompt of "
+                "a prompt-completion row"
+            )
+    return Conversation(_until_answer(turns))
 
 
 def render_prompt_completion(row: Row) -> Conversation:
