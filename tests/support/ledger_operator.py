@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from rft_operator.api.ledger import Ledger
 from rft_operator.domain.bill import Bill, bill
@@ -18,6 +19,14 @@ from support.pod_lives import T0, PodLife, PriceTable, facts_of
 GPU = "nvidia.com/gpu"
 FALLBACK_PRICE = 1
 """Micro-dollars per GPU-hour of a pod whose node was gone before anybody saw it."""
+
+
+@lru_cache(maxsize=128)
+def _read(text: str) -> PriceCatalogue:
+    # An operator reads its prices when they change, not at each look; and YAML is slow.
+    catalogue, problems = PriceCatalogue.parse(text)
+    assert not problems
+    return catalogue
 
 
 @dataclass(slots=True)
@@ -38,8 +47,7 @@ class Operator:
     hold_after: int | None = None
 
     def evidence(self) -> Evidence:
-        catalogue, problems = PriceCatalogue.parse(self.prices.catalogue())
-        assert not problems
+        catalogue = _read(self.prices.catalogue())
         pods = [pod for life in self.lives if (pod := life.view(self.now, self.released)) is not None]
 
         def rate_of(pod: PodFacts) -> Rate | None:
