@@ -9,12 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteFallback, Fuse, Replace, Strip
+from tokenizers.decoders import Sequence as Decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
     Gemma3Config,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -71,6 +80,29 @@ def test_settings_of_a_models_own_have_no_say(sampler: TransformersSampler, tmp_
     willful = TransformersSampler(tmp_path, device=torch.device("cpu"))
     long = [replace(GREEDY, max_tokens=24, stops=("never",)), DRAWN]
     assert complete(willful, long) == complete(sampler, long)
+
+
+def test_completion_keeps_the_space_it_begins_with_when_the_decoder_drops_that_of_a_text(tmp_path: Path) -> None:
+    """As with Llama 2, Mistral and Phi 3: pieces of thinking were glued together, and what follows a Wait to it."""
+    words = Tokenizer(BPE(unk_token="<unk>"))
+    words.pre_tokenizer = Metaspace(prepend_scheme="first")
+    trainer = BpeTrainer(vocab_size=120, special_tokens=["<unk>", "<s>", "<|im_end|>"], show_progress=False)
+    words.train_from_iterator(WORDS, trainer)
+    words.decoder = Decoders([Replace("\u2581", " "), ByteFallback(), Fuse(), Strip(" ", 1, 0)])
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|im_end|>", unk_token="<unk>").save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "LlamaTokenizer"}))
+    size = words.get_vocab_size()
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=size, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    ).save_pretrained(tmp_path)
+    llama = TransformersSampler(tmp_path, device=torch.device("cpu"))
+    wait, whole = llama.tokenizer(["Wait", "Wait so let me"], add_special_tokens=False)["input_ids"]
+    ids = whole[len(wait) :]
+    assert llama.tokenizer.decode(ids) == "so let me", "else this shows nothing"
+    request = CompletionRequest(prompt="Wait", max_tokens=len(ids), stops=(" me",))
+    assert llama._read(ids, request, after=wait[-1]).text == " so let"
+    assert llama._read(ids[:-1], request, after=wait[-1]).tokens == len(ids) - 1
 
 
 def test_completion_ended_with_the_turn_when_the_model_says_so(sampler: TransformersSampler) -> None:

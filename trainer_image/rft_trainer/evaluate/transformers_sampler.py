@@ -100,8 +100,11 @@ class TransformersSampler:
                 logits_processor=[_Draw(requests, self._device)],
                 stopping_criteria=[_RowEnds(self.tokenizer, requests, limits=limits, width=width)],
             )
-        rows = output[:, width:].tolist()
-        return [self._read(row[:limit], request) for row, limit, request in zip(rows, limits, requests, strict=True)]
+        rows = output[:, width - 1 :].tolist()  # with the prompt's last token
+        return [
+            self._read(row[1 : limit + 1], request, after=row[0])
+            for row, limit, request in zip(rows, limits, requests, strict=True)
+        ]
 
     def _limit(self, request: CompletionRequest, *, tokens: int) -> int:
         if self.context_tokens is None:
@@ -124,16 +127,21 @@ class TransformersSampler:
             kwargs["position_ids"] = positions.clamp(max=self.context_tokens - 1)
         return args, kwargs
 
-    def _read(self, tokens: list[int], request: CompletionRequest) -> Completion:
+    def _read(self, tokens: list[int], request: CompletionRequest, *, after: int) -> Completion:
         ends = [index for index, token in enumerate(tokens) if token in self._end_ids]
         kept = tokens[: ends[0]] if ends else tokens
-        text = self._decode(kept)
+        text = self._continuation(kept, after=after)
         cut = min((text.find(stop) for stop in request.stops if stop in text), default=None)
         if cut is None:
             return Completion(text, len(kept), Finish.EOS if ends else Finish.LENGTH)
-        while kept and len(self._decode(kept[:-1])) >= cut:
+        while kept and len(self._continuation(kept[:-1], after=after)) >= cut:
             kept = kept[:-1]
         return Completion(text[:cut], len(kept), Finish.STOP)
+
+    def _continuation(self, tokens: Sequence[int], *, after: int) -> str:
+        """What tokens say after another: decoders of SentencePiece drop the space that a text begins with."""
+        before, whole = self._decode([after]), self._decode([after, *tokens])
+        return whole.removeprefix(before) if whole.startswith(before) else self._decode(tokens)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
