@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
 
 from rft_trainer.errors import BadInputError
+from rft_trainer.prepare import dataset as prepared
 from rft_trainer.prepare.dataset import PreparedDataset, build, load, question_hash, save
 from rft_trainer.prepare.rows import data_files, read_rows
 from rft_trainer.steps import total_steps
@@ -32,6 +35,27 @@ def test_saved_dataset_is_equal_when_loaded_again(dataset: PreparedDataset, tmp_
     assert [r.tokens.tolist() for r in again.sequence(0)] == [[1, 2, 3], [8, 9]]
     assert again.sequence_lengths().tolist() == [5, 4]
     assert again.sequence_targets().tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 3, 1_000])
+def test_trained_tokens_are_the_same_however_many_rows_are_counted_at_once(
+    dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    monkeypatch.setattr(prepared, "COUNTED_ROWS", rows_at_once)
+    assert dataset.sequence_targets().tolist() == [3, 2]
+
+
+def test_memory_to_count_trained_tokens_does_not_grow_with_the_rows() -> None:
+    rows, length = 20_000, 100
+    offsets = np.arange(rows + 1, dtype=np.int64)
+    marks = np.ones(rows * length, dtype=np.uint8)
+    large = PreparedDataset(marks.view(np.int8), marks, offsets * length, offsets[:-1], offsets, frozenset(), "")
+    tracemalloc.start()
+    try:
+        assert int(large.sequence_targets().sum()) == rows * (length - 1)
+        assert tracemalloc.get_traced_memory()[1] < marks.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_dataset_is_refused_when_the_directory_is_empty(tmp_path: Path) -> None:
