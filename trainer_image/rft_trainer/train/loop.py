@@ -64,6 +64,8 @@ class Loop:
             self._progress.tell("train", step_ended=True)
             if decision.save and meter.step < meter.total_steps and not decision.stop:
                 self.save(phase="save")
+                # what was asked for meanwhile needs no other step, which would have to be saved, too
+                decision = self._agree(Vote(stop=self._stop_asked(), save=False))
                 started = time.monotonic()
         if meter.step > 0 and (meter.checkpoint is None or meter.checkpoint.step < meter.step):
             self.save(phase="drain" if meter.step < meter.total_steps else "save")

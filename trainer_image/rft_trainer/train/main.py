@@ -93,6 +93,7 @@ def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> St
     from rft_trainer.train import checkpoint as checkpoints
     from rft_trainer.train.engine import start
     from rft_trainer.train.loop import Loop, set_checkpoint
+    from rft_trainer.train.memory import memory_explained
     from rft_trainer.train.progress import Meter, Progress
 
     layout, paths, rank = run.layout, run.paths, dist.get_rank()
@@ -102,17 +103,19 @@ def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> St
     progress.tell("load", force=True)
     saved = _find_checkpoint(run.config, paths, dataset=run.dataset)
     other_size = saved is not None and saved.world_size != dist.get_world_size()
-    trainer = start(run.config, layout, device=device, local_rank=local_rank, universal=other_size)
     if saved is not None:
-        path = _converted(run, saved, progress) if other_size else saved.path
-        checkpoints.restore(trainer.engine, saved, path=path)
         meter.step, meter.tokens = saved.step, saved.tokens
         set_checkpoint(meter, saved, paths=paths)
-    progress.begin()
-    card = _write_card(run, trainer) if rank == 0 else {}
-    pad_id = load_tokenizer(paths.model).pad_token_id or 0
-    loop = Loop(trainer, run, meter=meter, progress=progress, pad_id=pad_id, card=card)
-    outcome = loop.run()
+    with memory_explained(rank=rank, steps_made=lambda: meter.step):
+        trainer = start(run.config, layout, device=device, local_rank=local_rank, universal=other_size)
+        if saved is not None:
+            path = _converted(run, saved, progress) if other_size else saved.path
+            checkpoints.restore(trainer.engine, saved, path=path)
+        progress.begin()
+        card = _write_card(run, trainer) if rank == 0 else {}
+        pad_id = load_tokenizer(paths.model).pad_token_id or 0
+        loop = Loop(trainer, run, meter=meter, progress=progress, pad_id=pad_id, card=card)
+        outcome = loop.run()
     export_path = _export(run, trainer, progress, card=card, step=steps) if outcome is Outcome.COMPLETED else None
     progress.close()
     return StageResult(stage=Stage.TRAIN, outcome=outcome, train=meter.summary(export_path=export_path))
