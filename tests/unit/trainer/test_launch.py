@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.launch import commands
 from rft_trainer.launch.child import Child, become_subreaper, descendants_of
 from rft_trainer.launch.commands import stage_command, stage_environment
 from rft_trainer.launch.gang import Gang
@@ -133,6 +134,24 @@ def test_ranks_do_not_load_the_compiler_when_the_user_does_not_ask_for_it(tmp_pa
     assert stage_environment(given, stage=Stage.TRAIN)["TORCHDYNAMO_DISABLE"] == "1"
     assert stage_environment({**given, "TORCHDYNAMO_DISABLE": "0"}, stage=Stage.TRAIN)["TORCHDYNAMO_DISABLE"] == "0"
     assert "TORCHDYNAMO_DISABLE" not in stage_environment(given, stage=Stage.EVALUATE)
+
+
+@pytest.mark.parametrize(
+    ("stage", "gpus", "given", "threads"),
+    [
+        (Stage.TRAIN, True, {}, "12"),
+        (Stage.TRAIN, True, {"OMP_NUM_THREADS": "3"}, "3"),
+        (Stage.TRAIN, False, {}, "1"),
+        (Stage.EVALUATE, True, {}, "1"),
+    ],
+)
+def test_rank_has_its_share_of_the_processors_when_offload_may_update_weights_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage, gpus: bool, given: dict[str, str], threads: str
+) -> None:
+    monkeypatch.setattr(commands, "gpus_visible", lambda: gpus)
+    monkeypatch.setattr(commands, "processors", lambda: 96)
+    environment = stage_environment({"TMPDIR": str(tmp_path), **given}, stage=stage, ranks=8)
+    assert environment["OMP_NUM_THREADS"] == threads
 
 
 RANK = """

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from rft_trainer.contract import Stage
+from rft_trainer.evaluate.machine import processors
 from rft_trainer.launch.gang import Gang
 from rft_trainer.stage_main import scratch_environment
 
@@ -44,8 +45,8 @@ def stage_command(stage: Stage, *, root: Path, gang: Gang | None) -> list[str]:
     ]
 
 
-def stage_environment(environment: dict[str, str], *, stage: Stage) -> dict[str, str]:
-    """Defaults that the libraries need; what the user set wins."""
+def stage_environment(environment: dict[str, str], *, stage: Stage, ranks: int = 1) -> dict[str, str]:
+    """Defaults that the libraries need; what the user set wins. ``ranks`` share the pod."""
     defaults = {
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -54,7 +55,7 @@ def stage_environment(environment: dict[str, str], *, stage: Stage) -> dict[str,
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
         "TORCH_FR_BUFFER_SIZE": "2000",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(_threads(stage, ranks=ranks)),
         "PYTHONWARNINGS": "ignore::SyntaxWarning",
     }
     if stage is Stage.TRAIN:
@@ -64,6 +65,11 @@ def stage_environment(environment: dict[str, str], *, stage: Stage) -> dict[str,
     if not gpus_visible():
         defaults |= {"DS_ACCELERATOR": "cpu", "DS_IGNORE_CUDA_DETECTION": "1"}
     return scratch_environment({**defaults, **environment})
+
+
+def _threads(stage: Stage, *, ranks: int) -> int:
+    """Threads of a rank: beside a GPU its share of the pod's processors, for offload updates the weights with them."""
+    return max(1, processors() // ranks) if stage is Stage.TRAIN and gpus_visible() else 1
 
 
 def gpus_visible() -> bool:

@@ -106,8 +106,8 @@ def run(stage: Stage, layout: Layout) -> tuple[StageResult, int]:
     if gang is not None:
         bounds = Bounds(pending_seconds=config.pending_seconds, startup_seconds=config.startup_seconds)
         assemble(gang, bounds=bounds, stopping=stop.asked)
-    environment = stage_environment(dict(os.environ), stage=stage)
     ranks = make_pipes(layout, gang.ranks) if gang is not None else {}
+    environment = stage_environment(dict(os.environ), stage=stage, ranks=len(gang.ranks) if gang is not None else 1)
     child = Child(stage_command(stage, root=layout.root, gang=gang), environment=environment, ranks=ranks)
     hangs = HangWatch(layout, config) if stage is Stage.TRAIN else None
     killed, hang = _watch(child, stop, hangs)
