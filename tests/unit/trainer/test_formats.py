@@ -117,6 +117,20 @@ def test_prompt_has_no_system_turn_when_the_template_adds_none(renderer: ChatRen
     assert text(renderer, found, trained=False) == "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_prompt_is_the_same_on_every_day_when_the_template_tells_the_date() -> None:
+    dated = "Today Date: {{ strftime_now('%d %b %Y') }}\n" + CHATML_TEMPLATE
+    prompt = make_renderer(template=dated).prompt([Message("user", "1+1?")])
+    assert prompt.startswith("Today Date: 26 Jul 2024\n<|im_start|>user\n")
+
+
+@pytest.mark.parametrize("begin", ["", "\n", "  ", "\n\n  "])
+def test_template_is_not_changed_by_its_standing_clock(begin: str) -> None:
+    unused = "{% if false %}{{ strftime_now('%Y') }}{% endif %}"
+    turns = [Message("user", "1+1?")]
+    plain = make_renderer(template=f"{begin}{{% if false %}}{{% endif %}}{CHATML_TEMPLATE}").prompt(turns)
+    assert make_renderer(template=f"{begin}{unused}{CHATML_TEMPLATE}").prompt(turns) == plain
+
+
 def test_benchmark_is_compared_with_every_question_whose_answer_is_trained() -> None:
     said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "dropped")]
     turns = [{"role": role, "content": content} for role, content in said]

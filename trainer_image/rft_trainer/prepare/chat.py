@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ _ENDS: Mapping[EndOfTurn, str] = {"im_end": "<|im_end|>\n", "endoftext": "<|endo
 """ChatML's mark has a line break, which s1 trained too; ``<|endoftext|>``, what Sky-T1's trainer put, stands alone."""
 _THINK = "<think>"
 _PROBE = "\u2042probe\u2042"
+_CLOCK = "strftime_now"
+"""What the library gives chat templates to tell a model the date (Llama 3.2, Mistral Small)."""
+_DAY = datetime(2024, 7, 26, tzinfo=UTC)
+"""The one that Llama's chat template names where there is no clock."""
+_DIRECTIVES = "%A %a %B %b %d %-d %m %-m %Y %y %H %M %S %I %p %j %F %T".split()
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,17 @@ class EncodedRow:
     target: NDArray[np.uint8]
 
 
+def _always_of_one_day(template: str) -> str:
+    """A chat template whose clock stands still.
+
+    Rows would else be others when Prepare is repeated on another day, and no exam the same twice.
+    """
+    if _CLOCK not in template:
+        return template
+    told = "".join(f" | replace('{each}', '{_DAY.strftime(each)}')" for each in _DIRECTIVES)
+    return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{told} }}}}{{%- endmacro %}}\n{template}"
+
+
 class ChatRenderer:
     """Renders with the tokenizer's own chat template, or ChatML where the model has none but knows its marks.
 
@@ -57,6 +74,7 @@ class ChatRenderer:
             if "<|im_start|>" not in tokenizer.get_vocab():
                 raise BadInputError("model: its tokenizer has no chat template; use an instruction-tuned model")
             tokenizer.chat_template = CHATML_TEMPLATE
+        self._template = _always_of_one_day(tokenizer.get_chat_template())
         self._end_of_turn = self._find_end_of_turn()
         self._end_of_row = _ENDS.get(eos, self._end_of_turn)
         if eos in _ENDS and _ENDS[eos].strip() not in tokenizer.get_vocab():
@@ -75,7 +93,11 @@ class ChatRenderer:
 
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=prompt, chat_template=self._template
+                )
+            )
         except TemplateError as error:
             roles = ", ".join(message.role for message in messages)
             raise BadInputError(
