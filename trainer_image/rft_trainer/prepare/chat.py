@@ -31,7 +31,7 @@ _CLOCK = "strftime_now"
 """What the library gives chat templates to tell a model the date (Llama 3.2, Mistral Small)."""
 _DAY = datetime(2024, 7, 26, tzinfo=UTC)
 """The one that Llama's chat template names where there is no clock."""
-_DIRECTIVES = "%A %a %B %b %d %-d %m %-m %Y %y %H %M %S %I %p %j %F %T".split()
+_DIRECTIVES = "%A %a %B %b %d %-d %m %-m %Y %y %H %M %S %I %p %j %F %T"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _always_of_one_day(template: str) -> str:
     """
     if _CLOCK not in template:
         return template
-    told = "".join(f" | replace('{each}', '{_DAY.strftime(each)}')" for each in _DIRECTIVES)
+    told = "".join(f" | replace('{each}', '{_DAY.strftime(each)}')" for each in _DIRECTIVES.split())
     return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{told} }}}}{{%- endmacro %}}\n{template}"
 
 
