@@ -34,7 +34,7 @@ def exported(base: Path, *, eos: EndOfTurn = "template", step: int = 6) -> Path:
     export = Export(
         base=base, destination=base.with_name("export"), training=run_config().training, base_uri="x", eos=eos
     )
-    model = AutoModelForCausalLM.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base).float()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5)
@@ -63,6 +63,16 @@ def test_export_has_the_trained_weights_and_everything_else_of_the_base_model_wh
     assert exported_step(path) == 6
     tokenizer = AutoTokenizer.from_pretrained(path)
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False).startswith("<|im_start|>")
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_export_is_loaded_as_exactly_as_it_was_trained_when_the_base_model_was_in_bf16(base: Path, name: str) -> None:
+    rewrite(base / "config.json", **{"dtype": None} | {name: "bfloat16"})
+    after = AutoModelForCausalLM.from_pretrained(exported(base))
+    before = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).float()
+    wanted = {key: tensor + 0.5 for key, tensor in before.state_dict().items()}
+    assert after.dtype == torch.float32
+    assert all(torch.equal(tensor, wanted[key]) for key, tensor in after.state_dict().items())
 
 
 def test_export_has_an_index_of_its_files_when_it_does_not_fit_into_one(

@@ -98,6 +98,7 @@ def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: M
         weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")
         if file.is_file() and not notes and not weights:
             shutil.copyfile(file, temporary / file.name)
+    _name_number_format(temporary / "config.json", export.dtype)
     write_generation_files(export.base, temporary, eos=export.eos)
     if lora is not None:
         adapters = dict(state)
@@ -107,6 +108,13 @@ def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: M
     write_json(temporary / CARD_FILE, card)
     write_json(temporary / MARKER, {"version": 1, "step": step})
     publish_directory(temporary, destination)
+
+
+def _name_number_format(file: Path, dtype: torch.dtype) -> None:
+    """Have the configuration say what the weights are in, for whoever loads them goes by it and would round them."""
+    config = json.loads(file.read_bytes())
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = str(dtype).removeprefix("torch.")
+    file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _write_shards(state: Iterable[tuple[str, torch.Tensor]], directory: Path) -> None:
