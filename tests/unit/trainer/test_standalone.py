@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,19 @@ def test_answers_of_another_model_are_not_taken_for_this_ones(
         assert rft(name, *words, "--max-tokens", "100", "-o", str(tmp_path / "out")).exit_code == 0
     assert [body["model"] for body in server.bodies].count("one") == 6
     assert [body["model"] for body in server.bodies].count("two") == 6
+
+
+def test_questions_are_asked_anew_when_the_tokenizer_of_an_endpoint_was_mended(
+    server: Completions, model: Path, rows: Path, tmp_path: Path
+) -> None:
+    mended = tmp_path / "mended"
+    shutil.copytree(model, mended, ignore=shutil.ignore_patterns("*.safetensors"))
+    template = mended / "chat_template.jinja"
+    template.write_text(f"Think. {template.read_text()}")
+    for tokenizer in (model, mended, mended):
+        words = ("--endpoint", server.url, "--tokenizer", str(tokenizer), "--format", "s1", "-b", f"own={rows}")
+        assert rft("served", *words, "--max-tokens", "100", "-o", str(tmp_path / "out")).exit_code == 0
+    assert [body["prompt"].startswith("Think.") for body in server.bodies] == [False] * 6 + [True] * 6
 
 
 def test_scores_are_partial_and_the_exit_code_says_so_when_time_is_up(

@@ -8,6 +8,7 @@ one's.
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -128,14 +129,18 @@ def _candidate(order: Order, model: str, texts: Sequence[str], *, is_base: bool)
 
 
 def _remote(order: Order, endpoint: Endpoint, model: str, texts: Sequence[str], *, is_base: bool) -> Candidate:
-    """A model at an endpoint; other weights under the same name are another model, so what is served is asked first."""
+    """A model at an endpoint.
+
+    Other weights under the same name are another model, so what is served is asked first; so they are when they are
+    asked through another tokenizer, which the user may have mended since.
+    """
     from rft_trainer.prepare.model import load_tokenizer
 
     tokenizer: Any = load_tokenizer(_folder(order, endpoint.tokenizer, texts))
     ends = turn_ends(tokenizer)
     connection = HttpConnection(endpoint.url, api_key=endpoint.api_key)
     served = look_at(connection, model, ends=list(ends), context_tokens=endpoint.context_tokens)
-    mark = f"endpoint:{endpoint.url} {model} {served.weights}"
+    mark = f"endpoint:{endpoint.url} {model} {served.weights} tokenizer:{_tokenizer_hash(tokenizer)}"
     name = _name(mark, is_base=is_base)
     sampler = HttpSampler(
         connection,
@@ -146,6 +151,12 @@ def _remote(order: Order, endpoint: Endpoint, model: str, texts: Sequence[str], 
     )
     it = Model(name, sampler=sampler, render=ChatRenderer(tokenizer).prompt)
     return Candidate(name=name, fingerprint=mark, load=lambda: it)
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Of all that a prompt and its length depend on."""
+    parts = [tokenizer.chat_template, sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map]
+    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:_HASH_LETTERS]
 
 
 def _folder(order: Order, model: str, texts: Sequence[str]) -> Path:
