@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
-from rft_trainer.contract import EndOfTurn
+from rft_trainer.contract import EndOfTurn, LoraConfig
+from rft_trainer.hub import RECORD
 from rft_trainer.prepare.chat import CHATML_TEMPLATE
 from rft_trainer.prepare.tiny import END_OF_TEXT, TURN_END, build_model
 from rft_trainer.train import export as exports
+from rft_trainer.train.adapter import add_adapters
 from rft_trainer.train.export import MARKER, Export, export_engine, exported_step
 from rft_trainer.uris import parse_uri
 from unit.trainer.factory import run_config
@@ -143,3 +146,25 @@ def test_turn_that_ends_with_no_single_token_adds_no_stop(base: Path) -> None:
     path = exported(base)
     [turn_end] = ids(base, TURN_END)
     assert AutoModelForCausalLM.from_pretrained(path).generation_config.eos_token_id == [turn_end]
+
+
+@pytest.mark.parametrize(
+    ("uri", "record", "wanted"),
+    [
+        ("hf://Qwen/Qwen2.5-7B-Instruct", {"commit": "a09a354"}, ("Qwen/Qwen2.5-7B-Instruct", "a09a354")),
+        ("file:///models/base", None, ("/models/base", None)),
+    ],
+)
+def test_adapter_names_its_base_model_as_the_library_loads_it(
+    base: Path, uri: str, record: dict[str, str] | None, wanted: tuple[str, str | None]
+) -> None:
+    if record is not None:
+        (base / RECORD).write_text(json.dumps(record))
+    lora = LoraConfig(rank=2, alpha=4, dropout=0.0, target_modules=("q_proj",))
+    training = run_config().training.model_copy(update={"lora": lora})
+    export = Export(base=base, destination=base.with_name("export"), training=training, base_uri=uri, eos="template")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    add_adapters(model, lora)
+    export_engine(export, model, card={}, step=1, zero3=False, rank=0)
+    config = PeftConfig.from_pretrained(export.destination / "adapter")
+    assert (config.base_model_name_or_path, config.revision) == wanted

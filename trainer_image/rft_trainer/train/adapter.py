@@ -7,6 +7,7 @@ loads the base model loads it. The model keeps its class: peft puts the adapters
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,24 @@ def merge(
             yield name, weight.float() + scale * (up.float() @ down.float())
 
 
-def save_adapter(adapters: Mapping[str, torch.Tensor], destination: Path, *, lora: LoraConfig, base_model: str) -> None:
+@dataclass(frozen=True)
+class BaseModelName:
+    """What peft loads below an adapter."""
+
+    name: str
+    revision: str | None = None
+
+
+def save_adapter(
+    adapters: Mapping[str, torch.Tensor], destination: Path, *, lora: LoraConfig, base: BaseModelName
+) -> None:
     """Write the adapter as peft does, so that it can be loaded onto the base model."""
     from safetensors.torch import save_file
 
     destination.mkdir()
     layers = sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in adapters})
     config = peft_config(lora.model_copy(update={"target_modules": tuple(layers)}))
-    config.base_model_name_or_path, config.inference_mode = base_model, True
+    config.base_model_name_or_path, config.revision, config.inference_mode = base.name, base.revision, True
     config.save_pretrained(destination)
     tensors = {saved_name(name): tensor.contiguous() for name, tensor in adapters.items()}
     save_file(tensors, destination / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -17,10 +17,10 @@ import torch
 from rft_trainer.contract import EndOfTurn, RunConfig, TrainingConfig
 from rft_trainer.errors import StageError
 from rft_trainer.files import fresh_directory, publish_directory, read_json, write_json
-from rft_trainer.hub import MODEL_CARD
+from rft_trainer.hub import MODEL_CARD, RECORD
 from rft_trainer.paths import CARD_FILE, RunPaths
 from rft_trainer.train.adapter import FOLDER as ADAPTER_FOLDER
-from rft_trainer.train.adapter import is_adapter, merge, save_adapter
+from rft_trainer.train.adapter import BaseModelName, is_adapter, merge, save_adapter
 from rft_trainer.train.checkpoint import Checkpoint
 from rft_trainer.train.generation import write_generation_files
 from rft_trainer.train.weights import TensorFiles, gathered_state
@@ -102,12 +102,19 @@ def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: M
     write_generation_files(export.base, temporary, eos=export.eos)
     if lora is not None:
         adapters = dict(state)
-        save_adapter(adapters, temporary / ADAPTER_FOLDER, lora=lora, base_model=export.base_uri)
+        save_adapter(adapters, temporary / ADAPTER_FOLDER, lora=lora, base=_loadable(export))
         state = merge(TensorFiles(export.base), adapters, lora=lora)
     _write_shards(((name, tensor.to(export.dtype)) for name, tensor in state), temporary)
     write_json(temporary / CARD_FILE, card)
     write_json(temporary / MARKER, {"version": 1, "step": step})
     publish_directory(temporary, destination)
+
+
+def _loadable(export: Export) -> BaseModelName:
+    """The base model as the model library loads it: the hub's repository and commit, or a path."""
+    record = read_json(export.base / RECORD)
+    commit = record.get("commit") if isinstance(record, dict) else None
+    return BaseModelName(export.base_uri.removeprefix("hf://").removeprefix("file://"), revision=commit)
 
 
 def _name_number_format(file: Path, dtype: torch.dtype) -> None:
