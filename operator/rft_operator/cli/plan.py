@@ -22,6 +22,7 @@ from rft_operator.domain.estimate_advice import advise
 from rft_operator.domain.estimate_data import DataShape
 from rft_operator.domain.estimate_gpu import ASSUMED, GPU_PRODUCT_LABEL, GPUS, GpuShape
 from rft_operator.domain.estimate_memory import GIB
+from rft_operator.domain.evaluation_memory import evaluation_too_big
 from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.rates import Rate
@@ -86,6 +87,7 @@ def make_plan(manifest: str, options: Options, *, now: int) -> Plan:
             *map(_left_out, problems),
             *assumption,
             *_notes(spec, found),
+            *filter(None, [evaluation_too_big(spec, model=model, gpu=gpu)]),
         ),
     )
 

@@ -10,7 +10,7 @@ from rft_operator.api.status import ConditionStatus, ConditionType
 from rft_operator.domain.budget import admit
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.estimate import Estimate
-from rft_operator.domain.expect import expectation, expected_micro_usd, tight, too_big
+from rft_operator.domain.expect import expectation, expected_micro_usd, tight, too_big, unevaluable
 from rft_operator.domain.facts import ChildKind
 from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, terms_of
@@ -67,7 +67,8 @@ def accept(draft: Draft, money: Money) -> None:
     except InvalidResource as error:
         _refuse(draft, error.reason, str(error), retry_seconds=None)
         return
-    if expected is not None and (words := too_big(expected)) is not None:
+    words = (too_big(expected) if expected is not None else None) or unevaluable(draft)
+    if words is not None:
         _refuse(draft, "OutOfMemory", words, retry_seconds=PRICE_RETRY_SECONDS)
         return
     wait = unreserved(draft)

@@ -11,6 +11,7 @@ from rft_operator.domain.draft import Draft
 from rft_operator.domain.estimate import Estimate, estimate
 from rft_operator.domain.estimate_data import known_data
 from rft_operator.domain.estimate_gpu import GPU_PRODUCT_LABEL, GPUS, GpuShape
+from rft_operator.domain.evaluation_memory import evaluation_too_big
 from rft_operator.domain.rates import Rate, pool
 
 GIB = 2**30
@@ -25,6 +26,12 @@ def expectation(draft: Draft, rate: Rate) -> Estimate | None:
     if model is None or data is None or gpu is None:
         return None
     return estimate(spec, facts=model, data=data, rate=rate, gpu=gpu)
+
+
+def unevaluable(draft: Draft) -> str | None:
+    """Return why the evaluation could not load the model; None where it can, or model or GPU are not known."""
+    model, gpu = known_model(draft.spec.model.uri), _gpu(draft)
+    return None if model is None or gpu is None else evaluation_too_big(draft.spec, model=model, gpu=gpu)
 
 
 def _gpu(draft: Draft) -> GpuShape | None:

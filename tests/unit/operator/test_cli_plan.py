@@ -172,6 +172,11 @@ def test_memory_of_the_node_that_nobody_names_is_told() -> None:
     assert document(change)["memory"]["hostGiB"]["usable"] is None
 
 
+def test_evaluation_that_cannot_load_the_model_is_told() -> None:
+    change = {"model": {"uri": "hf://Qwen/Qwen2.5-32B-Instruct"}, "evaluation": {"preset": "s1"}}
+    assert "Note      The weights alone need 123 GiB in fp32 (preset s1)" in plan(change).stdout
+
+
 def test_grace_that_is_shorter_than_a_save_is_told() -> None:
     assert "more than checkpoint.graceSeconds (10)" in plan({"checkpoint": {"graceSeconds": 10}}).stdout
 

@@ -339,6 +339,22 @@ async def test_run_whose_model_cannot_fit_is_refused_with_what_would_help() -> N
     assert not world.kube.find("Job")
 
 
+async def test_run_whose_evaluation_cannot_load_the_model_is_refused_before_the_training() -> None:
+    training = {"globalBatchSize": 96, "microBatchSize": 1, "deepspeed": {"zeroStage": 3, "offload": "all"}}
+    large: dict[str, Any] = {"model": {"uri": "hf://Qwen/Qwen2.5-32B-Instruct"}, "training": training}
+    evaluation = {"preset": "s1", "benchmarks": [{"name": "math500"}]}
+    world = published(**large, evaluation=evaluation)
+    await world.settle()
+    accepted = world.condition("Accepted")
+    assert (accepted.status, accepted.reason) == ("False", "OutOfMemory")
+    assert "need 123 GiB in fp32 (preset s1), and the evaluation's 1 x NVIDIA-H100-80GB-HBM3" in accepted.message
+    assert "evaluation.engine: vllm and evaluation.gpus: 2 or more, or take another preset" in accepted.message
+    for change in ({"preset": "skythought"}, {"engine": "vllm", "gpus": 2}):
+        other = published(**large, evaluation=evaluation | change)
+        await other.settle()
+        assert other.condition("Accepted").status == "True", change
+
+
 async def test_nothing_is_expected_of_a_gpu_that_nobody_knows() -> None:
     world = published(product="Tesla-K80")
     await world.settle()
