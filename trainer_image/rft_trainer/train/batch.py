@@ -24,7 +24,7 @@ from rft_trainer.prepare.dataset import PreparedDataset
 IGNORE = -100
 KEEP_ROWS_APART = frozenset(
     {
-        "apertus", "arcee", "cwm", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4", "gpt_neox", "granite",
+        "apertus", "arcee", "cwm", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4", "granite",
         "helium", "hunyuan_v1_dense", "hyperclovax", "internlm3", "jais2", "llama", "ministral", "ministral3",
         "mistral", "nemotron", "olmo", "olmo2", "olmo3", "persimmon", "phi", "phi3", "qwen2", "qwen3", "seed_oss",
         "smollm3", "stablelm", "starcoder2",
