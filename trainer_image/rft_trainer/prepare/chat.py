@@ -101,7 +101,7 @@ class ChatRenderer:
         except TemplateError as error:
             roles = ", ".join(message.role for message in messages)
             raise BadInputError(
-                f"model: its chat template refuses the turns {roles} ({error}); use rows and an evaluation.prompt of "
+                f"model: its chat template refuses the turns {roles} ({error}); use rows and an evaluation.preset of "
                 "other turns, or a model whose template takes them"
             ) from error
 
