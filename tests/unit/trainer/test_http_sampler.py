@@ -70,7 +70,7 @@ def test_request_says_all_that_decides_the_completion() -> None:
             "model": "m", "prompt": "q", "max_tokens": 5, "temperature": 0.7, "top_p": 0.9, "seed": 3,
                 "stop": ["<|im_start|>"],
             "add_special_tokens": False, "skip_special_tokens": False, "spaces_between_special_tokens": False,
-            "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+            "top_k": 1 << 30, "min_p": 0.0, "repetition_penalty": 1.0,
             "stop_token_ids": [7, 9],
         }
     ]  # fmt: skip

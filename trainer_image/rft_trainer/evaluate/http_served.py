@@ -26,6 +26,8 @@ _VERSIONS: Mapping[str, tuple[str, str, str]] = {
     "llamacpp": ("llama.cpp", "/props", "build_info"),
 }
 """By what a model is said to be owned by: the engine, where it says its version, and under which key."""
+_ALL_TOKENS = 1 << 30
+"""More than any vocabulary has; -1 and 0, which stand for all with some engines, are out of bounds with others."""
 _NOT_HERE = frozenset({404, 405, 501})
 _NOT_SO = frozenset({400, 422})
 
@@ -102,7 +104,7 @@ def more_fields(ends: Sequence[int]) -> dict[str, Any]:
         "skip_special_tokens": False,
         "spaces_between_special_tokens": False,
         "stop_token_ids": list(ends),
-        "top_k": -1,
+        "top_k": _ALL_TOKENS,
         "min_p": 0.0,
         "repetition_penalty": 1.0,
     }
