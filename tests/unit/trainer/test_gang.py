@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -135,6 +136,43 @@ def test_pod_of_another_attempt_is_turned_away_when_it_reaches_node_0() -> None:
     ended = run_all(members, bounds=within(1.5))
     assert "127.0.0.2 did not reach" in str(ended[0])
     assert ended[1] is not None
+
+
+def test_node_0_names_the_node_that_went_away_when_all_could_go() -> None:
+    port = free_port()
+    ended: dict[int, Exception | None] = {}
+    first = threading.Thread(target=lambda: ended.update(run_all([gang(0, port=port)], bounds=within(20))))
+    first.start()
+    gone = connected(port)
+    gone.sendall(b'{"rank": 1, "ticket": "uid/1"}\n')
+    reset(gone)
+    last = connected(port)
+    last.sendall(b'{"rank": 2, "ticket": "uid/1"}\n')
+    first.join(20)
+    last.close()
+    assert isinstance(ended[0], RendezvousError)
+    assert "127.0.0.2 was there and went away" in str(ended[0])
+
+
+def connected(port: int) -> socket.socket:
+    """A connection to node 0, as soon as it listens."""
+    found: list[socket.socket] = []
+
+    def connect() -> bool:
+        try:
+            found.append(socket.create_connection((HOSTS[0], port), timeout=20))
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    wait_until(connect, what="node 0 listens")
+    return found[0]
+
+
+def reset(connection: socket.socket) -> None:
+    """Close it as a node does that lost its memory of it."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def test_waiting_ends_at_once_when_a_stop_is_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,13 +12,14 @@ import pytest
 
 from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.launch import commands
+from rft_trainer.launch import main as supervisor
 from rft_trainer.launch.child import Child, become_subreaper, descendants_of
 from rft_trainer.launch.commands import stage_command, stage_environment
 from rft_trainer.launch.gang import Gang
 from rft_trainer.launch.output import LONGEST_LINE_BYTES, make_pipes
 from rft_trainer.launch.verdict import judge
 from rft_trainer.paths import Layout
-from rft_trainer.results import write_result
+from rft_trainer.results import read_result, write_result
 from rft_trainer.stage_main import report_error
 from rft_trainer.stage_results import StageResult, TrainSummary
 from unit.trainer.factory import wait_until
@@ -152,6 +154,19 @@ def test_rank_has_its_share_of_the_processors_when_offload_may_update_weights_wi
     monkeypatch.setattr(commands, "processors", lambda: 96)
     environment = stage_environment({"TMPDIR": str(tmp_path), **given}, stage=stage, ranks=8)
     assert environment["OMP_NUM_THREADS"] == threads
+
+
+def test_supervisor_leaves_a_result_when_a_volume_fails_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(supervisor, "run", fail)
+    assert supervisor.main(["train", "--root", str(tmp_path)]) == 1
+    layout = Layout(tmp_path)
+    result = read_result(layout.result_file, stage=Stage.TRAIN)
+    assert result is not None
+    assert (result.outcome, result.error) == (Outcome.FAILED, "OSError: [Errno 116] Stale file handle")
+    assert b"Stale file handle" in layout.termination_log.read_bytes()
 
 
 RANK = """

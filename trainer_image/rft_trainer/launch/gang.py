@@ -142,13 +142,22 @@ def _gather(gang: Gang, *, wait: _Wait) -> None:
                 rank = _read_hello(connection, gang)
                 if rank is not None:
                     waiting[rank] = connection
-            for connection in waiting.values():
-                connection.sendall(b"go\n")
-                connection.settimeout(2)
-                _drain(connection)
+            for rank, connection in waiting.items():
+                _let_go(connection, host=gang.hosts[rank])
     finally:
         for connection in waiting.values():
             connection.close()
+
+
+def _let_go(connection: socket.socket, *, host: str) -> None:
+    try:
+        connection.sendall(b"go\n")
+    except OSError as error:
+        raise RendezvousError(
+            f"rendezvous: {host} was there and went away ({error.strerror}); check its pod's log"
+        ) from error
+    connection.settimeout(2)
+    _drain(connection)
 
 
 def _listen(gang: Gang, *, wait: _Wait) -> socket.socket:

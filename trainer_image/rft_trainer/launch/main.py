@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -89,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = Outcome.DRAINED if isinstance(error, DrainedError) else Outcome.FAILED
         result = failed(stage, str(error)).model_copy(update={"outcome": outcome})
         code = error.exit_code
+    except OSError as error:  # of a volume or a network: the next attempt may find it well
+        traceback.print_exc()
+        result, code = failed(stage, f"{type(error).__name__}: {error}"), 1
     write_result(layout.result_file, result)
     write_termination_message(layout.termination_log, result)
     if result.error is not None:
@@ -109,10 +113,11 @@ def run(stage: Stage, layout: Layout) -> tuple[StageResult, int]:
     ranks = make_pipes(layout, gang.ranks) if gang is not None else {}
     environment = stage_environment(dict(os.environ), stage=stage, ranks=len(gang.ranks) if gang is not None else 1)
     child = Child(stage_command(stage, root=layout.root, gang=gang), environment=environment, ranks=ranks)
-    hangs = HangWatch(layout, config) if stage is Stage.TRAIN else None
-    killed, hang = _watch(child, stop, hangs)
-    error = secure_evidence(hang, layout, config) if hang is not None else None
-    child.kill()
+    try:
+        killed, hang = _watch(child, stop, HangWatch(layout, config) if stage is Stage.TRAIN else None)
+        error = secure_evidence(hang, layout, config) if hang is not None else None
+    finally:
+        child.kill()
     if error is not None:
         return stalled(layout, error), ExitCode.STALLED
     return judge(stage, layout, child=child, stop_asked=stop.asked(), killed=killed)
