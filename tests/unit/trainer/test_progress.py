@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rft_trainer.contract import CheckpointConfig
 from rft_trainer.progress_report import TrainerStatus
 from rft_trainer.train.checkpoint import Checkpoint
 from rft_trainer.train.progress import Meter, Progress, StepFacts
@@ -66,6 +67,29 @@ def test_meter_smooths_speeds_and_counts_padding_when_steps_differ() -> None:
     for _ in range(9):
         meter.record_step(FACTS)
     assert meter.step_seconds == pytest.approx((0.5 + 1.5 + 8 * 0.5) / 10 * 0.9 + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("every_minutes", "every_steps", "saved_at", "seconds"),
+    [
+        (10, None, 0, 5_000),
+        (10, None, 100, 5_000 + 8 * 200 + 200),
+        (600, None, 100, 5_000 + 200),
+        (600, 40, 100, 5_000 + 2 * 200 + 200),
+        (600, 25, 100, 5_000 + 3 * 200 + 200),
+        (10, None, 200, 0),
+    ],
+    ids=["no save yet", "by time", "the last alone", "by steps", "the last step is saved once", "all is done"],
+)
+def test_time_to_the_end_has_the_saves_on_the_way_in_it(
+    every_minutes: int, every_steps: int | None, saved_at: int, seconds: int
+) -> None:
+    rules = CheckpointConfig(every_minutes=every_minutes, every_steps=every_steps, keep_last=1, resume="latest")
+    meter = Meter(total_steps=200, saves=rules, step=199 if saved_at == 200 else 99)
+    meter.record_step(replace(FACTS, seconds=50.0))
+    if saved_at:
+        meter.checkpoint = Checkpoint(Path("x"), saved_at, 1, 2, "", "2026-01-01T00:00:00Z", 200.0)
+    assert meter.remaining_seconds() == seconds
 
 
 def test_report_has_every_metric_when_all_are_known(tmp_path: Path) -> None:

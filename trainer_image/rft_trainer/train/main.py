@@ -97,7 +97,7 @@ def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> St
     from rft_trainer.train.progress import Meter, Progress
 
     layout, paths, rank = run.layout, run.paths, dist.get_rank()
-    meter = Meter(total_steps=steps)
+    meter = Meter(total_steps=steps, saves=run.config.checkpoint)
     reporter = Reporter.from_environment() if rank == 0 else None
     progress = Progress(meter, path=layout.progress_file, steps=paths.steps, active=rank == 0, reporter=reporter)
     progress.tell("load", force=True)

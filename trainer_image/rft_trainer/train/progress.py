@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from rft_trainer.contract import CheckpointConfig
 from rft_trainer.files import write_atomic
 from rft_trainer.progress_report import Metric, MetricName, TrainerStatus
 from rft_trainer.report import Reporter
@@ -50,6 +51,8 @@ class Meter:
     """The numbers of one training process."""
 
     total_steps: int
+    saves: CheckpointConfig | None = None
+    """When the training saves: the time to its end has the saves on the way in it."""
     step: int = 0
     epoch: float = 0.0
     tokens: int = 0
@@ -117,10 +120,20 @@ class Meter:
         )
 
     def remaining_seconds(self) -> int | None:
-        """Time to the last step at the present speed; None before there is one: a forecast of money is made of it."""
+        """Time to the last step and save at the present speed; None before there is one: money is forecast by it."""
         if self.step < self.total_steps and not self._timed:
             return None
-        return max(0, int((self.total_steps - self.step) * self.step_seconds))
+        working = max(0, self.total_steps - self.step) * self.step_seconds
+        return int(working + self._saves_ahead(working) * (self.checkpoint.seconds if self.checkpoint else 0.0))
+
+    def _saves_ahead(self, working_seconds: float) -> int:
+        """So many checkpoints will be saved, the last one included; those of a stop are nobody's plan."""
+        if self.saves is None or (self.checkpoint is not None and self.checkpoint.step >= self.total_steps):
+            return 0
+        by_time = int(working_seconds / (60 * self.saves.every_minutes))
+        every = self.saves.every_steps
+        by_steps = 0 if every is None else max(0, (self.total_steps - 1) // every - self.step // every)
+        return max(by_time, by_steps) + 1
 
 
 class Progress:
