@@ -7,17 +7,23 @@ after the verdict: a published score must not pass for a measured one.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from rft_trainer.contract import TERMINATION_MESSAGE_LIMIT_BYTES, Outcome, Stage
 from rft_trainer.files import write_atomic
-from rft_trainer.stage_results import EvaluateSummary, Score, StageResult
+from rft_trainer.packed_answers import packed
+from rft_trainer.stage_results import BaseAnswers, EvaluateSummary, Score, StageResult
 
 ERROR_LIMIT_CHARACTERS = 1_000
 _DROPPED_FIRST_TO_LAST = (
     {"artifacts"}, {"baseline_stderr"}, {"thinking_tokens"}, {"interval"},
     {"wins", "losses", "p_value"}, {"scaling"}, {"verdict"}, {"comparison"}, {"capped"}, {"no_answer"},
 )  # fmt: skip
+
+
+_ZERO_UNLESS_SAID = ("na", "ca")
 
 
 def failed(stage: Stage, error: str) -> StageResult:
@@ -50,25 +56,60 @@ def read_result(path: Path, *, stage: Stage) -> StageResult | None:
 def termination_message(result: StageResult) -> bytes:
     """The result as compact JSON of at most 2,900 bytes."""
     limit = TERMINATION_MESSAGE_LIMIT_BYTES
-    data = _compact(result)
-    if len(data) > limit and result.error is not None:
-        over = len(data) - limit
+    over = len(_compact(result)) - limit
+    if over > 0 and result.error is not None:
         encoded = result.error.encode()
         keep = max(0, len(encoded) - over - 8)
         result = result.model_copy(update={"error": encoded[:keep].decode(errors="ignore") + "..."})
-        data = _compact(result)
-    while len(data) > limit and result.evaluate is not None and result.evaluate.base_answers:
-        largest = max(result.evaluate.base_answers, key=lambda each: len(each.rights))
-        kept = tuple(each for each in result.evaluate.base_answers if each is not largest)
-        result = result.model_copy(update={"evaluate": result.evaluate.model_copy(update={"base_answers": kept})})
-        data = _compact(result)
+    for each in _shorter(result):
+        data = _compact(each)
+        if len(data) <= limit:
+            return data
+    return _compact(StageResult(stage=result.stage, outcome=result.outcome))
+
+
+def _shorter(result: StageResult) -> Iterator[StageResult]:
+    """The result, and then with less and less of it."""
+    yield result
+    if result.evaluate is not None:
+        for summary in _shorter_summaries(result.evaluate):
+            yield result.model_copy(update={"evaluate": summary})
+
+
+def _shorter_summaries(summary: EvaluateSummary) -> Iterator[EvaluateSummary]:
+    """What the base model answered is worth the price of asking it again, and a digit that nobody is shown nothing."""
+    answers = summary.base_answers
+    if answers:
+        yield _with_packed(summary, answers)
+        summary = _without(summary, {"artifacts"})  # where they are follows from the run
+        yield _with_packed(summary, answers)
+        summary = summary.model_copy(update={"scores": tuple(map(_rounded, summary.scores))})
+        yield _with_packed(summary, answers)
+        summary = _without(summary, {"baseline_stderr"})
+        while answers:
+            yield _with_packed(summary, answers)
+            largest = max(answers, key=lambda each: len(each.rights))
+            answers = tuple(each for each in answers if each is not largest)
+        summary = _with_packed(summary, ())
+        yield summary
     for optional in _DROPPED_FIRST_TO_LAST:
-        if len(data) > limit and result.evaluate is not None:
-            result = result.model_copy(update={"evaluate": _without(result.evaluate, optional)})
-            data = _compact(result)
-    if len(data) > limit:
-        data = _compact(StageResult(stage=result.stage, outcome=result.outcome))
-    return data
+        summary = _without(summary, optional)
+        yield summary
+
+
+def _with_packed(summary: EvaluateSummary, answers: tuple[BaseAnswers, ...]) -> EvaluateSummary:
+    update = {"base_answers": (), "packed_base_answers": packed(answers) if answers else None}
+    return summary.model_copy(update=update)
+
+
+def _rounded(score: Score) -> Score:
+    """With as many digits as the status shows of what the score is worth."""
+    update: dict[str, object] = {"stderr": round(score.stderr, 4)}
+    if score.interval is not None:
+        update["interval"] = tuple(round(end, 4) for end in score.interval)
+    if score.p_value is not None:
+        update["p_value"] = float(f"{score.p_value:.3g}")
+    return score.model_copy(update=update)
 
 
 def _without(summary: EvaluateSummary, optional: set[str]) -> EvaluateSummary:
@@ -79,7 +120,12 @@ def _without(summary: EvaluateSummary, optional: set[str]) -> EvaluateSummary:
 
 
 def _compact(result: StageResult) -> bytes:
-    return result.model_dump_json(exclude_none=True, by_alias=True).encode()
+    document = result.model_dump(mode="json", exclude_none=True, by_alias=True)
+    for score in (document.get("evaluate") or {}).get("scores", ()):
+        for name in _ZERO_UNLESS_SAID:
+            if score[name] == 0:
+                del score[name]
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def write_termination_message(path: Path, result: StageResult) -> None:

@@ -168,6 +168,8 @@ class EvaluateSummary(_Short):
     questions that were."""
     scaling: Annotated[tuple[Scaling, ...], Field(max_length=16)] = Field(default=(), alias="sc")
     base_answers: Annotated[tuple[BaseAnswers, ...], Field(max_length=16)] = Field(default=(), alias="ba")
+    packed_base_answers: Annotated[str, StringConstraints(max_length=4_096)] | None = Field(default=None, alias="bp")
+    """In their place in a message that has little room (rft_trainer.packed_answers)."""
     pending: Whole = Field(default=0, alias="pe")
     """Answers that are programs and wait for the stage Score; there are no scores before it. With ``stopped`` they are
     not all that were asked for, and the scores will be partial."""

@@ -61,7 +61,7 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
             namespace=meta.namespace,
             name=meta.name,
             uid=meta.uid,
-            data_directory=f"{DATA_DIRECTORY}/{meta.name}-{meta.uid[:8]}",
+            data_directory=data_directory(resource),
             nodes=spec.resources.nodes,
             gpus_per_node=spec.resources.gpus_per_node,
             model=ModelSource(uri=spec.model.uri, revision=spec.model.revision),
@@ -97,6 +97,11 @@ def resolve(resource: ReasoningFinetune, settings: Settings) -> RunSnapshot:
         image_pull_policy=settings.image_pull_policy,
         progress_ca=settings.progress_ca,
     )
+
+
+def data_directory(resource: ReasoningFinetune) -> str:
+    """Return where everything of a run lies on its volume; a namesake to come has another place."""
+    return f"{DATA_DIRECTORY}/{resource.metadata.name}-{resource.metadata.uid[:8]}"
 
 
 def _end_of_turn(spec: Spec) -> EndOfTurn:

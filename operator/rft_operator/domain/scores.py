@@ -14,7 +14,9 @@ from rft_operator.api.status import Attempt, ConditionStatus, ConditionType
 from rft_operator.domain.baselines import keep_baselines
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import PodFacts
-from rft_trainer.contract import Stage
+from rft_operator.domain.resolve import data_directory
+from rft_trainer.contract import EVALUATION_FOLDER, Stage
+from rft_trainer.packed_answers import unpacked
 from rft_trainer.stage_results import EvaluateSummary, Score, StageResult
 
 MONEY_IS_UP = "BudgetExhausted"
@@ -45,11 +47,11 @@ def take_scores(draft: Draft, summary: EvaluateSummary) -> None:
                 )
                 for each in summary.scaling
             ],
-            artifacts=summary.artifacts,
+            artifacts=summary.artifacts or f"{data_directory(draft.view.resource)}/{EVALUATION_FOLDER}",
             display=_display(summary.scores[0], partial=partial) if summary.scores else "",
         )
     )
-    keep_baselines(draft, summary.base_answers)
+    keep_baselines(draft, summary.base_answers or unpacked(summary.packed_base_answers))
     message = "; ".join(_words(score) for score in summary.scores) or "Nothing was measured"
     if partial:
         draft.set_condition(ConditionType.EVALUATED, False, PARTIAL, f"Ended by its bound. {message}.")

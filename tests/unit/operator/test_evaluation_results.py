@@ -9,9 +9,10 @@ import pytest
 from rft_operator.api.status import Status
 from rft_operator.cli.report import report
 from rft_trainer.contract import Outcome, Stage
+from rft_trainer.packed_answers import packed
 from rft_trainer.results import termination_message
 from rft_trainer.stage_results import BaseAnswers, EvaluateSummary, Scaling, Score, StageResult
-from support.builders import NAMESPACE
+from support.builders import NAME, NAMESPACE
 from support.stage import World
 
 SCORE = Score(
@@ -257,6 +258,16 @@ async def test_base_answers_are_kept_beside_the_run_and_outlive_it() -> None:
     assert "rft.dev/finetune" not in labels_of(kept)
     mounted = world.job(Stage.EVALUATE)["spec"]["template"]["spec"]["volumes"]
     assert [v["configMap"]["name"] for v in mounted if v["name"] == "rft-baselines"] == [name]
+
+
+async def test_base_answers_of_a_message_with_little_room_are_kept_too() -> None:
+    others = [BASE.model_copy(update={"key": f"{number:040x}"}) for number in range(12)]
+    world = await evaluating()
+    status = await ended(world, completed(packed_base_answers=packed(others)))
+    [(_, kept)] = config_maps(world).items()
+    assert sorted(kept["data"]) == [each.key for each in others]
+    assert status.evaluation is not None
+    assert status.evaluation.artifacts == f"/rft/data/{NAME}-{world.run.metadata.uid[:8]}/evaluation"
 
 
 async def test_entries_of_other_runs_stay_when_one_is_added() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from pathlib import Path
 
 import pytest
 
 from rft_trainer.contract import TERMINATION_MESSAGE_LIMIT_BYTES, Outcome, Stage
+from rft_trainer.evaluate.base_answers import to_hand_on
+from rft_trainer.evaluate.measured import Measured
 from rft_trainer.evaluate.statistics import mean_and_stderr
+from rft_trainer.packed_answers import unpacked
 from rft_trainer.results import failed, read_result, termination_message, write_result
 from rft_trainer.stage_results import BaseAnswers, EvaluateSummary, Scaling, Score, StageResult
 
@@ -83,8 +88,47 @@ def test_message_leaves_out_the_longest_answers_of_the_base_model_first() -> Non
     )
     kept = said(EvaluateSummary(scores=(FULL,) * 6, base_answers=entries))
     assert kept.scores == (FULL,) * 6
-    assert [entry.questions for entry in kept.base_answers] == [30, 900]
-    assert said(EvaluateSummary(scores=(FULL,) * 12, base_answers=entries)).scores == (FULL,) * 12
+    assert kept.base_answers == entries[:0]
+    assert unpacked(kept.packed_base_answers) == entries, "together they take little room"
+    many = tuple(random_answers(900, seed=seed) for seed in range(12))
+    fewer = said(EvaluateSummary(scores=(FULL,) * 6, base_answers=(entries[0], *many)))
+    assert [(each.value, each.interval, each.no_answer) for each in fewer.scores] == [
+        (0.123456, (0.1012, 0.1457), 321)
+    ] * 6
+    assert 1 < len(found := unpacked(fewer.packed_base_answers)) < 13
+    assert found[0] == entries[0]
+    assert said(EvaluateSummary(scores=(FULL,) * 16, base_answers=many)).scores[0].verdict == "Regressed"
+
+
+def random_answers(questions: int, *, seed: int) -> BaseAnswers:
+    chance = random.Random(seed)
+    rights = tuple(chance.randrange(2) for _ in range(questions))
+    measured = Measured(rights=rights, samples=1, asked=questions, no_answer=seed, capped=3, thinking_tokens=812.5)
+    entry = to_hand_on(hashlib.sha256(str(seed).encode()).hexdigest()[:40], measured)
+    assert entry is not None
+    return entry
+
+
+def test_answers_of_the_base_model_to_a_whole_sweep_of_the_s1_preset_are_handed_on() -> None:
+    """The next run of the same base model would else pay for a part of them again."""
+    places = [(name, waits) for name in ("math500", "aime24") for waits in (0, 1, 2, 4)]
+    sizes = {"math500": 500, "aime24": 30}
+    entries = tuple(random_answers(sizes[name], seed=seed) for seed, (name, _) in enumerate(places))
+    scores = tuple(
+        FULL.model_copy(update={"benchmark": name, "metric": f"accuracy@wait={waits}", "samples": 1})
+        for name, waits in places
+    )
+    kept = said(EvaluateSummary(scores=scores, artifacts="/rft/data/x", protocol="a" * 64, base_answers=entries))
+    assert unpacked(kept.packed_base_answers) == entries
+    assert [(each.benchmark, each.value, each.verdict, each.wins) for each in kept.scores] == [
+        (name, 0.123456, "Regressed", 12) for name, _ in places
+    ]
+    assert said(EvaluateSummary(scores=(FULL,) * 10, artifacts="/rft/data/x", base_answers=entries)).artifacts is None
+
+
+@pytest.mark.parametrize("text", [None, "", "!", "QUFB", "a" * 4_000, "eJwrSVRwAgADVgEK"])
+def test_nothing_is_handed_on_when_it_cannot_be_read(text: str | None) -> None:
+    assert unpacked(text) == ()
 
 
 def test_result_is_none_when_it_is_of_another_stage_or_broken(tmp_path: Path) -> None:
