@@ -153,6 +153,22 @@ def test_error_says_what_to_do_when_the_memory_does_not_hold_a_single_answer(
         complete(sampler, [DRAWN, DRAWN])
 
 
+def test_model_that_the_memory_does_not_hold_is_bad_input_and_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = parse_uri("init://tiny-qwen2?hidden=16&layers=1&vocab=320&positions=64")
+    build_model(uri, tmp_path, texts=WORDS, seed=1, max_sequence_length=64)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Qwen2ForCausalLM, "to", full)
+    with pytest.raises(
+        BadInputError, match=r"its weights in fp32 do not fit the GPU's memory; evaluate with engine: vllm"
+    ):
+        TransformersSampler(tmp_path, device=torch.device("cpu"))
+
+
 def test_answers_have_no_end_but_their_own_when_a_model_has_no_table_of_positions(tmp_path: Path) -> None:
     qwen = parse_uri("init://tiny-qwen2?hidden=16&layers=1&vocab=320&positions=64")
     build_model(qwen, tmp_path, texts=WORDS, seed=1, max_sequence_length=64)  # for its tokenizer

@@ -37,7 +37,7 @@ class TransformersSampler:
         model, info = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
         if info["missing_keys"]:
             raise BadInputError(f"model {path.name}: weights are missing, the first is {min(info['missing_keys'])}")
-        self._model: Any = model.to(device).eval()
+        self._model: Any = self._placed(model, device, name=path.name).eval()
         # The model's own settings (Qwen's penalty for repetitions, beams, limits of time) are no part of a protocol.
         self._model.generation_config = GenerationConfig()
         self._device = device
@@ -50,6 +50,15 @@ class TransformersSampler:
         self._pad_id: int = pad if pad is not None else self._end_ids[0]
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self._pad_id)
+
+    def _placed(self, model: Any, device: torch.device, *, name: str) -> Any:
+        try:
+            return model.to(device)
+        except torch.OutOfMemoryError as error:  # another attempt would pay for the same
+            raise BadInputError(
+                f"model {name}: its weights in {self._number_format} do not fit the GPU's memory; evaluate with "
+                "engine: vllm over more gpus, with another preset where this one asks for fp32, or by rft evaluate"
+            ) from error
 
     @property
     def context_tokens(self) -> int | None:
