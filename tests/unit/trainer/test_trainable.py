@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rft_trainer.contract import LoraConfig, ModelSource
 from rft_trainer.errors import BadInputError
 from rft_trainer.paths import Layout
-from rft_trainer.prepare.model import check_positions, check_trainable, fetch_model
+from rft_trainer.prepare.model import check_rows, check_trainable, fetch_model
+from unit.trainer.factory import row
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +91,21 @@ def test_model_is_refused_when_no_rank_could_train_it(
 
 
 def test_rows_are_refused_when_they_are_longer_than_the_model_by_its_configuration(whole: Path, tmp_path: Path) -> None:
-    check_positions(whole, longest_row_tokens=512)
+    long, too_long = ([row(*[5] * tokens, prompt=1)] for tokens in (512, 513))
+    check_rows(whole, long)
     with pytest.raises(BadInputError, match=r"model: holds 512 tokens, .* 513; set training\.maxSequenceLength to 512"):
-        check_positions(whole, longest_row_tokens=513)
+        check_rows(whole, too_long)
     scaled = Path(shutil.copytree(whole, tmp_path / "model"))
     yarn = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 512}
     configured(rope_parameters=yarn)(scaled)
-    check_positions(scaled, longest_row_tokens=513)
+    check_rows(scaled, too_long)
+
+
+def test_rows_are_refused_when_the_tokenizer_knows_more_than_the_model(whole: Path) -> None:
+    size = json.loads((whole / "config.json").read_text())["vocab_size"]
+    check_rows(whole, [row(1, size - 1, prompt=1)])
+    with pytest.raises(BadInputError, match=rf"gives the rows token {size}, and the model knows those below {size};"):
+        check_rows(whole, [row(1, 2, prompt=1), row(1, size, prompt=1)])
 
 
 @pytest.mark.parametrize("target", ["c_attn", "embed_tokens", "lm_head"])

@@ -27,7 +27,7 @@ from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import ChatRenderer, EncodedRow
 from rft_trainer.prepare.dataset import PreparedDataset, build, load, question_hash, save
 from rft_trainer.prepare.formats import Conversation
-from rft_trainer.prepare.model import check_positions, check_trainable, count_parameters, fetch_model, load_tokenizer
+from rft_trainer.prepare.model import check_rows, check_trainable, count_parameters, fetch_model, load_tokenizer
 from rft_trainer.prepare.packing import pack, singles
 from rft_trainer.prepare.rows import conversations
 from rft_trainer.report import Reporter, Work
@@ -199,7 +199,7 @@ def _tokenise(
                 hashes.update(map(question_hash, conversation.questions))
     _check_lengths(config, kept=len(kept), usable=len(rows), counts=counts)
     lengths = [len(row.tokens) for row in rows]
-    check_positions(paths.model, longest_row_tokens=max(lengths))
+    check_rows(paths.model, rows)
     sequences = pack(lengths, capacity=limit) if config.training.packing else singles(len(rows))
     return build(rows, sequences, question_hashes=frozenset(hashes))
 

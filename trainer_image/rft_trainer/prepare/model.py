@@ -17,6 +17,7 @@ from rft_trainer.errors import BadInputError
 from rft_trainer.files import fresh_directory, publish_directory, read_json
 from rft_trainer.hub import MODEL_FILES, download
 from rft_trainer.paths import Layout
+from rft_trainer.prepare.chat import EncodedRow
 from rft_trainer.prepare.tiny import build_model
 from rft_trainer.uris import local_path, parse_uri
 from rft_trainer.weights import INDEX, weight_files
@@ -131,8 +132,8 @@ def _quantised(how: str) -> BadInputError:
     )
 
 
-def check_positions(path: Path, *, longest_row_tokens: int) -> None:
-    """Raise :class:`BadInputError` for rows that are longer than the model, as far as its configuration says.
+def check_rows(path: Path, rows: Sequence[EncodedRow]) -> None:
+    """Raise :class:`BadInputError` for tokens that the model does not have, and for rows that are longer than it.
 
     With learned positions no rank could take them, and with rotary ones the trained model would be served with less.
     """
@@ -141,11 +142,17 @@ def check_positions(path: Path, *, longest_row_tokens: int) -> None:
     from rft_trainer.evaluate.transformers_sampler import positions_of, rotary_types
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    held = positions_of(config)
-    scaled = rotary_types(config.get_text_config()) - {"default"}
-    if held is not None and not scaled and longest_row_tokens > held:
+    known, highest = config.get_text_config().vocab_size, max(int(row.tokens.max()) for row in rows)
+    if highest >= known:
         raise BadInputError(
-            f"model: holds {held} tokens, and a row has {longest_row_tokens}; set training.maxSequenceLength to {held} "
+            f"model: its tokenizer gives the rows token {highest}, and the model knows those below {known}; name the "
+            "tokenizer that it was trained with, or a model whose embedding was made larger for it"
+        )
+    held, longest = positions_of(config), max(len(row.tokens) for row in rows)
+    scaled = rotary_types(config.get_text_config()) - {"default"}
+    if held is not None and not scaled and longest > held:
+        raise BadInputError(
+            f"model: holds {held} tokens, and a row has {longest}; set training.maxSequenceLength to {held} "
             "or less, then longer rows are dropped whole, or name a copy whose config.json says how it holds more "
             "(max_position_embeddings, rope_parameters)"
         )

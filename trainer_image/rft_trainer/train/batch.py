@@ -22,6 +22,8 @@ from rft_trainer.prepare.chat import EncodedRow
 from rft_trainer.prepare.dataset import PreparedDataset
 
 IGNORE = -100
+PAD = 0
+"""A token that every model has: nothing reads padding, and the pad token of many a tokenizer is beyond its model."""
 KEEP_ROWS_APART = frozenset(
     {
         "apertus", "arcee", "cwm", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "glm4", "granite",

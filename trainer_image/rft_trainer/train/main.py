@@ -89,8 +89,8 @@ def train(layout: Layout, *, local_rank: int) -> StageResult:
 def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> StageResult:
     import torch.distributed as dist
 
-    from rft_trainer.prepare.model import load_tokenizer
     from rft_trainer.train import checkpoint as checkpoints
+    from rft_trainer.train.batch import PAD
     from rft_trainer.train.engine import start
     from rft_trainer.train.loop import Loop, set_checkpoint
     from rft_trainer.train.memory import memory_explained
@@ -113,8 +113,7 @@ def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> St
             checkpoints.restore(trainer.engine, saved, path=path)
         progress.begin()
         card = _write_card(run, trainer) if rank == 0 else {}
-        pad_id = load_tokenizer(paths.model).pad_token_id or 0
-        loop = Loop(trainer, run, meter=meter, progress=progress, pad_id=pad_id, card=card)
+        loop = Loop(trainer, run, meter=meter, progress=progress, pad_id=PAD, card=card)
         outcome = loop.run()
     export_path = _export(run, trainer, progress, card=card, step=steps) if outcome is Outcome.COMPLETED else None
     progress.close()
