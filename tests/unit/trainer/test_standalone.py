@@ -188,6 +188,16 @@ def test_questions_are_asked_anew_when_the_tokenizer_of_an_endpoint_was_mended(
     assert [body["prompt"].startswith("Think.") for body in server.bodies] == [False] * 6 + [True] * 6
 
 
+def test_folder_is_left_alone_when_another_evaluation_is_at_work_there(model: Path, rows: Path, tmp_path: Path) -> None:
+    words = (str(model), "-b", f"own={rows}", "--max-tokens", "4", "-o", str(tmp_path))
+    with standalone._alone(tmp_path):
+        done = rft(*words)
+    assert done.exit_code == 2, done.output
+    assert "another rft evaluate is at work there; wait for its end" in done.output
+    assert not (tmp_path / "results.json").exists()
+    assert rft(*words).exit_code == 0
+
+
 def test_scores_are_partial_and_the_exit_code_says_so_when_time_is_up(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +250,7 @@ def test_error_names_what_is_wrong_and_what_to_do(
 def test_error_names_the_folder_when_nothing_can_be_written_there(model: Path, rows: Path) -> None:
     done = rft(str(model), "-b", f"own={rows}", "-o", "/proc/nowhere/out")
     assert done.exit_code == 2, done.output
-    assert "output /proc/nowhere/out: cannot be made (No such file or directory); name another folder" in done.output
+    assert "output /proc/nowhere/out: cannot be written to (No such file or directory); name another" in done.output
 
 
 def test_each_number_of_waits_is_measured_once_when_it_is_named_twice() -> None:

@@ -7,11 +7,13 @@ one's.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from rft_trainer.weights import fingerprint
 
 _HASH_LETTERS = 8
 _INIT_TOKENS = 1_024
+LOCK = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,19 +90,39 @@ class TerminalWork(Work):
 
 def evaluate(order: Order, *, work: Work | None = None) -> EvaluateSummary:
     """Measure, and leave answers, ``results.json`` and ``protocol.json``; raises ``StageError`` in the user's words."""
-    folder = order.output
+    with _alone(order.output):
+        return _evaluate(order, work or TerminalWork())
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep another command out of the folder: the two would ask everything twice, and write into each other's lines."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a")
     except OSError as error:
-        raise BadInputError(f"output {folder}: cannot be made ({error.strerror}); name another folder") from error
-    exam = _exam(order)
+        raise BadInputError(f"output {folder}: cannot be written to ({error.strerror}); name another folder") from error
+    with lock as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(
+                f"output {folder}: another rft evaluate is at work there; wait for its end, or name another folder"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _evaluate(order: Order, work: Work) -> EvaluateSummary:
+    exam, folder = _exam(order), order.output
     texts = [question.text for questions in exam.questions.values() for question in questions]
     session = Session(
         exam=exam,
         directory=folder,
         artifacts=str(folder),
         stop=Stop(deadline=time.monotonic() + order.evaluation.max_seconds),
-        work=work or TerminalWork(),
+        work=work,
         baselines=folder / "none",
         programs=order.run_code,
     )
