@@ -16,6 +16,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    AutoTokenizer,
     BloomConfig,
     BloomForCausalLM,
     Gemma3Config,
@@ -110,6 +111,17 @@ def test_completion_ended_with_the_turn_when_the_model_says_so(sampler: Transfor
     ended = [each for each in found if each.finish is Finish.EOS]
     assert ended, "a model of random weights ends its turn now and then"
     assert all(each.tokens < 40 and "<|im_end|>" not in each.text for each in ended)
+
+
+def test_batch_is_padded_with_a_token_that_the_model_has(sampler: TransformersSampler, tmp_path: Path) -> None:
+    uri = parse_uri("init://tiny-qwen2?hidden=32&layers=1&vocab=320&positions=64")
+    build_model(uri, tmp_path, texts=WORDS, seed=1, max_sequence_length=64)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    while len(tokenizer) <= json.loads((tmp_path / "config.json").read_text())["vocab_size"]:
+        tokenizer.add_special_tokens({"pad_token": f"[PAD{len(tokenizer)}]"})
+    tokenizer.save_pretrained(tmp_path)
+    padded = TransformersSampler(tmp_path, device=torch.device("cpu"))
+    assert complete(padded, [DRAWN, GREEDY]) == complete(sampler, [DRAWN, GREEDY])
 
 
 def test_prompt_is_refused_when_it_fills_the_context(sampler: TransformersSampler) -> None:

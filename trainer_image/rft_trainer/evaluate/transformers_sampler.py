@@ -46,9 +46,10 @@ class TransformersSampler:
         self._model.register_forward_pre_hook(self._within_context, with_kwargs=True)
         self._row_by_row = "longrope" in rotary_types(self._model.config)
         self._end_ids = list(turn_ends(self.tokenizer))
-        pad = self.tokenizer.pad_token_id
-        self._pad_id: int = pad if pad is not None else self._end_ids[0]
-        if self.tokenizer.pad_token is None:
+        # Nothing reads padding, but the model must have the token: that of many a tokenizer is beyond it.
+        known = self._model.get_input_embeddings().num_embeddings
+        self._pad_id = next(each for each in (self.tokenizer.pad_token_id, *self._end_ids, 0) if _is_one(each, known))
+        if self.tokenizer.pad_token_id != self._pad_id:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self._pad_id)
 
     def _placed(self, model: Any, device: torch.device, *, name: str) -> Any:
@@ -154,6 +155,10 @@ class TransformersSampler:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+
+
+def _is_one(token: int | None, known: int) -> bool:
+    return token is not None and token < known
 
 
 def positions_of(config: Any) -> int | None:
