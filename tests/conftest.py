@@ -1,6 +1,7 @@
 """The order of the suite on its two workers: files that take minutes come first, the short ones fill in.
 
-A file stays on one worker (`--dist loadfile`), so tests that share a cluster or prepared data share it.
+A file stays on one worker (`--dist loadfile`), so tests that share a cluster or prepared data share it. All of
+``e2e`` stays on one: its cluster with three nodes takes a minute of a processor to start and to stop.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 HERE = Path(__file__).parent
 FIRST = (HERE / "e2e", HERE / "integration" / "trainer", HERE / "integration" / "local")
@@ -17,6 +20,20 @@ FIRST = (HERE / "e2e", HERE / "integration" / "trainer", HERE / "integration" / 
 # How long a draw takes says how busy the machine is, and nothing of the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+
+class ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """Whole files, and all files of ``e2e`` as if they were one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
+    """Put our order in place of ``--dist loadfile``."""
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(tryfirst=True)

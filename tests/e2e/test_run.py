@@ -114,24 +114,36 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
     assert status.cost.display in columns[1]
 
 
-async def test_training_resumes_and_both_attempts_are_paid_when_a_rank_is_killed(
+async def test_run_completes_and_every_attempt_is_paid_when_a_rank_is_killed_and_the_next_attempt_is_suspended(
     finetune: Finetune, machines: Cluster
 ) -> None:
-    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 150}}), checkpoint={"everySteps": 20})
-    await finetune.until_step(60)
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 180}}), checkpoint={"everySteps": 20})
+    await finetune.until_step(40)
     finetune.kill_rank(machines, 1)
-    status = await finetune.until_complete()
+    resumed = await finetune.until_step(60, attempt=2)
+    failed = attempts(resumed, "train")[0]
+    assert (failed.outcome, failed.counted) == ("Failed", True)
+    assert resumed.last_failure is not None
+    assert resumed.last_failure.reason == "TrainerFailed"
+    assert "SIGKILL" in resumed.last_failure.message
 
-    first, second = attempts(status, "train")
-    assert (first.outcome, first.counted) == ("Failed", True)
-    assert second.outcome == "Succeeded"
-    assert (second.start_step or 0) >= 40
+    finetune.edit(suspend=True)
+    paused = await finetune.until(lambda status: holds(status, "Suspended"), what="suspension", seconds=90)
+    assert paused.stage == "Suspended"
+    assert not paused.ledger.open
+    assert paused.checkpoint is not None
+    assert paused.checkpoint.step >= 60
+    assert paused.usage.gpu_seconds == billed(finetune), "both attempts; its GPUs are free"
+
+    finetune.edit(suspend=False)
+    status = await finetune.until_complete()
+    assert [each.outcome for each in attempts(status, "train")] == ["Failed", "Drained", "Succeeded"]
+    starts = [each.start_step or 0 for each in attempts(status, "train")]
+    assert starts[1] >= 20
+    assert starts[2] == paused.checkpoint.step
     assert status.restarts.toward_limit == 1
-    assert status.last_failure is not None
-    assert status.last_failure.reason == "TrainerFailed"
-    assert "SIGKILL" in status.last_failure.message
     seen = finetune.product.history.gpu_time(finetune.namespace)
-    assert {(each.stage, each.attempt) for each in seen} == {("train", "1"), ("train", "2"), ("evaluate", "1")}
+    assert {(each.stage, each.attempt) for each in seen} == {*(("train", each) for each in "123"), ("evaluate", "1")}
     assert status.usage.gpu_seconds == billed(finetune)
     assert status.cost.spent_micro_usd == priced(billed(finetune))
 
@@ -163,9 +175,7 @@ async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_swit
     assert status.cost.spent_micro_usd == priced(status.usage.gpu_seconds)
 
 
-async def until_the_stop_line_is_near(
-    finetune: Finetune, machines: Cluster, status: Status, *, uids: Sequence[str]
-) -> None:
+async def until_the_stop_line_is_near(finetune: Finetune, status: Status, *, uids: Sequence[str]) -> None:
     """Wait while the ranks hold their GPUs and sleep: their steps would cost processors that other tests need."""
     assert status.cost.stop_time is not None
     stop_line = epoch(status.cost.stop_time)
@@ -173,7 +183,7 @@ async def until_the_stop_line_is_near(
     async def near() -> bool:
         return time.time() > stop_line - 8
 
-    with finetune.ranks_asleep(machines, uids):
+    with finetune.ranks_asleep(uids):
         await eventually(near, what="the stop line to come near", seconds=200)
 
 
@@ -207,10 +217,10 @@ async def test_limit_holds_when_the_operator_is_gone_for_good_before_the_stop_li
 ) -> None:
     finetune.apply(**SCARCE)
     status = await finetune.until_step(20)
-    uids = [finetune.pod(stage="train", rank=rank)["metadata"]["uid"] for rank in (0, 1)]
+    uids = finetune.gang()
     finetune.product.scale_operator(0)
     try:
-        await until_the_stop_line_is_near(finetune, machines, status, uids=uids)
+        await until_the_stop_line_is_near(finetune, status, uids=uids)
 
         async def ended() -> bool:
             return not finetune.trainer_runs(machines, uids)
@@ -229,8 +239,8 @@ async def test_limit_holds_when_the_api_server_is_down_at_the_stop_line(
 ) -> None:
     finetune.apply(**SCARCE_ON_ONE_NODE)
     status = await finetune.until_step(20)
-    uids = [finetune.pod(stage="train")["metadata"]["uid"]]
-    await until_the_stop_line_is_near(finetune, machines, status, uids=uids)
+    uids = finetune.gang()
+    await until_the_stop_line_is_near(finetune, status, uids=uids)
 
     async def ended() -> bool:
         return not finetune.trainer_runs(machines, uids)
@@ -249,6 +259,8 @@ async def test_checkpoint_is_evaluated_and_training_goes_on_until_it_is_deleted_
     finetune: Finetune, tmp_path: Path
 ) -> None:
     finetune.apply(**SCARCE)
+    status = await finetune.until_step(20)
+    await until_the_stop_line_is_near(finetune, status, uids=finetune.gang())
     status = await until_money_ends(finetune)
     kept_its_limit(status, finetune)
     assert not holds(status, "Complete")
@@ -264,27 +276,6 @@ async def test_checkpoint_is_evaluated_and_training_goes_on_until_it_is_deleted_
     await finetune.delete()
 
 
-async def test_run_frees_its_gpus_and_resumes_when_suspended_and_leaves_nothing_when_deleted_while_it_evaluates(
-    finetune: Finetune,
-) -> None:
-    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 150}}), checkpoint={"everySteps": 1_000})
-    await finetune.until_step(60)
-    finetune.edit(suspend=True)
-    paused = await finetune.until(lambda status: holds(status, "Suspended"), what="suspension", seconds=90)
-    assert paused.stage == "Suspended"
-    assert not paused.ledger.open
-    assert paused.checkpoint is not None
-    assert paused.checkpoint.step >= 60
-    assert paused.usage.gpu_seconds == billed(finetune)
-
-    finetune.edit(suspend=False)
-    await finetune.until_running("evaluate")
-    status = await finetune.status()
-    assert attempts(status, "train")[1].start_step == paused.checkpoint.step
-    assert status.restarts.toward_limit == 0
-    await finetune.delete()
-
-
 async def test_nothing_is_left_when_the_run_is_deleted_while_it_prepares(finetune: Finetune) -> None:
     finetune.apply(**SHORT)
     await finetune.until_running("prepare")
@@ -297,10 +288,11 @@ async def test_no_step_is_lost_when_the_chart_is_upgraded_and_uninstalled_and_in
     assert product.helm is not None
     product.install(older_chart(tmp_path))
     assert "PROGRESS" not in product.server.kubectl("get", "rft", "-A", "-o", "wide").stdout
-    finetune.apply(**training_only(steps=600), checkpoint={"everySteps": 1_000})
+    finetune.apply(**training_only(steps=300), checkpoint={"everySteps": 1_000})
     await finetune.until_step(20)
 
-    product.install(CHART, "--set", "operator.logLevel=DEBUG")
+    with finetune.ranks_asleep(finetune.gang()):
+        product.install(CHART, "--set", "operator.logLevel=DEBUG")
     status = await finetune.status()
     assert status.progress is not None
     await finetune.until_step((status.progress.step or 0) + 20)

@@ -185,10 +185,16 @@ class Finetune:
         for process in ranks(machines, [uid]):
             process.kill()
 
+    def gang(self, *, attempt: int = 1) -> list[str]:
+        """Return the UIDs of the pods of a training attempt."""
+        selector = f"rft.dev/stage=train,rft.dev/attempt={attempt}"
+        pods = self.kubectl_json("get", "pods", "-l", selector, "-o", "json")["items"]
+        return [pod["metadata"]["uid"] for pod in pods]
+
     @contextlib.contextmanager
-    def ranks_asleep(self, machines: Cluster, uids: Sequence[str]) -> Iterator[None]:
-        """Stop the ranks of these pods for a while, and let them go on."""
-        found = ranks(machines, uids)
+    def ranks_asleep(self, uids: Sequence[str]) -> Iterator[None]:
+        """Stop the ranks of these pods for a while, and let them go on; on machines not ours they stay awake."""
+        found = ranks(self.product.cluster, uids) if self.product.cluster is not None else []
         for process in found:
             process.suspend()
         try:
