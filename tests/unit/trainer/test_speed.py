@@ -43,7 +43,27 @@ def test_embedding_counts_where_it_is_multiplied_with_and_not_where_it_is_looked
     layer = 2 * 32 * 32 + 2 * 32 * 16 + 32 + 2 * 16 + 3 * 32 * 64 + 2 * 32
     assert found.per_token == 6 * (3 * layer + 32 + 100 * 32)
     assert found.per_squared_row == 6 * 3 * 32
-    assert found.of(tokens=10, squared_rows=60) == 10 * found.per_token + 60 * found.per_squared_row
+    wanted = 10 * found.per_token + 60 * found.per_squared_row
+    assert found.of(tokens=10, squared_rows=60, windowed_rows=50) == wanted
+
+
+@pytest.mark.parametrize(
+    ("window", "kinds", "full", "windowed"),
+    [
+        (4, ["sliding_attention", "sliding_attention", "full_attention"], 1, 2),
+        (4, None, 0, 3),
+        (None, None, 3, 0),
+        (None, ["linear_attention", "conv", "full_attention"], 1, 0),
+    ],
+)
+def test_attention_is_counted_as_far_as_a_layer_sees(
+    window: int | None, kinds: list[str] | None, full: int, windowed: int
+) -> None:
+    built = model(tied=True)
+    built.config.sliding_window, built.config.layer_types = window, kinds
+    found = arithmetic(built)
+    assert (found.per_squared_row, found.per_windowed_row) == (6 * full * 32, 6 * windowed * 32)
+    assert found.window == window
 
 
 def test_frozen_weights_need_no_product_for_their_gradients() -> None:
@@ -60,6 +80,9 @@ def test_attention_is_counted_by_row_when_rows_are_packed() -> None:
     ]
     dataset = build(rows, [[0, 2], [1]], question_hashes=frozenset())
     assert squared_rows(dataset).tolist() == [9 + 25, 16]
+    assert squared_rows(dataset, window=3).tolist() == [9 + 25 - 4, 16 - 1]
+    seen = [sum(min(place, 3) for place in range(1, length + 1)) for length in (3, 5)]
+    assert sum(seen) == (9 + 25 - 4) // 2 + 3, "pairs of tokens, the diagonal whole"
 
 
 def test_peak_is_found_by_the_drivers_name_and_absent_for_a_cpu() -> None:

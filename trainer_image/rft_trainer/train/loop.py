@@ -38,6 +38,7 @@ class Loop:
         self._stragglers, self._card = Stragglers(), card
         dataset, config = run.dataset, run.config
         self._squared_rows = squared_rows(dataset)
+        self._windowed_rows = squared_rows(dataset, window=trainer.arithmetic.window)
         self._plan = BatchPlan(
             lengths=dataset.sequence_lengths(),
             targets=dataset.sequence_targets(),
@@ -126,8 +127,12 @@ class Loop:
     def _record(self, plan: StepPlan, decision: Decision, *, seconds: float) -> None:
         meter, trainer = self._meter, self._trainer
         self._stragglers.record(decision.seconds_per_token)
-        squares = int(self._squared_rows[self._plan.global_batch(meter.step)].sum())
-        flops = trainer.arithmetic.of(tokens=plan.tokens, squared_rows=squares)
+        batch = self._plan.global_batch(meter.step)
+        flops = trainer.arithmetic.of(
+            tokens=plan.tokens,
+            squared_rows=int(self._squared_rows[batch].sum()),
+            windowed_rows=int(self._windowed_rows[batch].sum()),
+        )
         peak = trainer.peak_flops
         meter.record_step(
             StepFacts(

@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from rft_trainer.peaks import peak_of_device
 from rft_trainer.prepare.dataset import PreparedDataset
 
+_WINDOWED = "sliding_attention"
+_LINEAR = frozenset({"linear_attention", "conv", "mamba"})
+"""Kinds of layers in a configuration's words; what the last ones do beside their weights is small."""
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -26,10 +30,13 @@ class Arithmetic:
     per_token: int
     per_squared_row: int
     """Attention: per square of a row's length, half of it masked by causality."""
+    per_windowed_row: int = 0
+    """The same in layers whose tokens see no more than a window."""
+    window: int | None = None
 
-    def of(self, *, tokens: int, squared_rows: int) -> int:
+    def of(self, *, tokens: int, squared_rows: int, windowed_rows: int) -> int:
         """The operations for so many tokens in rows of such lengths."""
-        return self.per_token * tokens + self.per_squared_row * squared_rows
+        return self.per_token * tokens + self.per_squared_row * squared_rows + self.per_windowed_row * windowed_rows
 
 
 def arithmetic(model: Any) -> Arithmetic:
@@ -42,18 +49,30 @@ def arithmetic(model: Any) -> Arithmetic:
     trained = sum(size for size, requires_grad in every if requires_grad)
     trained = min(trained, multiplied)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    width = config.num_attention_heads * head
-    return Arithmetic(per_token=4 * multiplied + 2 * trained, per_squared_row=6 * config.num_hidden_layers * width)
+    attention = 6 * config.num_attention_heads * head
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None) or [_WINDOWED if window else ""] * config.num_hidden_layers
+    windowed = sum(kind == _WINDOWED for kind in kinds) if window else 0
+    return Arithmetic(
+        per_token=4 * multiplied + 2 * trained,
+        per_squared_row=attention * (sum(kind not in _LINEAR for kind in kinds) - windowed),
+        per_windowed_row=attention * windowed,
+        window=window,
+    )
 
 
 def _size(parameter: Any) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def squared_rows(dataset: PreparedDataset) -> NDArray[np.int64]:
-    """For every sequence the sum of its rows' squared lengths: a row attends to itself alone."""
+def squared_rows(dataset: PreparedDataset, *, window: int | None = None) -> NDArray[np.int64]:
+    """For every sequence the sum of its rows' squared lengths: a row attends to itself alone.
+
+    With a window, less what its tokens no longer see.
+    """
     lengths = np.diff(dataset.row_offsets)[dataset.sequence_rows].astype(np.int64)
-    totals = np.concatenate([[0], np.cumsum(lengths**2)])
+    beyond = 0 if window is None else np.maximum(lengths - window, 0)
+    totals = np.concatenate([[0], np.cumsum(lengths**2 - beyond**2)])
     return np.asarray(np.diff(totals[dataset.sequence_offsets]), dtype=np.int64)
 
 
