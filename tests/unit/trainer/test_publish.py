@@ -290,7 +290,9 @@ def test_partial_scores_say_so_and_are_not_given_to_leaderboards(paths: RunPaths
 def test_card_says_how_scores_were_compared(paths: RunPaths, tmp_path: Path, comparison: str | None, said: str) -> None:
     write_json(paths.evaluation / "results.json", {**RESULTS, "scores": [{**SCORE, "comparison": comparison}]})
     push(paths, "file:///a", folder=tmp_path / "a")
-    assert said in (tmp_path / "a" / "README.md").read_text()
+    text = (tmp_path / "a" / "README.md").read_text()
+    assert said in text
+    assert ("Everything below was measured by the run itself" in text) is (comparison != "published")
 
 
 def test_a_card_is_written_when_little_is_known(paths: RunPaths, tmp_path: Path) -> None:

@@ -61,9 +61,12 @@ def _source(story: Story, of: str) -> str:
 
 def _head(story: Story) -> str:
     base, data = _source(story, "model") or "unknown", _source(story, "dataset") or "unknown"
+    rows = (story.results or {}).get("scores", ())
+    others = any(isinstance(each, dict) and each.get("comparison") == "published" for each in rows)
     return (
         f"# {story.name}\n\nA reasoning model: `{base}`, fine-tuned on `{data}` ({story.step} steps).\n"
-        "Everything below was measured by the run itself; nothing was chosen by hand."
+        f"Everything below{' but the published scores' if others else ''} was measured by the run itself; nothing was "
+        "chosen by hand."
     )
 
 
