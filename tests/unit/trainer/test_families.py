@@ -75,6 +75,20 @@ def test_rows_in_one_line_do_not_read_each_other_when_their_model_may_be_packed(
     assert together == pytest.approx(first + second, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("family", "values"),
+    [
+        ("gemma3_text", {"layer_types": ["sliding_attention", "full_attention"]}),
+        ("olmo3", {"layer_types": ["sliding_attention", "full_attention"]}),
+        ("mistral", {}),
+    ],
+)
+def test_rows_in_one_line_do_not_read_each_other_when_layers_have_a_window(family: str, values: dict[str, Any]) -> None:
+    model = tiny(family, sliding_window=3, **values)
+    together, first, second = losses(model, batch(FIRST, SECOND), batch(FIRST), batch(SECOND))
+    assert together == pytest.approx(first + second, rel=1e-5)
+
+
 def test_packing_is_refused_when_layers_carry_a_state_from_row_to_row() -> None:
     model = tiny("qwen3_5_text", **WITH_STATE)
     with pytest.raises(BadInputError, match=r"training\.packing: models of type qwen3_5_text .* set packing: false"):
