@@ -38,6 +38,10 @@ SCARCE = merged(
 SCARCE_ON_ONE_NODE = merged(SCARCE, {"budget": {"limitUSD": "2.30"}, "resources": {"nodes": 1}})
 
 
+WAITS = {"evaluation": {"budgetForcing": {"waits": [0, 1, 2], "maxThinkingTokens": 24, "sweepThinkingTokens": None}}}
+"""s1's Wait, on a model that has learned too little to make use of it."""
+
+
 def training_only(*, steps: int) -> dict[str, Any]:
     """Return the changes that make a quick run without evaluation."""
     return {**merged(SHORT, {"training": {"maxSteps": steps}}), "evaluation": None}
@@ -117,7 +121,7 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
 async def test_run_completes_and_every_attempt_is_paid_when_a_rank_is_killed_and_the_next_attempt_is_suspended(
     finetune: Finetune, machines: Cluster
 ) -> None:
-    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 180}}), checkpoint={"everySteps": 20})
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 180}, **WAITS}), checkpoint={"everySteps": 20})
     await finetune.until_step(40)
     finetune.kill_rank(machines, 1)
     resumed = await finetune.until_step(60, attempt=2)
@@ -146,6 +150,11 @@ async def test_run_completes_and_every_attempt_is_paid_when_a_rank_is_killed_and
     assert {(each.stage, each.attempt) for each in seen} == {*(("train", each) for each in "123"), ("evaluate", "1")}
     assert status.usage.gpu_seconds == billed(finetune)
     assert status.cost.spent_micro_usd == priced(billed(finetune))
+    assert status.evaluation is not None
+    assert [each.metric for each in status.evaluation.results] == [f"accuracy@wait={waits}" for waits in (0, 1, 2)]
+    assert [each.benchmark for each in status.evaluation.scaling] == ["sums"]
+    told = await finetune.rft("report", "tiny-local")
+    assert all(f"Score  sums accuracy@wait={waits}: " in told for waits in (0, 1, 2)), told
 
 
 async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_switched_off(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,6 +203,15 @@ class Finetune:
         finally:
             for process in found:
                 process.resume()
+
+    async def rft(self, *arguments: str) -> str:
+        """Run ``rft`` on the cluster and return what it says; it has an event loop of its own."""
+        server = self.product.server
+        where = [] if server.kubeconfig is None else ["--kubeconfig", str(server.kubeconfig)]
+        words = [*arguments, "-n", self.namespace, *where]
+        result = await asyncio.to_thread(CliRunner().invoke, main, words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     def audit(self, folder: Path) -> Any:
         """Dump the namespace as a user does, and let ``rft audit`` compute its bill; fails unless the status agrees."""

@@ -247,8 +247,8 @@ def _has_finalizer(draft: Draft) -> bool:
                 finalizers=(*meta.finalizers, FINALIZER),
             )
         )
-    else:
-        draft.wake(draft.now)
+    # Our own write is no news: nobody but us would look again.
+    draft.wake(draft.now)
     return False
 
 

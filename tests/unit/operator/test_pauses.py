@@ -9,7 +9,7 @@ import pytest
 from rft_operator.domain import pauses
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
-from support.builders import NAMESPACE
+from support.builders import NAME, NAMESPACE
 from support.run_steps import silence_node
 from support.stage import World
 
@@ -165,6 +165,25 @@ async def test_run_goes_on_at_once_when_its_user_suspended_and_resumed_it_severa
         world.edit(suspend=False)
         await world.settle()
         assert not world.job_gone(Stage.TRAIN, attempt + 1)
+
+
+async def test_resumed_run_needs_no_news_but_its_own_writes_when_an_uninstall_took_its_finalizer() -> None:
+    world = World()
+    await to_stage(world, Stage.TRAIN)
+    world.run_pods(Stage.TRAIN)
+    await world.after(5)
+    world.edit(suspend=True)
+    await world.after(1)
+    world.drain(Stage.TRAIN)
+    await world.after(1)
+    world.kube.patch("ReasoningFinetune", NAMESPACE, NAME, lambda obj: obj["metadata"].update(finalizers=[]))
+    world.restart_operator()
+    world.edit(suspend=False)
+    looks = 0
+    while await world.reconciler.reconcile(world.key) == 0:  # the operator's own writes wake nobody
+        looks += 1
+        assert looks < 9, "it comes to no rest"
+    assert not world.job_gone(Stage.TRAIN, 2)
 
 
 async def test_failures_that_count_wait_longer_each_time() -> None:
