@@ -40,7 +40,7 @@ def global_batches(dataset_path: Path, training: TrainingConfig, *, steps: int) 
         world_size=1,
     )
     for step in range(steps):
-        yield collate(dataset, plan.step(step, rank=0).micro_batches[0], pad_id=0)
+        yield collate(dataset, plan.step(step, rank=0).micro_batches[0])
 
 
 def adamw(model: Any, training: TrainingConfig) -> torch.optim.AdamW:

@@ -38,10 +38,10 @@ def unpacked(text: str | None) -> tuple[BaseAnswers, ...]:
 
 def _with_raw(row: dict[str, Any]) -> dict[str, Any]:
     try:
-        raw = _inflated(base64.urlsafe_b64decode(row["r"] + "=" * (-len(row["r"]) % 4)))
+        raw = _inflated(deflated_of(row["r"]))
     except (ValueError, zlib.error):
         return row
-    if _rights(raw) != row["r"]:
+    if text_of(raw) != row["r"]:
         return row
     return {name: value for name, value in row.items() if name != "r"} | {_RAW: raw.hex()}
 
@@ -50,12 +50,17 @@ def _without_raw(row: dict[str, Any]) -> dict[str, Any]:
     if _RAW not in row:
         return row
     rest = {name: value for name, value in row.items() if name != _RAW}
-    return rest | {"r": _rights(bytes.fromhex(row[_RAW]))}
+    return rest | {"r": text_of(bytes.fromhex(row[_RAW]))}
 
 
-def _rights(raw: bytes) -> str:
-    """As ``evaluate.base_answers`` packs them."""
+def text_of(raw: bytes) -> str:
+    """Bytes deflated, as a text for JSON: the right answers of one entry."""
     return base64.urlsafe_b64encode(zlib.compress(raw, 9)).decode().rstrip("=")
+
+
+def deflated_of(text: str) -> bytes:
+    """What ``text_of`` has deflated; raises ValueError for a text of another kind."""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _inflated(data: bytes) -> bytes:

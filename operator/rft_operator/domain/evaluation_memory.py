@@ -10,9 +10,9 @@ from rft_operator.api.evaluation import EvaluationEngine
 from rft_operator.api.spec import Spec
 from rft_operator.domain.architectures import ModelShape
 from rft_operator.domain.estimate_gpu import GpuShape
+from rft_operator.domain.estimate_memory import GIB
 from rft_operator.domain.evaluation import evaluation_config
 
-GIB = 2**30
 _BYTES = {"fp32": 4, "bf16": 2, "auto": 2}
 """Of a weight on a GPU."""
 

@@ -11,10 +11,9 @@ from rft_operator.domain.draft import Draft
 from rft_operator.domain.estimate import Estimate, estimate
 from rft_operator.domain.estimate_data import known_data
 from rft_operator.domain.estimate_gpu import GPU_PRODUCT_LABEL, GPUS, GpuShape
+from rft_operator.domain.estimate_memory import GIB
 from rft_operator.domain.evaluation_memory import evaluation_too_big
 from rft_operator.domain.rates import Rate, pool
-
-GIB = 2**30
 
 
 def expectation(draft: Draft, rate: Rate) -> Estimate | None:

@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1 that the hub's client of this process uses."""
+"""What several tests of the trainer need: a hub on 127.0.0.1 that this process uses, one thread for tiny tensors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ import pytest
 from huggingface_hub import constants
 
 from support.hub_server import Hub, serving
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tensors this small are slower on two threads, and far slower on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

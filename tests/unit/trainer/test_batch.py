@@ -3,7 +3,6 @@ rows of a step are arranged, packed or padded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,7 @@ from unit.trainer.factory import row
 VOCABULARY = 40
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on two threads, and far slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -39,7 +32,7 @@ def dataset() -> PreparedDataset:
 
 
 def test_labels_and_positions_stay_within_a_row_when_rows_are_packed(dataset: PreparedDataset) -> None:
-    batch = collate(dataset, [0, 1], pad_id=0)
+    batch = collate(dataset, [0, 1])
     assert batch.input_ids.tolist() == [[1, 2, 3, 8, 9], [4, 5, 6, 7, 0]]
     assert batch.labels.tolist() == [[2, 3, IGNORE, 9, IGNORE], [IGNORE, 6, 7, IGNORE, IGNORE]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 0]]
@@ -47,20 +40,20 @@ def test_labels_and_positions_stay_within_a_row_when_rows_are_packed(dataset: Pr
 
 def test_positions_go_on_over_the_padding_when_no_row_is_packed(dataset: PreparedDataset) -> None:
     single = build([dataset.row(index) for index in range(3)], singles(3), question_hashes=frozenset())
-    batch = collate(single, [1, 2], pad_id=0)
+    batch = collate(single, [1, 2])
     assert batch.position_ids.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3]], "or the library would build a mask for nothing"
     assert batch.labels.tolist() == [[IGNORE, 6, 7, IGNORE], [9, IGNORE, IGNORE, IGNORE]]
 
 
 def test_micro_batch_has_no_padding_when_it_is_flat(dataset: PreparedDataset) -> None:
-    batch = collate(dataset, [0, 1], pad_id=0, flat=True)
+    batch = collate(dataset, [0, 1], flat=True)
     assert batch.input_ids.tolist() == [[1, 2, 3, 8, 9, 4, 5, 6, 7]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 3]]
     assert batch.labels.tolist() == [[2, 3, IGNORE, 9, IGNORE, IGNORE, 6, 7, IGNORE]]
 
 
 def test_label_count_equals_the_plan_when_counted_by_tensor(dataset: PreparedDataset) -> None:
-    batch = collate(dataset, [0, 1], pad_id=0)
+    batch = collate(dataset, [0, 1])
     assert int((batch.labels != IGNORE).sum()) == int(dataset.sequence_targets().sum())
 
 
@@ -123,8 +116,8 @@ def test_loss_and_gradient_of_a_step_are_equal_when_micro_batches_are_ordered_by
         assert [list(rows) for rows in ordered] != in_data_order
         check_equal(
             make_model(),
-            [collate(dataset, rows, pad_id=0) for rows in in_data_order],
-            [collate(dataset, rows, pad_id=0) for rows in ordered],
+            [collate(dataset, rows) for rows in in_data_order],
+            [collate(dataset, rows) for rows in ordered],
             target_tokens=plan.step(step, rank=0).target_tokens,
         )
 
@@ -145,8 +138,8 @@ def test_packed_rows_give_loss_and_gradient_of_single_rows_when_kept_apart_by_th
     rest = [] if len(packed) % 2 == 0 else [[len(packed) - 1]]
     check_equal(
         model,
-        [collate(alone, [index], pad_id=0) for index in range(30) if alone.sequence_targets()[index]],
-        [collate(packed, pair, pad_id=0, flat=flat) for pair in pairs + rest],
+        [collate(alone, [index]) for index in range(30) if alone.sequence_targets()[index]],
+        [collate(packed, pair, flat=flat) for pair in pairs + rest],
         target_tokens=int(alone.sequence_targets().sum()),
     )
 
@@ -156,7 +149,7 @@ def test_trainers_model_keeps_packed_rows_apart_when_it_computes_the_loss() -> N
     alone = build(rows, singles(len(rows)), question_hashes=frozenset())
     packed = build(rows, pack([len(each.tokens) for each in rows], capacity=48), question_hashes=frozenset())
     model = LossModel(make_model(), stopwatch=Stopwatch(torch.device("cpu")))
-    apart = sum(float(model(collate(alone, [index], pad_id=0)).detach()) for index in range(len(rows)))
-    together = float(model(collate(packed, range(len(packed)), pad_id=0)).detach())
+    apart = sum(float(model(collate(alone, [index])).detach()) for index in range(len(rows)))
+    together = float(model(collate(packed, range(len(packed)))).detach())
     assert 1 < len(packed) < len(rows)
     assert together == pytest.approx(apart, rel=1e-6)

@@ -6,7 +6,6 @@ exactly; anything else is left alone with a word, and the base model is measured
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import json
@@ -16,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rft_trainer.evaluate.measured import Measured
+from rft_trainer.packed_answers import deflated_of, text_of
 from rft_trainer.stage_results import BaseAnswers, KeptBaseAnswers
 
 MOST_BYTES = 65_536
@@ -78,17 +78,15 @@ def _packed(rights: Sequence[int], *, samples: int) -> str:
     for right in reversed(rights):
         number = number << width | right
     size = (len(rights) * width + 7) // 8
-    data = zlib.compress(number.to_bytes(size, "little"), 9)
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return text_of(number.to_bytes(size, "little"))
 
 
 def _unpacked(text: str, *, questions: int, samples: int) -> tuple[int, ...]:
     width = _width(samples)
     size = (questions * width + 7) // 8
     try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         unpacker = zlib.decompressobj()
-        raw = unpacker.decompress(data, size + 1)
+        raw = unpacker.decompress(deflated_of(text), size + 1)
     except (binascii.Error, zlib.error) as error:
         raise ValueError(f"it cannot be unpacked: {error}") from error
     if len(raw) != size or not unpacker.eof:

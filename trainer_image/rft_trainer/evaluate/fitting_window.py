@@ -14,7 +14,7 @@ import torch
 
 from rft_trainer.errors import StageError
 from rft_trainer.evaluate.engines import free_memory
-from rft_trainer.evaluate.sampler import Completion, CompletionRequest
+from rft_trainer.evaluate.sampler import BatchWindow, Completion, CompletionRequest
 
 Complete = Callable[[Sequence[CompletionRequest]], Sequence[Completion]]
 
@@ -27,16 +27,12 @@ class MostRows:
     """So many at once; None while all that were asked for have fitted."""
 
 
-class FittingWindow:
+class FittingWindow(BatchWindow):
     """Completes what was put first, as much of it as the memory holds; the rest waits for the next batch."""
 
     def __init__(self, complete: Complete, most: MostRows) -> None:
-        self._complete, self._most = complete, most
-        self._waiting: list[tuple[int, CompletionRequest]] = []
-
-    def put(self, ticket: int, request: CompletionRequest) -> None:
-        """Keep it for the next batch."""
-        self._waiting.append((ticket, request))
+        super().__init__(complete)
+        self._most = most
 
     def get(self) -> Sequence[tuple[int, Completion]]:
         """Complete a batch, and hand it over together; raises :class:`StageError` where a single row is too much."""
@@ -52,10 +48,6 @@ class FittingWindow:
                     "the model: evaluate with fewer tokens (maxTokens), or with engine: vllm over more gpus"
                 )
             self._most.rows = len(batch) // 2
-
-    def close(self) -> None:
-        """Forget what waits."""
-        self._waiting = []
 
     def _completed(self, requests: Sequence[CompletionRequest]) -> Sequence[Completion] | None:
         """None where the memory did not hold it."""

@@ -50,6 +50,6 @@ def _context_tokens(path: Path, *, engine: Engine) -> int | None:
     from rft_trainer.evaluate.transformers_sampler import positions_of, rotary_types
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    if engine == "vllm" and rotary_types(config.get_text_config()) - {"default"}:
+    if engine == "vllm" and rotary_types(config) - {"default"}:
         return None
     return positions_of(config)

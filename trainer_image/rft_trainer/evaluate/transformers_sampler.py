@@ -172,7 +172,7 @@ def positions_of(config: Any) -> int | None:
 
 def rotary_types(config: Any) -> set[str]:
     """How rotary positions are scaled; some models do it in another way in each kind of layer."""
-    parameters = getattr(config, "rope_parameters", None) or {}
+    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
     each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
     return {str(value["rope_type"]) for value in each if "rope_type" in value}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,8 +101,9 @@ def check_trainable(path: Path, lora: LoraConfig | None, *, packing: bool = Fals
 
     _check_quantisation(path)
     model = skeleton(path)
-    check_shapes(model, _shapes(path))
-    _check_numbers(path, of={name for name, _ in model.named_parameters()})
+    files = _each(path, lambda tensor: (list(tensor.get_shape()), str(tensor.get_dtype())))
+    check_shapes(model, {name: shape for name, (shape, _) in files.items()})
+    _check_numbers({name: files[name][1] for name, _ in model.named_parameters()})
     if lora is not None:
         check_targets(model, lora)
     if packing:
@@ -118,10 +119,10 @@ def _check_quantisation(path: Path) -> None:
         raise _quantised(str(settings.get("quant_method", "quantization_config")))
 
 
-def _check_numbers(path: Path, *, of: Set[str]) -> None:
+def _check_numbers(kinds: Mapping[str, str]) -> None:
     """The same by the files, where config.json says nothing of it; a mask beside the weights may be of any kind."""
-    for name, kind in _each(path, lambda tensor: str(tensor.get_dtype())).items():
-        if name in of and kind not in _PLAIN_NUMBERS:
+    for name, kind in kinds.items():
+        if kind not in _PLAIN_NUMBERS:
             raise _quantised(f"{name} is {kind}")
 
 
@@ -149,7 +150,7 @@ def check_rows(path: Path, rows: Sequence[EncodedRow]) -> None:
             "tokenizer that it was trained with, or a model whose embedding was made larger for it"
         )
     held, longest = positions_of(config), max(len(row.tokens) for row in rows)
-    scaled = rotary_types(config.get_text_config()) - {"default"}
+    scaled = rotary_types(config) - {"default"}
     if held is not None and not scaled and longest > held:
         raise BadInputError(
             f"model: holds {held} tokens, and a row has {longest}; set training.maxSequenceLength to {held} "

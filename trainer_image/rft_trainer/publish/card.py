@@ -62,7 +62,7 @@ def _source(story: Story, of: str) -> str:
 def _head(story: Story) -> str:
     base, data = _source(story, "model") or "unknown", _source(story, "dataset") or "unknown"
     rows = (story.results or {}).get("scores", ())
-    others = any(isinstance(each, dict) and each.get("comparison") == "published" for each in rows)
+    others = _has_published(rows)
     return (
         f"# {story.name}\n\nA reasoning model: `{base}`, fine-tuned on `{data}` ({story.step} steps).\n"
         f"Everything below{' but the published scores' if others else ''} was measured by the run itself; nothing was "
@@ -89,9 +89,13 @@ def _scores(story: Story) -> Iterator[str]:
         yield "\n".join(f"- {each}" for each in notes)
 
 
+def _has_published(rows: Sequence[Any]) -> bool:
+    return any(isinstance(each, dict) and each.get("comparison") == "published" for each in rows)
+
+
 def _how_compared(rows: Sequence[Mapping[str, Any]]) -> str:
     against = "the base model on the same questions (exact McNemar or paired bootstrap"
-    if any(each.get("comparison") == "published" for each in rows):
+    if _has_published(rows):
         against = "a published score of the base model, as if of other questions (Fisher's exact test"
     elif all(each.get("comparison") is None for each in rows):
         return "The interval is over questions. Nothing was compared."

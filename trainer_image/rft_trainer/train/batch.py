@@ -52,7 +52,7 @@ class Batch:
         return Batch(self.input_ids.to(device), self.position_ids.to(device), self.labels.to(device))
 
 
-def collate(dataset: PreparedDataset, sequences: Sequence[int], *, pad_id: int, flat: bool = False) -> Batch:
+def collate(dataset: PreparedDataset, sequences: Sequence[int], *, flat: bool = False) -> Batch:
     """Build a micro batch, padded to its own longest sequence.
 
     ``flat`` puts all rows end to end into one line without padding: flash attention tells rows apart in one line alone.
@@ -62,7 +62,7 @@ def collate(dataset: PreparedDataset, sequences: Sequence[int], *, pad_id: int, 
         lines = [[row for line in lines for row in line]]
     packed = any(len(line) > 1 for line in lines)
     shape = (len(lines), max(sum(len(row.tokens) for row in line) for line in lines))
-    tokens = np.full(shape, pad_id, dtype=np.int64)
+    tokens = np.full(shape, PAD, dtype=np.int64)
     labels = np.full(shape, IGNORE, dtype=np.int64)
     positions = np.tile(np.arange(shape[1], dtype=np.int64), (len(lines), 1))
     for index, line in enumerate(lines):

@@ -31,10 +31,10 @@ class Loop:
     """One process's part of the training."""
 
     def __init__(
-        self, trainer: Trainer, run: Run, *, meter: Meter, progress: Progress, pad_id: int, card: Mapping[str, Any]
+        self, trainer: Trainer, run: Run, *, meter: Meter, progress: Progress, card: Mapping[str, Any]
     ) -> None:
         self._trainer, self._run, self._config = trainer, run, run.config
-        self._dataset, self._meter, self._progress, self._pad_id = run.dataset, meter, progress, pad_id
+        self._dataset, self._meter, self._progress = run.dataset, meter, progress
         self._stragglers, self._card = Stragglers(), card
         dataset, config = run.dataset, run.config
         self._squared_rows = squared_rows(dataset)
@@ -106,7 +106,7 @@ class Loop:
         )
 
     def _batch(self, sequences: tuple[int, ...]) -> Batch:
-        return collate(self._dataset, sequences, pad_id=self._pad_id, flat=self._trainer.flat)
+        return collate(self._dataset, sequences, flat=self._trainer.flat)
 
     def _agree(self, vote: Vote) -> Decision:
         trainer = self._trainer

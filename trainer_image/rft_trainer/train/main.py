@@ -90,7 +90,6 @@ def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> St
     import torch.distributed as dist
 
     from rft_trainer.train import checkpoint as checkpoints
-    from rft_trainer.train.batch import PAD
     from rft_trainer.train.engine import start
     from rft_trainer.train.loop import Loop, set_checkpoint
     from rft_trainer.train.memory import memory_explained
@@ -113,7 +112,7 @@ def _train(run: Run, *, device: torch.device, local_rank: int, steps: int) -> St
             checkpoints.restore(trainer.engine, saved, path=path)
         progress.begin()
         card = _write_card(run, trainer) if rank == 0 else {}
-        loop = Loop(trainer, run, meter=meter, progress=progress, pad_id=PAD, card=card)
+        loop = Loop(trainer, run, meter=meter, progress=progress, card=card)
         outcome = loop.run()
     export_path = _export(run, trainer, progress, card=card, step=steps) if outcome is Outcome.COMPLETED else None
     progress.close()
