@@ -26,16 +26,15 @@ MICRO_USD_PER_GPU_HOUR = 2_950_000
 SCARCE = merged(
     SHORT,
     {
-        # $36 per GPU-hour is one cent per second and GPU: $1.20 for the evaluation, $0.80 for a stop, 80 s to train.
-        "budget": {"limitUSD": "3.60", "usdPerGpuHour": 36},
+        # $36 per GPU-hour is one cent per second and GPU: $1.20 for the evaluation, $0.80 for a stop, 150 s to train.
+        "budget": {"limitUSD": 5, "usdPerGpuHour": 36},
         "evaluation": {"maxSeconds": 60},
         "training": {"maxSteps": 20_000},
         "checkpoint": {"everySteps": 50, "graceSeconds": 10},
     },
 )
 """A run whose money ends in mid-training."""
-# ... on one node: $0.40 for a stop, 70 s to train.
-SCARCE_ON_ONE_NODE = merged(SCARCE, {"budget": {"limitUSD": "2.30"}, "resources": {"nodes": 1}})
+SCARCE_ON_ONE_NODE = merged(SCARCE, {"resources": {"nodes": 1}})
 
 
 WAITS = {"evaluation": {"budgetForcing": {"waits": [0, 1, 2], "maxThinkingTokens": 24, "sweepThinkingTokens": None}}}
@@ -184,21 +183,35 @@ async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_swit
     assert status.cost.spent_micro_usd == priced(status.usage.gpu_seconds)
 
 
-async def until_the_stop_line_is_near(finetune: Finetune, status: Status, *, uids: Sequence[str]) -> None:
-    """Wait while the ranks hold their GPUs and sleep: their steps would cost processors that other tests need."""
+async def lower_the_limit(finetune: Finetune, *, attempt: int = 1, seconds: int) -> int:
+    """Leave the gang so many seconds: the stop line, which is returned, moves, and so do its pods' deadlines."""
+    status = await finetune.status()
     assert status.cost.stop_time is not None
-    stop_line = epoch(status.cost.stop_time)
+    earlier = epoch(status.cost.stop_time) - int(time.time()) - seconds
+    assert earlier > 0, "the limit leaves it longer"
+    before = finetune.deadlines(attempt=attempt)
+    finetune.limit(micro=finetune.limit_micro_usd - earlier * len(before) * 10_000)
 
-    async def near() -> bool:
-        return time.time() > stop_line - 8
+    async def moved() -> bool:
+        now = finetune.deadlines(attempt=attempt)
+        return all(abs(old - new - earlier) <= 2 for old, new in zip(before, now, strict=True))
 
-    with finetune.ranks_asleep(uids):
-        await eventually(near, what="the stop line to come near", seconds=200)
+    await eventually(moved, what="the deadlines of the pods to be lowered")
+    return epoch(status.cost.stop_time) - earlier
 
 
 async def until_money_ends(finetune: Finetune) -> Status:
     """Wait for the end of a run of SCARCE that nobody helps."""
     return await finetune.until(lambda status: holds(status, "Failed"), what="the budget's end", seconds=300)
+
+
+async def until_kubelets_end(finetune: Finetune, machines: Cluster, *, uids: Sequence[str]) -> None:
+    """Wait until the pods' own deadlines have ended them; nobody else can."""
+
+    async def ended() -> bool:
+        return not finetune.trainer_runs(machines, uids)
+
+    await eventually(ended, what="the kubelet to end the pods at their deadline", seconds=90)
 
 
 def kept_its_limit(status: Status, finetune: Finetune, *, seen_late_seconds: int = 0) -> None:
@@ -212,8 +225,8 @@ def kept_its_limit(status: Status, finetune: Finetune, *, seen_late_seconds: int
     assert holds(status, "CheckpointValid")
     assert status.checkpoint is not None
     assert 0 < status.checkpoint.step < 20_000
-    assert attempts(status, "train")[0].outcome == "Drained"
-    assert attempts(status, "evaluate")[0].outcome == "Succeeded"
+    assert attempts(status, "train")[-1].outcome == "Drained"
+    assert attempts(status, "evaluate")[-1].outcome == "Succeeded"
     assert status.evaluation is not None
     cent_seconds = range(billed(finetune), billed(finetune) + 2 * seen_late_seconds + 1)
     assert status.cost.spent_micro_usd in [10_000 * seconds for seconds in cent_seconds]
@@ -221,42 +234,17 @@ def kept_its_limit(status: Status, finetune: Finetune, *, seen_late_seconds: int
     assert status.cost.overshoot_usd == "0.000000"
 
 
-async def test_limit_holds_when_the_operator_is_gone_for_good_before_the_stop_line(
-    finetune: Finetune, machines: Cluster, tmp_path: Path
-) -> None:
-    finetune.apply(**SCARCE)
-    status = await finetune.until_step(20)
-    uids = finetune.gang()
-    finetune.product.scale_operator(0)
-    try:
-        await until_the_stop_line_is_near(finetune, status, uids=uids)
-
-        async def ended() -> bool:
-            return not finetune.trainer_runs(machines, uids)
-
-        await eventually(ended, what="the kubelet to end the pods at their deadline", seconds=200)
-    finally:
-        finetune.product.scale_operator(1)
-    status = await until_money_ends(finetune)
-    assert attempts(status, "train")[0].reason in ("Drained", "DeadlineExceeded")
-    kept_its_limit(status, finetune, seen_late_seconds=5)
-    finetune.audit(tmp_path)
-
-
 async def test_limit_holds_when_the_api_server_is_down_at_the_stop_line(
     finetune: Finetune, machines: Cluster, tmp_path: Path
 ) -> None:
     finetune.apply(**SCARCE_ON_ONE_NODE)
-    status = await finetune.until_step(20)
+    await finetune.until_step(20)
     uids = finetune.gang()
-    await until_the_stop_line_is_near(finetune, status, uids=uids)
-
-    async def ended() -> bool:
-        return not finetune.trainer_runs(machines, uids)
-
+    stop_line = await lower_the_limit(finetune, seconds=10)
     machines.fault("stop-apiserver")
+    assert time.time() < stop_line, "nobody could write before it"
     try:
-        await eventually(ended, what="the kubelet to end the pods without an API server", seconds=60)
+        await until_kubelets_end(finetune, machines, uids=uids)
     finally:
         machines.fault("start-apiserver")
     status = await until_money_ends(finetune)
@@ -264,25 +252,41 @@ async def test_limit_holds_when_the_api_server_is_down_at_the_stop_line(
     finetune.audit(tmp_path)
 
 
-async def test_checkpoint_is_evaluated_and_training_goes_on_until_it_is_deleted_when_the_budget_ends_and_is_raised(
-    finetune: Finetune, tmp_path: Path
+async def test_limit_holds_twice_when_the_budget_ends_and_is_raised_and_the_operator_is_gone_before_it_ends_again(
+    finetune: Finetune, machines: Cluster, tmp_path: Path
 ) -> None:
     finetune.apply(**SCARCE)
-    status = await finetune.until_step(20)
-    await until_the_stop_line_is_near(finetune, status, uids=finetune.gang())
-    status = await until_money_ends(finetune)
-    kept_its_limit(status, finetune)
-    assert not holds(status, "Complete")
-    assert status.checkpoint is not None
-    assert status.checkpoint.step == attempts(status, "train")[0].end_step, "the checkpoint is of the last step"
+    await finetune.until_step(20)
+    await lower_the_limit(finetune, seconds=10)
+    first = await until_money_ends(finetune)
+    kept_its_limit(first, finetune)
+    assert not holds(first, "Complete")
+    assert first.checkpoint is not None
+    assert first.checkpoint.step == attempts(first, "train")[0].end_step, "the checkpoint is of the last step"
     finetune.audit(tmp_path)
 
-    finetune.edit(budget={"limitUSD": 30})
+    finetune.limit(micro=10_000_000)
     finetune.kubectl("wait", "--for=condition=Failed=False", "rft/tiny-local", "--timeout=60s")
-    resumed = await finetune.until_step(status.checkpoint.step + 10, attempt=2)
+    resumed = await finetune.until_step(first.checkpoint.step + 10, attempt=2)
     assert not holds(resumed, "Failed")
-    assert attempts(resumed, "train")[-1].start_step == status.checkpoint.step
-    await finetune.delete()
+    assert attempts(resumed, "train")[-1].start_step == first.checkpoint.step
+
+    uids = finetune.gang(attempt=2)
+    stop_line = await lower_the_limit(finetune, attempt=2, seconds=15)
+    finetune.product.scale_operator(0)
+    assert time.time() < stop_line, "it was gone before"
+    try:
+        await until_kubelets_end(finetune, machines, uids=uids)
+    finally:
+        finetune.product.scale_operator(1)
+    second = await until_money_ends(finetune)
+    assert attempts(second, "train")[-1].reason in ("Drained", "DeadlineExceeded")
+    kept_its_limit(second, finetune, seen_late_seconds=5)
+    assert [(each.stage, each.number) for each in second.attempts] == [
+        *(("prepare", 1), ("train", 1), ("evaluate", 1)),
+        *(("train", 2), ("evaluate", 2)),
+    ]
+    finetune.audit(tmp_path)
 
 
 async def test_nothing_is_left_when_the_run_is_deleted_while_it_prepares(finetune: Finetune) -> None:
@@ -291,13 +295,13 @@ async def test_nothing_is_left_when_the_run_is_deleted_while_it_prepares(finetun
     await finetune.delete()
 
 
-async def test_no_step_is_lost_when_the_chart_is_upgraded_and_uninstalled_and_installed_again_under_a_run(
+async def test_no_step_is_lost_when_the_chart_is_upgraded_and_uninstalled_and_installed_again_until_it_is_deleted(
     finetune: Finetune, product: Product, tmp_path: Path
 ) -> None:
     assert product.helm is not None
     product.install(older_chart(tmp_path))
     assert "PROGRESS" not in product.server.kubectl("get", "rft", "-A", "-o", "wide").stdout
-    finetune.apply(**training_only(steps=300), checkpoint={"everySteps": 1_000})
+    finetune.apply(**training_only(steps=1_000), checkpoint={"everySteps": 1_000})
     await finetune.until_step(20)
 
     with finetune.ranks_asleep(finetune.gang()):
@@ -311,19 +315,18 @@ async def test_no_step_is_lost_when_the_chart_is_upgraded_and_uninstalled_and_in
     paused = await finetune.status()
     assert holds(paused, "Suspended")
     assert [(each.outcome, each.counted) for each in attempts(paused, "train")] == [("Drained", False)], "one attempt"
+    assert paused.usage.gpu_seconds == billed(finetune)
+    assert paused.cost.spent_micro_usd == priced(billed(finetune))
     assert "finalizers" not in finetune.kubectl_json("get", "rft", "tiny-local", "-o", "json")["metadata"]
     assert "No resources" in product.server.kubectl("-n", NAMESPACE, "get", "deploy,job").stderr
 
     product.install()
     product.helm.run("test", RELEASE, "--timeout", "150s")
     finetune.edit(suspend=False)
-    status = await finetune.until_complete()
     assert paused.checkpoint is not None
-    assert [(each.start_step, each.outcome) for each in attempts(status, "train")][1:] == [
-        (paused.checkpoint.step, "Succeeded")
-    ]
-    assert status.usage.gpu_seconds == billed(finetune)
-    assert status.cost.spent_micro_usd == priced(billed(finetune))
+    resumed = await finetune.until_step(paused.checkpoint.step + 10, attempt=2)
+    assert [each.start_step for each in attempts(resumed, "train")][1:] == [paused.checkpoint.step]
+    await finetune.delete()
 
 
 def test_operator_used_no_right_beyond_the_charts_and_nearly_all_of_them(product: Product, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from rft_local.cluster import Cluster
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import Attempt, Condition, Status
 from rft_operator.cli.main import main
-from rft_operator.domain.money import micro_usd
+from rft_operator.domain.money import micro_usd, usd_text
+from rft_operator.domain.timestamps import epoch
 from rft_operator.runtime.kube_client import KubeClient
 from support.api_server import ApiServer
 from support.builders import merged
@@ -126,6 +127,11 @@ class Finetune:
         """Change the spec as a user does."""
         self.kubectl("patch", "rft", self.name, "--type=merge", "-p", json.dumps({"spec": change}))
 
+    def limit(self, *, micro: int) -> None:
+        """Change the budget."""
+        self.edit(budget={"limitUSD": usd_text(micro)})
+        self.limit_micro_usd = micro
+
     async def status(self) -> Status:
         """Read the status."""
         raw = await self.kube.get(kind=KIND, namespace=self.namespace, name=self.name)
@@ -186,11 +192,22 @@ class Finetune:
         for process in ranks(machines, [uid]):
             process.kill()
 
+    def pods(self, *, attempt: int) -> list[dict[str, Any]]:
+        """Return the pods of a training attempt, by name."""
+        selector = f"rft.dev/stage=train,rft.dev/attempt={attempt}"
+        found: list[dict[str, Any]] = self.kubectl_json("get", "pods", "-l", selector, "-o", "json")["items"]
+        return found
+
     def gang(self, *, attempt: int = 1) -> list[str]:
         """Return the UIDs of the pods of a training attempt."""
-        selector = f"rft.dev/stage=train,rft.dev/attempt={attempt}"
-        pods = self.kubectl_json("get", "pods", "-l", selector, "-o", "json")["items"]
-        return [pod["metadata"]["uid"] for pod in pods]
+        return [pod["metadata"]["uid"] for pod in self.pods(attempt=attempt)]
+
+    def deadlines(self, *, attempt: int) -> list[int]:
+        """Return the epoch seconds at which the kubelets end the pods of a training attempt."""
+        return [
+            epoch(pod["status"]["startTime"]) + int(pod["spec"]["activeDeadlineSeconds"])
+            for pod in self.pods(attempt=attempt)
+        ]
 
     @contextlib.contextmanager
     def ranks_asleep(self, uids: Sequence[str]) -> Iterator[None]:
