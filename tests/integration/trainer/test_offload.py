@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
-import tempfile
+import sysconfig
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from rft_local.tools import cache_directory
 from rft_trainer.contract import ExitCode
 from support.training import check_equals_plain_torch, write_deepspeed_json
 from unit.trainer.factory import Pod
@@ -18,22 +18,19 @@ from unit.trainer.factory import Pod
 pytestmark = pytest.mark.distributed
 
 STEPS = 6
-COMPILER = """#!/bin/bash
-exec c++ "${@/#-O3/-O0}" -g0
-"""
-"""Twice as fast as DeepSpeed's flags, for a few hundred numbers."""
+COMPILER = Path(__file__).parents[2] / "support" / "remembering-c++"
 
 
-@pytest.fixture(scope="module")
-def compiled() -> dict[str, str]:
-    """An environment with a quick compiler and a directory for what it makes that outlives this run of the tests."""
-    folder = Path(tempfile.gettempdir()) / f"rft-tests-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    compiler = folder / "c++"
-    if not compiler.is_file() or compiler.read_text() != COMPILER:
-        compiler.write_text(COMPILER)
-        compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
-    return {"CXX": str(compiler), "TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
+@pytest.fixture
+def compiled(tmp_path: Path) -> dict[str, str]:
+    """An environment with a compiler that remembers across runs of the tests: two files take a minute."""
+    versions = [f"{name}={version(name)}" for name in ("torch", "deepspeed")]
+    return {
+        "CXX": str(COMPILER),
+        "RFT_TEST_OBJECTS": str(cache_directory() / "test-objects"),
+        "RFT_TEST_LIBRARIES": " ".join([sysconfig.get_path("purelib"), *versions]),
+        "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions"),
+    }
 
 
 @pytest.mark.slow
