@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 BENCH := operator batches training
+DRAWS := 20
+SOAK := tests/unit/operator/test_stateful_run.py tests/unit/operator/test_team_history.py
 # Hundreds of processes start in a run of the tests: each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -21,6 +23,10 @@ demo: setup ## Run the main job on the embedded local cluster
 .PHONY: test
 test: setup ## Run all tests (PYTEST_ARGS="-k name" for a part)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: setup ## Draw DRAWS times as many histories of runs and team budgets as `make test`, and others each time (DRAWS=20: half an hour)
+	@RFT_TEST_DRAWS=$(DRAWS) $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 0 $(SOAK) $(PYTEST_ARGS)
 
 .PHONY: check
 check: setup ## Lint, format, types, import contracts, generated files, graders of chart, images, alerts and dashboards

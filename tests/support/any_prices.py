@@ -39,6 +39,13 @@ class RepricedCluster(OperatedCluster):
         assert not problems
         self.pool_changed = self.dirty = True
 
+    def check_rest(self) -> None:
+        """Nobody is woken for the date of a price while no GPU is held: whoever looks next names the new one, once."""
+        if self.quiet:
+            self.reconcile_once()
+            self.work()
+        super().check_rest()
+
 
 def _dollars(cents: int) -> str:
     return f"{cents // 100}.{cents % 100:02d}"

@@ -6,6 +6,7 @@ write fails, or the operator dies before or after it, or its watches lose, repea
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Mapping
@@ -160,13 +161,15 @@ async def live(world: Life) -> list[Any]:
     return ledgers
 
 
-async def reference() -> tuple[list[Any], Life]:
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[list[Any], Life]:
+    """The life in which nothing fails, lived once; the ledgers on its way."""
     world = Life()
-    return await live(world), world
+    return asyncio.run(live(world)), world
 
 
-async def test_script_is_a_whole_life() -> None:
-    ledgers, world = await reference()
+async def test_script_is_a_whole_life(undisturbed: tuple[list[Any], Life]) -> None:
+    ledgers, world = undisturbed
     assert world.condition("Complete").status == "True"
     assert [attempt.outcome.value for attempt in world.status.attempts if attempt.stage == "train"] == [
         "Failed",
@@ -180,24 +183,28 @@ async def test_script_is_a_whole_life() -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("faults", [("killed",), ("409", "429", "500", "time-out")], ids=["killed", "refused"])
-async def test_ledger_is_identical_when_any_one_write_fails(faults: tuple[str, ...], after: bool) -> None:
-    wanted, undisturbed = await reference()
-    writes = undisturbed.kube.writes
+async def test_ledger_is_identical_when_any_one_write_fails(
+    undisturbed: tuple[list[Any], Life], faults: tuple[str, ...], after: bool
+) -> None:
+    wanted, reference = undisturbed
+    writes = reference.kube.writes
     assert writes > 40
     for at in range(1, writes + 1):
         world, fault = Life(), faults[at % len(faults)]
         world.kube.at, world.kube.error, world.kube.after, world.kube.armed = at, FAULTS[fault], after, True
         found = await live(world)
         assert found == wanted, f"{fault} at write {at} of {writes}"
-        assert world.status.cost.spent_micro_usd == undisturbed.status.cost.spent_micro_usd
+        assert world.status.cost.spent_micro_usd == reference.status.cost.spent_micro_usd
         assert world.kube.writes >= at
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_ledger_is_identical_when_watches_lose_repeat_and_reorder_and_a_write_fails(seed: int) -> None:
-    wanted, undisturbed = await reference()
+async def test_ledger_is_identical_when_watches_lose_repeat_and_reorder_and_a_write_fails(
+    undisturbed: tuple[list[Any], Life], seed: int
+) -> None:
+    wanted, reference = undisturbed
     luck = random.Random(seed)
     world = Life(luck=luck)
-    world.kube.at, world.kube.after = luck.randint(1, undisturbed.kube.writes), luck.random() < 0.5
+    world.kube.at, world.kube.after = luck.randint(1, reference.kube.writes), luck.random() < 0.5
     world.kube.error, world.kube.armed = FAULTS[luck.choice(sorted(FAULTS))], True
     assert await live(world) == wanted

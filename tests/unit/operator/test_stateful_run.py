@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from support.any_order import Run
 from support.any_prices import FloatingRun
 from support.any_queue import QueuedRun
+from support.draws import drawn
 
 OFTEN_REACHED = ("Complete", "Failed", "BudgetExhausted", "Suspended", "evaluate Succeeded", "deleted while training")
 
@@ -23,28 +23,17 @@ OFTEN_REACHED = ("Complete", "Failed", "BudgetExhausted", "Suspended", "evaluate
 def walk(machine: type[Run], *, draws: int, often_reached: Sequence[str]) -> None:
     """Draw as many lives; fail if one of these states was never seen."""
     Run.reached.clear()
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=draws,
-            stateful_step_count=40,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(machine, settings=drawn(draws))
     missed = [state for state in often_reached if not Run.reached[state]]
     assert not missed, f"the draw no longer reaches {missed}: {Run.reached}"
 
 
 def test_run_keeps_its_promises_when_anything_happens_in_any_order() -> None:
-    walk(Run, draws=80, often_reached=OFTEN_REACHED)
+    walk(Run, draws=40, often_reached=OFTEN_REACHED)
 
 
 def test_queued_run_keeps_its_promises_when_kueue_comes_between_in_any_order() -> None:
-    walk(QueuedRun, draws=24, often_reached=("train Preempted", "evicted while running"))
+    walk(QueuedRun, draws=14, often_reached=("train Preempted", "evicted while running"))
 
 
 def test_floating_run_keeps_its_promises_when_prices_are_edited_in_any_order() -> None:

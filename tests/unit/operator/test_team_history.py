@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -25,6 +24,7 @@ from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Conflict, KubeError, Unavailable
 from support.cluster import Fault
+from support.draws import drawn
 from support.team import team_budget
 from support.team_machine import TeamMachine
 
@@ -99,9 +99,10 @@ class History(RuleBasedStateMachine):
         self.it.gangs_start()
 
     @precondition(lambda self: self.it.running())
-    @rule(name=NAMES, done=st.booleans())
-    def work_ends(self, name: str, done: bool) -> None:
-        self.it.pods_end(name, done=done)
+    @rule(which=st.integers(0, 2), done=st.booleans())
+    def work_ends(self, which: int, done: bool) -> None:
+        names = sorted({pod["metadata"]["labels"]["rft.dev/finetune"] for pod in self.it.running()})
+        self.it.pods_end(names[which % len(names)], done=done)
 
     @rule(seconds=st.sampled_from([1, 20, 300, 1_500, 7_000]))
     def time_passes_unattended(self, seconds: int) -> None:
@@ -116,10 +117,20 @@ class History(RuleBasedStateMachine):
     def watch_goes_deaf(self, kind: str) -> None:
         self.it.deaf.add(kind)
 
-    @rule(error=st.sampled_from(sorted(ERRORS)), after=st.booleans(), skipped=st.integers(0, 3))
-    def write_will_fail(self, error: str, after: bool, skipped: int) -> None:
+    @rule(
+        error=st.sampled_from(sorted(ERRORS)),
+        after=st.booleans(),
+        skipped=st.integers(0, 3),
+        then=st.sampled_from(["look", "settle", "nothing"]),
+        name=NAMES,
+    )
+    def write_will_fail(self, error: str, after: bool, skipped: int, then: str, name: str) -> None:
         fault = Fault(ERRORS[error](), after and error != "conflict")
         self.it.kube.schedule += [*([None] * skipped), fault]
+        if then == "look":
+            self.drive(self.it.look(name))
+        elif then == "settle":
+            self.drive(self.it.keep())
 
     @rule(name=NAMES, times=st.sampled_from([1, 1, 6]))
     def operator_looks_at_a_run(self, name: str, times: int) -> None:
@@ -163,17 +174,6 @@ class History(RuleBasedStateMachine):
 
 def test_no_history_promises_a_dollar_twice_or_spends_more_than_a_limit() -> None:
     History.reached.clear()
-    run_state_machine_as_test(
-        History,
-        settings=settings(
-            max_examples=120,
-            stateful_step_count=40,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(History, settings=drawn(60))
     missed = [state for state in OFTEN_REACHED if not History.reached[state]]
     assert not missed, f"the draw no longer reaches {missed}: {History.reached}"
