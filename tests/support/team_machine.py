@@ -294,7 +294,7 @@ class TeamMachine(TeamWorld):
         self.reached["rest"] += 1
 
     def _only_stopped_since(self, start: int, life: Life) -> bool:
-        """Whether the pod of a robbed run had only to stop when a window began: its all was booked in the one before."""
+        """Whether the pod of a robbed run had only to stop when a window began: all of it was booked before."""
         ended_soon = life.ended_at is not None and life.ended_at <= start + GRACE_SECONDS + 1
         return life.run_uid in self.robbed and ended_soon
 
