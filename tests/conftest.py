@@ -1,4 +1,4 @@
-"""The order of the suite on its two workers: files that take minutes come first, the short ones fill in.
+"""The order of the suite on its workers: files that take minutes come first, the short ones fill in.
 
 A file stays on one worker (`--dist loadfile`), so tests that share a cluster or prepared data share it. All of
 ``e2e`` stays on one: its cluster with three nodes takes a minute of a processor to start and to stop.

@@ -301,7 +301,7 @@ async def test_no_step_is_lost_when_the_chart_is_upgraded_and_uninstalled_and_in
     assert product.helm is not None
     product.install(older_chart(tmp_path))
     assert "PROGRESS" not in product.server.kubectl("get", "rft", "-A", "-o", "wide").stdout
-    finetune.apply(**training_only(steps=1_000), checkpoint={"everySteps": 1_000})
+    finetune.apply(**training_only(steps=2_000), checkpoint={"everySteps": 2_000}, resources={"nodes": 1})
     await finetune.until_step(20)
 
     with finetune.ranks_asleep(finetune.gang()):

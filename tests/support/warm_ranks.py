@@ -10,6 +10,7 @@ import os
 import runpy
 import sys
 import time
+from collections.abc import Mapping
 from multiprocessing import connection, get_context
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
@@ -24,7 +25,13 @@ LIBRARIES = ["torch._dynamo", "deepspeed", "deepspeed.ops", "transformers.models
 SMALL_CHUNKS = Path(__file__).parent / "small_chunks" / "sitecustomize.py"
 
 
-def train(pod: Pod, *, chunked: Path | None = None, timeout_seconds: float = 240) -> int:
+def train(
+    pod: Pod,
+    *,
+    chunked: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout_seconds: float = 240,
+) -> int:
     """Run a training to its end: the first exit code that is not 0, or 0. Its output is in ``train.log``.
 
     ``chunked`` names a file that is made once the loss holds few logits at a time (``small_chunks``).
@@ -32,6 +39,7 @@ def train(pod: Pod, *, chunked: Path | None = None, timeout_seconds: float = 240
     """
     size = pod.config.nodes * pod.config.gpus_per_node
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    shared |= environment or {}
     if chunked is not None:
         shared["RFT_TEST_CHUNKED"] = str(chunked)
     pod.layout.run.mkdir(parents=True, exist_ok=True)
@@ -42,7 +50,9 @@ def train(pod: Pod, *, chunked: Path | None = None, timeout_seconds: float = 240
     for rank in ranks:
         rank.start()
     try:
-        return _wait(ranks, deadline=time.monotonic() + timeout_seconds)
+        code = _wait(ranks, deadline=time.monotonic() + timeout_seconds)
+        pod.tell_result("train")
+        return code
     finally:
         for rank in ranks:
             rank.kill()

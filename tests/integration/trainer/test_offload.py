@@ -12,6 +12,7 @@ import pytest
 
 from rft_local.tools import cache_directory
 from rft_trainer.contract import ExitCode
+from support import warm_ranks
 from support.training import check_equals_plain_torch, write_deepspeed_json
 from unit.trainer.factory import Pod
 
@@ -45,7 +46,7 @@ def test_training_equals_plain_torch_also_after_a_resume_when_deepspeeds_own_opt
     second = make_pod(**settings, hosts=hosts, share=first)
     for pod in (first, second):
         write_deepspeed_json(pod, zero_force_ds_cpu_optimizer=True)
-        assert pod.run("train", timeout_seconds=500, **compiled) == ExitCode.DONE, pod.log("train")
+        assert warm_ranks.train(pod, environment=compiled, timeout_seconds=500) == ExitCode.DONE, pod.log("train")
     assert next(line["step"] for line in second.progress_lines() if line["phase"] == "train") == 4
     check_equals_plain_torch(second, steps=STEPS)
 
@@ -56,5 +57,5 @@ def test_training_ends_with_78_and_the_remedy_when_offload_finds_no_compiler(
     pod = make_pod(training__offload="all", gpus_per_node=1, hosts="localhost slots=1\n")
     write_deepspeed_json(pod, zero_force_ds_cpu_optimizer=True)
     environment = {"CXX": str(tmp_path / "no-compiler"), "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
-    assert pod.start("train", **environment).wait(240) == ExitCode.BAD_INPUT, pod.log("train")
+    assert warm_ranks.train(pod, environment=environment) == ExitCode.BAD_INPUT, pod.log("train")
     assert "training.deepspeed.offload: DeepSpeed could not compile" in str(pod.result().error)

@@ -39,7 +39,7 @@ def test_resumed_training_ends_with_equal_weights_when_the_node_was_lost(make_po
     assert not broken.paths.export.exists()
     saved = complete_checkpoints(broken.paths.checkpoints)[-1].step
     assert 0 < saved < STEPS
-    assert broken.run("train") == ExitCode.DONE, broken.log("train")
+    assert warm_ranks.train(broken) == ExitCode.DONE, broken.log("train")
     first = next(line for line in broken.progress_lines() if line["phase"] == "train")
     assert first["step"] == saved + 1
     assert weights(broken).keys() == weights(straight).keys()

@@ -116,10 +116,14 @@ class Pod:
             code = int(import_module(f"rft_trainer.{stage}.main").main(["--root", str(self.layout.root)]))
         finally:
             sys.excepthook = hook
+        self.tell_result(stage)
+        return code
+
+    def tell_result(self, stage: str) -> None:
+        """Write the termination message of a stage that ended by itself, as ``rft-launch`` does."""
         result = read_result(self.layout.result_file, stage=Stage(stage))
         assert result is not None, "a stage that ends by itself says how"
         write_termination_message(self.layout.termination_log, result)
-        return code
 
     def result(self) -> StageResult:
         """The termination message."""

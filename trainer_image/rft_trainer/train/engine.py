@@ -55,7 +55,6 @@ class Trainer:
 def connect(config: RunConfig, *, local_rank: int) -> torch.device:
     """Join the process group: NCCL on GPUs, gloo on CPUs. Returns this rank's device."""
     import deepspeed
-    import torch._dynamo  # its import inside zero.Init fails, so it must come first
 
     # ranks wait in a collective for the one that converts or flushes a checkpoint; a hang is seen by its heartbeat
     longest = LONG_PHASE_FACTOR * max(config.startup_seconds, config.stall_seconds)

@@ -17,6 +17,7 @@ from rft_trainer.contract import ExitCode, Outcome, RunConfig, Stage
 from rft_trainer.errors import StageError
 from rft_trainer.files import write_json
 from rft_trainer.launch.output import speak_as_rank
+from rft_trainer.libraries import load as load_libraries
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import PreparedDataset, load
 from rft_trainer.report import Reporter
@@ -73,6 +74,8 @@ def train(layout: Layout, *, local_rank: int) -> StageResult:
     heartbeat = Heartbeat(layout, rank=int(os.environ.get("RANK", "0")))
     heartbeat.beat("load")
     answer_dump_requests(layout, rank=int(os.environ.get("RANK", "0")))
+    # dynamo's import inside zero.Init fails, so it must come before
+    load_libraries("deepspeed", "torch._dynamo", "transformers.modeling_utils")
     from rft_trainer.train.engine import connect
     from rft_trainer.train.export import exported_step
 
