@@ -20,7 +20,7 @@ from rft_operator.runtime.kube_client import KubeClient
 from support.api_server import ApiServer, existing_server, uses_existing_cluster
 from support.finetune import Finetune, Product
 from support.helm import NAMESPACE, Helm
-from support.local_machine import can_run_nodes
+from support.local_machine import can_run_nodes, let_go_first
 from support.pod_history import PodHistory
 
 
@@ -61,6 +61,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     folder = tmp_path_factory.mktemp("e2e")
     name = f"e2e-{uuid.uuid4().hex[:6]}"
     cluster = start(ClusterOptions(name=name, nodes=3, state=folder / "state", audit=True))
+    let_go_first(cluster.layout)  # these tests are a chain, the longest of the suite
     history: PodHistory | None = None
     try:
         server = ApiServer(kubeconfig=cluster.kubeconfig, program=binary("kubectl"))

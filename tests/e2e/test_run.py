@@ -78,7 +78,7 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
     finetune.apply()
     await finetune.until_step(150)
     finetune.product.kill_operator()
-    status = await finetune.until_complete()
+    status = await finetune.until_complete(seconds=600)
 
     assert [(each.stage, each.number, each.outcome) for each in status.attempts] == [
         ("prepare", 1, "Succeeded"),
