@@ -71,12 +71,19 @@ class Product:
             selector = ("-A", "-l", "app.kubernetes.io/name=rft-operator")
             self.server.kubectl("delete", "pods", *selector, "--force", "--grace-period=0")
             return
-        found = [
-            process for process in processes_of(self.cluster.layout) if process.cmdline()[-2:] == ["-m", "rft_operator"]
-        ]
-        assert len(found) == 1, found
-        found[0].kill()
-        found[0].wait(10)
+        [operator] = self.operators(self.cluster)
+        operator.kill()
+        operator.wait(10)
+
+    @staticmethod
+    def operators(cluster: Cluster) -> list[psutil.Process]:
+        """Return the processes of the operator on our machines."""
+        found = []
+        for process in processes_of(cluster.layout):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.cmdline()[-2:] == ["-m", "rft_operator"]:
+                    found.append(process)
+        return found
 
     def catalogue(self) -> str:
         """Return the admin's price catalogue."""
@@ -89,8 +96,12 @@ class Product:
         self.server.kubectl("-n", "rft-system", "scale", "deployment/rft-operator", f"--replicas={replicas}")
         if replicas:
             self.until_rolled_out()
-        else:
+        elif self.cluster is None:
             self.kill_operator()
+        else:
+            for operator in self.operators(self.cluster):  # one that is told to go may be gone already
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    operator.kill()
 
 
 @dataclass(slots=True)
