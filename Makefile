@@ -25,7 +25,7 @@ test: setup ## Run all tests but the graders, which `make check` runs (PYTEST_AR
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not grader" $(PYTEST_ARGS)
 
 .PHONY: soak
-soak: setup ## Draw DRAWS times as many histories of runs and team budgets as `make test`, and others each time (DRAWS=20: half an hour)
+soak: setup ## Draw DRAWS times as many histories of runs and team budgets as `make test`, and others each time (DRAWS=20)
 	@RFT_TEST_DRAWS=$(DRAWS) $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 0 $(SOAK) $(PYTEST_ARGS)
 
 .PHONY: check

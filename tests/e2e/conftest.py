@@ -61,9 +61,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     folder = tmp_path_factory.mktemp("e2e")
     name = f"e2e-{uuid.uuid4().hex[:6]}"
     cluster = start(ClusterOptions(name=name, nodes=3, state=folder / "state", audit=True))
-    let_go_first(cluster.layout)  # these tests are a chain, the longest of the suite
     history: PodHistory | None = None
     try:
+        let_go_first(cluster.layout)  # these tests are a chain, the longest of the suite
         server = ApiServer(kubeconfig=cluster.kubeconfig, program=binary("kubectl"))
         history = PodHistory(server.program, server.kubeconfig)
         helm = Helm(program=binary("helm"), home=folder / "helm", kubeconfig=cluster.kubeconfig)

@@ -71,15 +71,14 @@ class Product:
             selector = ("-A", "-l", "app.kubernetes.io/name=rft-operator")
             self.server.kubectl("delete", "pods", *selector, "--force", "--grace-period=0")
             return
-        [operator] = self.operators(self.cluster)
+        [operator] = self.operators()
         operator.kill()
         operator.wait(10)
 
-    @staticmethod
-    def operators(cluster: Cluster) -> list[psutil.Process]:
+    def operators(self) -> list[psutil.Process]:
         """Return the processes of the operator on our machines."""
         found = []
-        for process in processes_of(cluster.layout):
+        for process in processes_of(self.cluster.layout) if self.cluster is not None else ():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if process.cmdline()[-2:] == ["-m", "rft_operator"]:
                     found.append(process)
@@ -96,12 +95,10 @@ class Product:
         self.server.kubectl("-n", "rft-system", "scale", "deployment/rft-operator", f"--replicas={replicas}")
         if replicas:
             self.until_rolled_out()
-        elif self.cluster is None:
-            self.kill_operator()
-        else:
-            for operator in self.operators(self.cluster):  # one that is told to go may be gone already
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    operator.kill()
+            return
+        for operator in self.operators():  # one that is told to go may be gone already
+            with contextlib.suppress(psutil.NoSuchProcess):
+                operator.kill()
 
 
 @dataclass(slots=True)
@@ -115,7 +112,7 @@ class Finetune:
     seen: list[Status] = field(default_factory=list)
     """Every status that was read, oldest first."""
     limit_micro_usd: int = 0
-    """The limit of the run that was applied."""
+    """What the run's user last wrote as its limit."""
 
     def kubectl(self, *arguments: str, manifest: Mapping[str, Any] | None = None) -> str:
         """Run kubectl in the run's namespace."""

@@ -175,11 +175,15 @@ class OperatedCluster(WitnessedCluster):
         self.kube.put(resource(**_priced_by_node(spec)))
         self.take_limit()
 
+    def has_moved(self) -> bool:
+        """Whether there may be news since the last look: what running pods cost."""
+        return bool(self.running())
+
     def check_rest(self) -> None:
         """A run that nobody touches costs nothing."""
         if not self.quiet:
             return
-        if self.running():  # what they cost has moved since the last look
+        if self.has_moved():
             self.reconcile_once()
             self.work()
         before = (self.kube.writes, len(self.kube.events))

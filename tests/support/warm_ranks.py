@@ -51,7 +51,8 @@ def train(
         rank.start()
     try:
         code = _wait(ranks, deadline=time.monotonic() + timeout_seconds)
-        pod.tell_result("train")
+        if pod.layout.result_file.exists():  # not after a crash, whose log says more
+            pod.tell_result("train")
         return code
     finally:
         for rank in ranks:

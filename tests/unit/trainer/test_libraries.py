@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_trainer.libraries import load
+from rft_trainer.libraries import load_libraries
 
 
 def test_collector_rests_while_libraries_are_loaded_and_works_again_when_one_fails(
@@ -17,10 +17,10 @@ def test_collector_rests_while_libraries_are_loaded_and_works_again_when_one_fai
     (tmp_path / "rests.py").write_text("import gc\nworked = gc.isenabled()\n")
     (tmp_path / "fails.py").write_text("raise RuntimeError('no such driver')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    load("rests")
+    load_libraries("rests")
     assert sys.modules.pop("rests").worked is False
     assert gc.isenabled()
     assert gc.get_freeze_count() > 0
     with pytest.raises(RuntimeError, match="no such driver"):
-        load("fails")
+        load_libraries("fails")
     assert gc.isenabled()

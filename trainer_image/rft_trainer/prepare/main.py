@@ -23,7 +23,7 @@ from rft_trainer.evaluate.prompts import wordings
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.room import check_room
 from rft_trainer.files import read_json, write_json
-from rft_trainer.libraries import load as load_libraries
+from rft_trainer.libraries import load_libraries
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import ChatRenderer, EncodedRow
 from rft_trainer.prepare.dataset import PreparedDataset, build, load, question_hash, save
@@ -74,7 +74,6 @@ def prepare(layout: Layout) -> StageResult:
     marker = read_json(paths.prepared)
     if isinstance(marker, dict) and marker.get("fingerprint") == fingerprint:
         return _result(PrepareSummary.model_validate(marker["summary"]))
-    load_libraries("torch", "transformers.modeling_utils")
     counts = _Counts()
     work = Work(Reporter.from_environment())
     work.tell(done=0, total=_DONE, phase="read")
@@ -84,6 +83,7 @@ def prepare(layout: Layout) -> StageResult:
     if not kept:
         raise BadInputError(f"dataset.uri {config.dataset.uri!r}: {_nothing_left(counts)}")
     work.tell(done=_READ, total=_DONE, phase="model")
+    load_libraries("torch", "transformers.modeling_utils")
     texts = [message.content for row in kept[:_TOKENIZER_ROWS] for message in row.messages]
     fetch_model(
         config.model,

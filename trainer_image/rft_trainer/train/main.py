@@ -17,7 +17,7 @@ from rft_trainer.contract import ExitCode, Outcome, RunConfig, Stage
 from rft_trainer.errors import StageError
 from rft_trainer.files import write_json
 from rft_trainer.launch.output import speak_as_rank
-from rft_trainer.libraries import load as load_libraries
+from rft_trainer.libraries import load_libraries
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.dataset import PreparedDataset, load
 from rft_trainer.report import Reporter
