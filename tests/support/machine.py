@@ -62,6 +62,8 @@ class OperatedCluster(WitnessedCluster):
         self.dirty = True
         self.wake_at: int | None = None
         self.failures = 0
+        self._late: list[tuple[str, str, Mapping[str, Any]]] | None = None
+        """What the watches have still to tell of a reconcile's own writes, while there is one."""
         super().__init__(**_priced_by_node(spec))
         self.catalogue, problems = PriceCatalogue.parse(PRICES)
         assert not problems
@@ -75,6 +77,13 @@ class OperatedCluster(WitnessedCluster):
             assert not self.held(obj["metadata"]["uid"]), "the resource is gone, and its pods hold GPUs"
         elif kind == KIND:
             self.witness_status(obj)
+        if self._late is None:
+            self._hear(kind, type_, obj)
+        else:  # so late that nothing but the answer to the write may tell the operator of it, as often happens
+            self._late.append((kind, type_, obj))
+
+    def _hear(self, kind: str, type_: str, obj: Mapping[str, Any]) -> None:
+        """The operator takes a watch event in."""
         if kind not in WATCHED or not self.up or kind in self.deaf:
             return
         changed = self.cache.drop(obj) if type_ == "DELETED" else self.cache.put(obj)
@@ -106,6 +115,16 @@ class OperatedCluster(WitnessedCluster):
         raise AssertionError(f"the run does not come to rest: {self.known}")
 
     def reconcile_once(self) -> None:
+        late: list[tuple[str, str, Mapping[str, Any]]] = []
+        self._late = late
+        try:
+            self._reconcile()
+        finally:
+            self._late = None
+        for event in late:
+            self._hear(*event)
+
+    def _reconcile(self) -> None:
         try:
             again = drive(self.reconciler.reconcile(self.key))
         except Conflict:
@@ -115,7 +134,7 @@ class OperatedCluster(WitnessedCluster):
             self._retry()
         else:
             self.failures, self.wake_at = 0, None
-            if again is not None and again <= 0:
+            if again is not None and again < 1:
                 self.dirty = True
             elif again is not None:
                 self.wake_at = self.now + math.ceil(again)

@@ -191,7 +191,8 @@ class WitnessedCluster(LivingCluster):
             self._witness_completion(obj)
         if _condition(old, "Complete").get("status") == "True":
             assert complete, "Complete was taken back"
-        if _condition(new, "Failed").get("reason") == "EvaluationReserveExhausted":
+        unpaid = "EvaluationReserveExhausted"
+        if _condition(new, "Failed").get("reason") == unpaid != _condition(old, "Failed").get("reason"):
             lost = any((life.lost_since, life.vanished_at) != (None, None) for life in self.lives.values())
             lowered = self.limit_micro < self.highest_micro
             tried = any(attempt["stage"] == "evaluate" for attempt in new.get("attempts", ()))

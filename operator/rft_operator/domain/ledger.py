@@ -84,6 +84,12 @@ def next_ledger(ledger: Ledger, evidence: Evidence) -> Ledger:
     )
 
 
+def step_is_due(ledger: Ledger, evidence: Evidence) -> bool:
+    """Return whether a ledger that is put on record now can be folded further at once (step 3): its pods are gone."""
+    held = {pod.uid for pod in evidence.pods if pod.has_finalizer}
+    return any(entry.uid not in held and evidence.may_fold(end_of(entry)) for entry in ledger.uncounted)
+
+
 def _ordered(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
     """Return entries in an order that does not depend on when they were noticed."""
     return sorted(entries, key=lambda entry: (entry.start_time, entry.pod, entry.uid))

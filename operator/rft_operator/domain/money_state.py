@@ -24,7 +24,7 @@ from rft_operator.domain.budget import (
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.evidence import Evidence
 from rft_operator.domain.facts import PodFacts
-from rft_operator.domain.ledger import next_ledger, open_waste
+from rft_operator.domain.ledger import next_ledger, open_waste, step_is_due
 from rft_operator.domain.money import micro_of_text
 from rft_operator.domain.price_steps import Steps, rate_of_entry, steps_of_entry
 from rft_operator.domain.prices import LABELS, PriceCatalogue
@@ -165,6 +165,8 @@ def meter(draft: Draft) -> Money:
         ledger = next_ledger(ledger, evidence)
         waste = open_waste(ledger, evidence)
         draft.update(ledger=ledger)
+        if step_is_due(ledger, evidence):
+            draft.wake(draft.now)
     bill_now, limit = bill(ledger, now=draft.now), effective_limit(draft)
     schedule = _pool_schedule(draft, charged) if charged is not None else Schedule.flat(draft.now, 0)
     return Money(

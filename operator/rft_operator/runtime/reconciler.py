@@ -3,6 +3,8 @@
 Invariant: the status write comes first and carries the resourceVersion that was read; only when it succeeded do
 actions and Events follow. So nothing is ever done that is not on record, and a crash anywhere repeats safely.
 An action that fails ends the actions of this look, but for finalizers; the Events are written all the same.
+What our own writes changed is looked at again: the answer to a write is mostly in the cache before the watch tells of
+it, which then is no news and wakes nobody.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from rft_operator.runtime.budget_cache import BudgetCache
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.kube import JsonObject, Kube
 from rft_operator.runtime.node_evidence import node_evidence
+from rft_operator.runtime.queue import BATCH_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +110,7 @@ class Reconciler:
             await self._emit(regarding=raw, type_="Warning", reason=error.reason, message=str(error))
             return None
         await self._write_status(raw, resource, decided)
-        await self._execute(raw, decided)
-        return decided.requeue_after_seconds
+        return await self._execute(raw, decided)
 
     async def _decide(self, key: Key, resource: ReasoningFinetune) -> Plan:
         referred = _Referred()
@@ -135,8 +137,7 @@ class Reconciler:
             log.warning("the status of a run that cannot be read is refused", extra={**_fields(raw), **describe(error)})
             decided = hold(view, found, self._now(), recordable=False)
         await self._tell(key, raw, found)
-        await self._execute(raw, decided)
-        return decided.requeue_after_seconds
+        return await self._execute(raw, decided)
 
     async def _tell(self, key: Key, raw: JsonObject, found: PartialRun) -> None:
         """Say once why a run cannot be read: its conditions say so from then on, or we remember it."""
@@ -208,15 +209,18 @@ class Reconciler:
         self._cache.put({**written, "kind": KIND, "apiVersion": raw["apiVersion"]})
         self._metrics.status_writes.inc()
 
-    async def _execute(self, raw: JsonObject, decided: Plan) -> None:
+    async def _execute(self, raw: JsonObject, decided: Plan) -> float | None:
+        """Act and announce; return in how many seconds to look again, or None."""
         failed: KubeError | None = None
+        wishes = [] if decided.requeue_after_seconds is None else [decided.requeue_after_seconds]
         for action in decided.actions:
             # A finalizer waits for nothing else: a namespace that is being deleted takes no new object, and its end
             # waits for the pods that are held.
             if failed is not None and not isinstance(action, SetFinalizers):
                 continue
             try:
-                await self._act(action)
+                if await self._act(action):
+                    wishes.append(BATCH_SECONDS)
             except KubeError as error:
                 failed = failed or error
         # Events also follow a failed action: what they tell is on record, and no later plan tells it again.
@@ -227,43 +231,48 @@ class Reconciler:
             await self._emit(regarding=raw, type_="Warning", reason="Refused", message=str(failed))
         if failed is not None:
             raise failed
+        return min(wishes, default=None)
 
-    async def _act(self, action: Action) -> None:
+    async def _act(self, action: Action) -> bool:
+        """Return whether the answer changed the view."""
         if isinstance(action, Apply):
-            self._remember(await self._kube.apply(action.manifest), action.manifest)
-        elif isinstance(action, Create):
-            self._remember(await self._kube.create(action.manifest), action.manifest)
-        elif isinstance(action, Delete):
+            return self._remember(await self._kube.apply(action.manifest), action.manifest)
+        if isinstance(action, Create):
+            return self._remember(await self._kube.create(action.manifest), action.manifest)
+        if isinstance(action, Delete):
             await self._kube.delete(kind=action.kind, namespace=action.namespace, name=action.name, uid=action.uid)
-        elif isinstance(action, SetDeadline):
-            with contextlib.suppress(NotFound):
-                changed = await self._kube.set_deadline(
-                    namespace=action.namespace, name=action.name, uid=action.uid, seconds=action.deadline_seconds
-                )
-                self._cache.put({**changed, "kind": "Pod"})
-        elif isinstance(action, KeepBaselines):
+            return False
+        if isinstance(action, KeepBaselines):
             await write_baselines(self._kube, action)
-        elif isinstance(action, OpenGate):
-            with contextlib.suppress(NotFound):
-                changed = await self._kube.open_gate(namespace=action.namespace, name=action.name, uid=action.uid)
-                self._cache.put({**changed, "kind": "Pod"})
-        else:
-            try:
-                changed = await self._kube.set_finalizers(
-                    kind=action.kind,
-                    namespace=action.namespace,
-                    name=action.name,
-                    finalizers=action.finalizers,
-                    resource_version=action.resource_version,
-                )
-            except NotFound:
-                return
-            self._cache.put(changed)
+            return False
+        try:
+            changed = await self._change(action)
+        except NotFound:
+            return False
+        return bool(self._cache.put(changed))
 
-    def _remember(self, written: JsonObject, manifest: JsonObject) -> None:
+    async def _change(self, action: SetDeadline | OpenGate | SetFinalizers) -> JsonObject:
+        """Change what exists; return it as it is then."""
+        namespace, name = action.namespace, action.name
+        if isinstance(action, SetDeadline):
+            changed = await self._kube.set_deadline(
+                namespace=namespace, name=name, uid=action.uid, seconds=action.deadline_seconds
+            )
+            return {**changed, "kind": "Pod"}
+        if isinstance(action, OpenGate):
+            return {**await self._kube.open_gate(namespace=namespace, name=name, uid=action.uid), "kind": "Pod"}
+        return await self._kube.set_finalizers(
+            kind=action.kind,
+            namespace=namespace,
+            name=name,
+            finalizers=action.finalizers,
+            resource_version=action.resource_version,
+        )
+
+    def _remember(self, written: JsonObject, manifest: JsonObject) -> bool:
         if manifest["kind"] not in REMEMBERED:  # applied anew beside each Job that needs it, so nobody watches it
-            return
-        self._cache.put({**written, "kind": manifest["kind"], "apiVersion": manifest["apiVersion"]})
+            return False
+        return bool(self._cache.put({**written, "kind": manifest["kind"], "apiVersion": manifest["apiVersion"]}))
 
     async def _release_orphans(self, key: Key) -> None:
         """Take our finalizer off pods whose resource is gone, after asking the API server once more."""

@@ -50,6 +50,14 @@ async def until(world: World, error: type[KubeError]) -> None:
     pytest.fail(f"no {error.__name__} came")
 
 
+async def until_nobody_asks(world: World) -> None:
+    """Reconcile as long as that is asked for, with watches that tell nothing new: the answers were first."""
+    world.kube.subscribers.clear()
+    again: float | None = 0.0
+    while again is not None and again < 1:
+        again = await world.reconciler.reconcile(world.key)
+
+
 async def test_unknown_run_is_nothing_to_do() -> None:
     world = World()
     assert await world.reconciler.reconcile(Key(NAMESPACE, "nobody")) is None
@@ -144,6 +152,31 @@ async def test_pod_that_vanished_meanwhile_is_no_error() -> None:
     for _ in range(6):
         await world.reconciler.reconcile(world.key)
     assert world.condition("Trained").status == "True"
+
+
+async def test_bill_is_closed_when_the_watch_tells_nothing_new_of_the_pods_that_were_let_go() -> None:
+    world = World()
+    await world.to_training()
+    await world.after(2)
+    world.complete(Stage.TRAIN)
+    await until_nobody_asks(world)
+    ledger = world.status.ledger
+    assert (len(ledger.open), len(ledger.uncounted)) == (0, 0)
+    assert [(each.stage, each.gpu_seconds) for each in ledger.totals] == [("train", 2 * 3)]
+
+
+async def test_bill_is_closed_when_a_pod_was_taken_away_and_nothing_else_happens() -> None:
+    world = World()
+    await world.to_training()
+    await world.after(2)
+    rank, _ = world.pods(Stage.TRAIN)
+    name = rank["metadata"]["name"]
+    world.kube.patch("Pod", NAMESPACE, name, lambda obj: obj["metadata"].update(finalizers=[]))
+    world.kube.remove("Pod", NAMESPACE, name)
+    await until_nobody_asks(world)
+    ledger = world.status.ledger
+    assert (len(ledger.open), len(ledger.uncounted)) == (1, 0)
+    assert [(each.stage, each.gpu_seconds) for each in ledger.totals] == [("train", 3)]
 
 
 class Orphans:
