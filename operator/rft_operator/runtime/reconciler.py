@@ -9,7 +9,6 @@ it, which then is no news and wakes nobody.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
