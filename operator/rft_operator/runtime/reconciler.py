@@ -96,8 +96,7 @@ class Reconciler:
         raw = self._cache.resource(key)
         if raw is None:
             self._told.pop(key, None)
-            await self._release_orphans(key)
-            return None
+            return await self._release_orphans(key)
         try:
             resource = ReasoningFinetune.parse(dict(raw))
         except ValidationError:
@@ -273,17 +272,20 @@ class Reconciler:
             return False
         return bool(self._cache.put({**written, "kind": manifest["kind"], "apiVersion": manifest["apiVersion"]}))
 
-    async def _release_orphans(self, key: Key) -> None:
-        """Take our finalizer off pods whose resource is gone, after asking the API server once more."""
+    async def _release_orphans(self, key: Key) -> float | None:
+        """Take our finalizer off pods whose resource is gone, after asking the API server once more.
+
+        Return in how many seconds to look again, or None; at once at a resource that the watch has not told of.
+        """
         held = [pod for pod in self._cache.children(key).pods if pod.has_finalizer]
         if not held:
-            return
+            return None
         try:
-            self._cache.put(await self._kube.get(kind=KIND, namespace=key.namespace, name=key.name))
+            found = self._cache.put(await self._kube.get(kind=KIND, namespace=key.namespace, name=key.name))
         except NotFound:
             log.info("releasing pods of a deleted run", extra={"namespace": key.namespace, "finetune": key.name})
         else:
-            return
+            return 0.0 if found else None
         changed_meanwhile: Conflict | None = None
         for pod in held:
             try:
@@ -292,6 +294,7 @@ class Reconciler:
                 changed_meanwhile = error
         if changed_meanwhile is not None:
             raise changed_meanwhile
+        return None
 
 
 def describe(error: Exception) -> dict[str, Any]:

@@ -211,7 +211,10 @@ class TeamKeeper:
                 continue
             if raw["metadata"]["uid"] != uid:
                 continue
-            if not self._cache.put({**raw, "kind": KIND}):
+            found = self._cache.put({**raw, "kind": KIND})
+            for key in found:
+                self._wake(key)
+            if not found:
                 msg = f"run {namespace}/{lost[uid]} was seen to go, and is still there"
                 raise Unavailable(msg)
 

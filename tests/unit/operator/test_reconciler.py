@@ -229,7 +229,7 @@ async def test_finalizer_stays_when_the_run_exists_after_all() -> None:
     it = Orphans("a")
     it.kube.subscribers.clear()
     it.kube.put(stored_run(uid="missed by the watch"))
-    await it.reconcile()
+    assert await it.reconcile() == 0
     assert FINALIZER in it.finalizers("a")
     found = it.world.cache.resource(it.world.key)
     assert found is not None

@@ -153,8 +153,11 @@ async def test_run_that_the_watch_lost_is_asked_for_before_it_is_booked() -> Non
     world.restart_operator()
     world.cache.drop({"kind": KIND, "metadata": {"namespace": NAMESPACE, "name": "a", "uid": "somebody else"}})
     world.cache._runs[Key(NAMESPACE, "a")].resource = None
+    woken: list[Key] = []
+    world.keeper._wake = woken.append
     await world.keeper.settle(NAMESPACE)
     assert world.cache._runs[Key(NAMESPACE, "a")].resource is not None
+    assert Key(NAMESPACE, "a") in woken
     assert world.budget().status.closed_micro_usd == 0
     assert world.promised() == 10 * DOLLAR
 
