@@ -88,6 +88,9 @@ class Timeouts(ApiModel):
     """The gang may take so long to its first step, once the containers of all ranks run."""
     stall_seconds: Annotated[int, Field(ge=10, le=86_400)] = 900
     """Training may go so long without a step."""
+    prepare_seconds: Annotated[int, Field(ge=60, le=604_800)] = 86_400
+    """Prepare may take so long, once its container runs; most of it is the download of model and data. The next
+    attempt goes on where it was."""
     on_stall: OnStall = OnStall.RESTART
     """restart from the last checkpoint, or fail."""
 

@@ -25,7 +25,7 @@ class Stop:
     message: str
 
 
-COUNTED_STOPS = frozenset({"PendingTimeout", "StartupTimeout", "Stalled", "RankFailed"})
+COUNTED_STOPS = frozenset({"PendingTimeout", "PrepareTimeout", "StartupTimeout", "Stalled", "RankFailed"})
 """Stops that use up one of retries.maxRestarts; suspension, budget and node loss do not."""
 UNREADABLE = "Unreadable"
 """The run does not fit this operator's models: nobody knows what it should do."""
@@ -52,7 +52,12 @@ def trouble_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
         return Stop(reason=trouble.reason, message=trouble.message)
     if gang.waits_for_admission:
         return None
-    return _pending_stop(draft, attempt, gang) or _silence_stop(draft, attempt, gang) or _half_dead_stop(draft, gang)
+    return (
+        _pending_stop(draft, attempt, gang)
+        or _prepare_stop(draft, gang)
+        or _silence_stop(draft, attempt, gang)
+        or _half_dead_stop(draft, gang)
+    )
 
 
 def _claims_words(pod: PodFacts) -> str:
@@ -87,6 +92,18 @@ def _incomplete_since(draft: Draft, attempt: Attempt, gang: Gang) -> int:
         return draft.now
     admitted = gang.job.started_at if gang.job is not None else None
     return max(epoch(attempt.start_time), epoch(running.last_transition_time), admitted or 0)
+
+
+def _prepare_stop(draft: Draft, gang: Gang) -> Stop | None:
+    """A download, or a volume that no longer answers, may hang without an end; it costs nothing, and nobody is told."""
+    if gang.stage is not Stage.PREPARE or not gang.all_running:
+        return None
+    seconds = draft.spec.timeouts.prepare_seconds
+    due = _running_since(draft) + seconds
+    if draft.now < due:
+        draft.wake(due)
+        return None
+    return Stop(reason="PrepareTimeout", message=f"Not prepared within {seconds} s (timeouts.prepareSeconds).")
 
 
 def _silence_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
