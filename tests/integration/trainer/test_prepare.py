@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +44,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_base_model_is_hashed_while_no_gpu_is_held(prepared: Path) -> None:
     (model,) = prepared.glob("*/model")
     assert "model.safetensors" in json.loads((model / KEPT).read_text())["files"]
+
+
+def test_prepare_refuses_a_volume_that_the_first_checkpoint_would_fill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=1_000))
+    pod = Pod(tmp_path, run_config())
+    assert pod.run_here("prepare") == ExitCode.BAD_INPUT
+    assert "the volume has room for 0.0 MB" in (pod.result().error or "")
+    assert not pod.paths.prepared.exists()
 
 
 def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from rft_trainer.prepare.formats import Conversation
 from rft_trainer.prepare.model import check_rows, check_trainable, count_parameters, fetch_model, load_tokenizer
 from rft_trainer.prepare.packing import pack, singles
 from rft_trainer.prepare.rows import conversations
+from rft_trainer.prepare.volume import check_volume
 from rft_trainer.report import Reporter, Work
 from rft_trainer.stage_main import parse_layout, run_stage
 from rft_trainer.stage_results import PrepareSummary, StageResult
@@ -102,6 +103,8 @@ def prepare(layout: Layout) -> StageResult:
         weights.fingerprint(paths.model)  # kept beside the weights: an evaluation with GPUs does not read them for it
         _check_stop(layout)
     dataset = _tokenise(config, layout, paths, kept=kept, counts=counts, work=work)
+    steps = total_steps(config.training, sequences=len(dataset))
+    check_volume(config, paths, parameters=count_parameters(paths.model), steps=steps)
     save(dataset, paths.dataset)
     summary = _summary(config, paths, counts=counts)
     write_json(paths.prepared, {"fingerprint": fingerprint, "summary": summary.model_dump()})
