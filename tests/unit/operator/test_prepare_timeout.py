@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rft_trainer.contract import Stage
 from support.stage import World
 
 
-async def prepare_hangs(**spec: object) -> World:
+async def prepare_hangs(**spec: Any) -> World:
     world = World(timeouts={"prepareSeconds": 100}, **spec)
     await world.settle()
     world.run_pods(Stage.PREPARE)
