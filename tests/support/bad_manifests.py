@@ -86,7 +86,12 @@ BAD: list[Bad] = [
     ({"dataset": {"uri": "pvc://Data/x"}}, "spec.dataset.uri", "a claim's address is pvc://claim/path"),
     ({"dataset": {"uri": "file://rows.jsonl"}}, "spec.dataset.uri", "file:///absolute/path"),
     ({"dataset": {"uri": "gym://Chain-Sum"}}, "spec.dataset.uri", "gym://task?option=value"),
-    ({"dataset": {"split": "train[:10]"}}, "spec.dataset.split", '"train[:10]": must be letters, digits'),
+    (
+        {"dataset": {"uri": "hf://a/b", "split": "train[:10]"}},
+        "spec.dataset.split",
+        '"train[:10]": must be letters, digits',
+    ),
+    ({"dataset": {"split": "test"}}, "spec.dataset.split", "test: a generator (gym://) has no splits; remove it"),
     (
         {"dataset": {"format": "alpaca"}},
         "spec.dataset.format",
@@ -104,6 +109,7 @@ BAD: list[Bad] = [
     ({"publish": {"uri": "hf://team", "secretRef": {"name": "hub"}}}, "spec.publish.uri", "hf://organisation/name"),
     ({"publish": {"uri": "pvc://claim"}}, "spec.publish.uri", "a claim's address is pvc://claim/path"),
     ({"publish": {"uri": "pvc://a/b", "secretRef": {"name": "hub"}}}, "spec.publish.secretRef", "only the hub"),
+    ({"publish": {"uri": "pvc://a/b", "private": False}}, "spec.publish.private", "only a repository of the hub"),
     ({"dataset": {"secretRef": {"name": "hub"}}}, "spec.dataset.secretRef", "only a hub dataset (hf://) needs"),
     (
         {
@@ -278,6 +284,17 @@ BAD: list[Bad] = [
         "spec.storage.storageClassName",
         "an existing claim (claimName) already has a class; remove one of the two",
     ),
+    (
+        {"storage": {"claimName": "data", "size": "2Ti"}},
+        "spec.storage.size",
+        "an existing claim (claimName) already has a size; remove one of the two",
+    ),
+    ({"storage": {"claimName": "data", "size": 5}}, "spec.storage.size", "already has a size; remove one of the two"),
+    (
+        {"storage": {"claimName": "data", "retain": False}},
+        "spec.storage.retain",
+        "an existing claim (claimName) is never deleted with the run; remove one of the two",
+    ),
     ({"storage": {"size": "big"}}, "spec.storage.size", '"big": must be a quantity above 0'),
     # money; the API server itself words the answer to a wrong type
     ({"budget": {"limitUSD": 450.5}}, "spec.budget.limitUSD", 'must be of type integer,string: "number"'),
@@ -342,7 +359,17 @@ BAD: list[Bad] = [
     (benchmark(scorer="math"), "spec.evaluation.benchmarks[0].scorer", "judges its answers itself; remove it"),
     (benchmark(scorer="judge"), "spec.evaluation.benchmarks[0].scorer", 'supported values: "math", "integer"'),
     (benchmark(topP="0"), "spec.evaluation.benchmarks[0].topP", "must be above 0 and at most 1"),
-    (benchmark(published="84"), "spec.evaluation.benchmarks[0].published", "must be at least 0 and at most 1"),
+    (
+        {"evaluation": {"baseline": "published", "benchmarks": [{**BENCHMARK, "published": "84"}]}},
+        "spec.evaluation.benchmarks[0].published",
+        "must be at least 0 and at most 1",
+    ),
+    (benchmark(published="0.84"), "spec.evaluation.benchmarks", "under baseline: published alone; set it, or remove"),
+    (
+        {"evaluation": {"baseline": "none", "benchmarks": [{**BENCHMARK, "published": "0.84"}]}},
+        "spec.evaluation.benchmarks",
+        "under baseline: published alone; set it, or remove",
+    ),
     (
         {"evaluation": {"gpus": 2}},
         "spec.evaluation.gpus",

@@ -89,7 +89,13 @@ FULL: dict[str, Any] = {
         "onExhausted": "suspend",
     },
     "checkpoint": {"everyMinutes": 20, "everySteps": 50, "keepLast": 3, "graceSeconds": 600, "resume": "latest"},
-    "timeouts": {"pendingSeconds": 600, "startupSeconds": 900, "stallSeconds": 300, "onStall": "fail"},
+    "timeouts": {
+        "pendingSeconds": 600,
+        "startupSeconds": 900,
+        "stallSeconds": 300,
+        "prepareSeconds": 7_200,
+        "onStall": "fail",
+    },
     "retries": {"maxRestarts": 5},
     "evaluation": {
         "gpus": 1,

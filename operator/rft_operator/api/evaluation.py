@@ -72,7 +72,7 @@ class BenchmarkSpec(ApiModel):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Tokens an answer may have, thinking included. Default that of the preset, else 8192."""
     published: Decimal | None = None
-    """The base model's published score, 0 to 1, for baseline: published; known for Qwen2.5-32B-Instruct."""
+    """The base model's published score, 0 to 1, for baseline: published alone; known for Qwen2.5-32B-Instruct."""
 
 
 class BudgetForcing(ApiModel):

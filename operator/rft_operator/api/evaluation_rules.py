@@ -38,6 +38,12 @@ EVALUATION_RULES: dict[Path, list[Rule]] = {
             field=".benchmarks",
         ),
         Rule(
+            expression="self.baseline == 'published' || self.benchmarks.all(each, !has(each.published))",
+            message="a published score is compared with under baseline: published alone; set it, or remove published",
+            field=".benchmarks",
+            reason=FORBIDDEN,
+        ),
+        Rule(
             expression="self.gpus <= 1 || self.engine == 'vllm'",
             message="the engine transformers uses one GPU; set engine: vllm, or gpus: 1",
             field=".gpus",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from rft_operator.api.cel import FORBIDDEN, REQUIRED, Path, Rule, between, is_money, uris
 from rft_operator.api.evaluation_rules import EVALUATION_RULES
 from rft_operator.api.overlay_rules import OVERLAY_RULES
+from rft_operator.api.spec import Storage
 
 _MICRO = "(has(self.training.microBatchSize) ? self.training.microBatchSize : 1)"
 _AT_ONCE = f"(self.resources.nodes * self.resources.gpusPerNode * {_MICRO})"
@@ -136,6 +137,12 @@ RULES: dict[Path, list[Rule]] = {
             field=".maxSamples",
             reason=REQUIRED,
         ),
+        Rule(
+            expression="!self.uri.startsWith('gym://') || self.split == 'train'",
+            message="a generator (gym://) has no splits; remove it",
+            field=".split",
+            value="self.split",
+        ),
         _only_hub("revision", "only a hub dataset (hf://) has revisions; remove it"),
         _only_hub("secretRef", "only a hub dataset (hf://) needs a token; remove it"),
     ],
@@ -148,6 +155,12 @@ RULES: dict[Path, list[Rule]] = {
             reason=REQUIRED,
         ),
         _only_hub("secretRef", "only the hub (hf://) needs a token; remove it"),
+        Rule(
+            expression=f"self.private || {_HUB}",
+            message="only a repository of the hub (hf://) is private or not; remove it",
+            field=".private",
+            reason=FORBIDDEN,
+        ),
     ],
     ("spec", "publish", "uri"): [
         *uris("hf", "pvc"),
@@ -231,6 +244,19 @@ RULES: dict[Path, list[Rule]] = {
             expression="!has(self.claimName) || !has(self.storageClassName)",
             message="an existing claim (claimName) already has a class; remove one of the two",
             field=".storageClassName",
+            reason=FORBIDDEN,
+        ),
+        Rule(
+            # The API server has filled in the default, so that it cannot be told from the same value written down.
+            expression=f"!has(self.claimName) || self.size == '{Storage.model_fields['size'].default}'",
+            message="an existing claim (claimName) already has a size; remove one of the two",
+            field=".size",
+            reason=FORBIDDEN,
+        ),
+        Rule(
+            expression="!has(self.claimName) || self.retain",
+            message="an existing claim (claimName) is never deleted with the run; remove one of the two",
+            field=".retain",
             reason=FORBIDDEN,
         ),
     ],

@@ -38,11 +38,11 @@ class Storage(ApiModel):
     claim_name: DnsSubdomain | None = None
     """An existing claim; absent means that <name>-data is created."""
     size: Quantity = "500Gi"
-    """Size of the created claim."""
+    """Size of the created claim; a claim of claimName has its own."""
     storage_class_name: DnsSubdomain | None = None
     """Storage class of the created claim; absent means the cluster's default."""
     retain: bool = True
-    """Keep the created claim when the resource is deleted."""
+    """Keep the created claim when the resource is deleted; a claim of claimName always stays."""
 
 
 class Budget(ApiModel):

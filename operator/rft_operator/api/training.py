@@ -50,7 +50,7 @@ class Dataset(ApiModel):
     revision: Annotated[str, text(128, minimum=1)] | None = None
     """Branch, tag or commit of a hub dataset."""
     split: SplitName = "train"
-    """Split of a hub dataset."""
+    """Split of a dataset whose files are named for splits; a generator (gym://) has none."""
     format: DatasetFormat
     """sky-t1: {system, conversations: [{from, value}]}; s1: {question, thinking_trajectories, attempt}; messages:
     {messages: [{role, content}]}; prompt-completion: {prompt, completion}. Rows of gym:// are rendered as s1."""

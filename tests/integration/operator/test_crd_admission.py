@@ -23,7 +23,7 @@ from support.builders import merged, resource
 from support.manifests import FULL, MINIMAL
 
 SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-WITH_CLAIM = merged(FULL, {"storage": {"claimName": "data", "storageClassName": None}})
+WITH_CLAIM = merged(FULL, {"storage": {"claimName": "data", "storageClassName": None, "size": None, "retain": None}})
 WITH_PREFERENCE = merged(FULL, {"scheduling": {"topology": {"required": None, "preferred": "rack"}}})
 BOUNDS = list(beyond(SCHEMA["properties"]["spec"]))
 NAMES = {

@@ -21,7 +21,7 @@ async def test_run_leaves_nothing_behind_when_it_is_deleted_in_any_stage(
     names = ("refused", "preparing", "training", "evaluating", "complete", "retaining")
     runs = {name: LiveRun(kube, namespace, name) for name in names}
     dropped = {"storage": {"retain": False}}
-    await runs["refused"].apply(storage={"claimName": "nowhere", "retain": False})
+    await runs["refused"].apply(storage={"claimName": "nowhere"})
     for name, stages in (
         ("evaluating", (Stage.PREPARE, Stage.TRAIN)),
         ("complete", (Stage.PREPARE, Stage.TRAIN, Stage.EVALUATE)),
