@@ -25,7 +25,7 @@ def _lines(run: ReasoningFinetune) -> Iterator[str]:
     stage = status.stage.value if status.stage is not None else "New"
     yield f"{meta.namespace}/{meta.name}: {stage}{_took(status.start_time, status.completion_time)}"
     for condition in status.conditions:
-        if condition.type.value in ("Accepted", "Failed") and _worth_saying(
+        if condition.type.value in ("Accepted", "Complete", "Failed") and _worth_saying(
             condition.type.value, condition.status, condition.message
         ):
             yield f"  {condition.reason}: {condition.message}"

@@ -15,11 +15,12 @@ from rft_operator.api.status import (
 from rft_operator.domain.attempts import COMMITMENT_MARGIN_SECONDS
 from rft_operator.domain.bill import Bill, Share, bill
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import PodFacts
+from rft_operator.domain.facts import PodFacts, child_name
 from rft_operator.domain.failure import Trouble, classify_end, parse_result
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.money import micro_of_text, usd_display, usd_text
 from rft_operator.domain.publishing import tell_not_published
+from rft_operator.domain.resolve import data_directory
 from rft_operator.domain.results import is_complete, take_answers, take_over
 from rft_operator.domain.scores import (
     GIVEN_UP,
@@ -33,7 +34,7 @@ from rft_operator.domain.scores import (
 from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, FATAL_STOPS
 from rft_operator.domain.team_money import effective_limit
 from rft_operator.domain.timestamps import epoch
-from rft_trainer.contract import Stage
+from rft_trainer.contract import DATA_DIRECTORY, Stage
 from rft_trainer.stage_results import EvaluateSummary, StageResult
 
 DRAINED = frozenset({"Drained", "DrainedWithoutCheckpoint", TIME_IS_UP, MONEY_BOUND.reason})
@@ -243,7 +244,7 @@ def complete(draft: Draft) -> None:
     _finish(draft)
     found = bill(draft.status.ledger, now=draft.now)
     words = f"Complete. Spent {usd_display(found.spent_micro_usd)} so far; see status.cost."
-    draft.emit("Normal", "Complete", words + _unused_reserve(draft, found))
+    draft.emit("Normal", "Complete", f"{words}{_unused_reserve(draft, found)} {_where_model_is(draft)}")
 
 
 def _unused_reserve(draft: Draft, found: Bill) -> str:
@@ -258,7 +259,16 @@ def _unused_reserve(draft: Draft, found: Bill) -> str:
 def _done_words(draft: Draft) -> str:
     done = "Trained as asked." if draft.spec.evaluation is None else "Trained and evaluated as asked."
     unpublished = draft.spec.publish is not None and not draft.holds(ConditionType.PUBLISHED)
-    return done + (" It is not published: see the condition Published." if unpublished else "")
+    note = " It is not published: see the condition Published." if unpublished else ""
+    return f"{done} {_where_model_is(draft)}{note}"
+
+
+def _where_model_is(draft: Draft) -> str:
+    """Return the model's address, in words: another run takes it as ``model.uri``."""
+    resource = draft.view.resource
+    claim = draft.spec.storage.claim_name or child_name(resource.metadata.name, "data")
+    folder = data_directory(resource).removeprefix(f"{DATA_DIRECTORY}/")
+    return f"The model is at pvc://{claim}/{folder}/export."
 
 
 def _finish(draft: Draft) -> None:

@@ -36,11 +36,12 @@ async def test_report_tells_stages_gpu_hours_dollars_and_scores_of_a_completed_r
     world = await completed()
     lines = report(world.run).splitlines()
     assert lines[0].startswith(f"{NAMESPACE}/{NAME}: Complete after ")
-    assert lines[2].split() == ["STAGE", "ATTEMPT", "TOOK", "STEPS", "RESULT"]
-    assert [line.split()[0] for line in lines[3:6]] == ["prepare", "train", "evaluate"]
-    assert "10 min 2 s" in lines[4]
-    assert "0-50" in lines[4]
-    assert all(line.endswith("Succeeded") for line in lines[3:6])
+    assert lines[1] == f"  Succeeded: {world.condition('Complete').message}"
+    assert lines[3].split() == ["STAGE", "ATTEMPT", "TOOK", "STEPS", "RESULT"]
+    assert [line.split()[0] for line in lines[4:7]] == ["prepare", "train", "evaluate"]
+    assert "10 min 2 s" in lines[5]
+    assert "0-50" in lines[5]
+    assert all(line.endswith("Succeeded") for line in lines[4:7])
     cost = next(line for line in lines if line.startswith("Cost"))
     assert world.status.cost.display in cost
     assert f"{world.status.usage.gpu_hours} GPU-hours" in cost

@@ -44,6 +44,19 @@ async def test_run_completes_with_scores_and_cost_when_every_stage_completes() -
     assert not status.ledger.uncounted
 
 
+@pytest.mark.parametrize(("storage", "volume"), [({}, f"{NAME}-data"), ({"claimName": "weights"}, "weights")])
+async def test_end_says_where_the_model_is_when_the_run_is_complete(storage: dict[str, str], volume: str) -> None:
+    world = World(storage=storage)
+    world.kube.put(claim("weights", "ReadWriteMany"))
+    await world.to_training()
+    await world.to_evaluation()
+    world.complete(Stage.EVALUATE)
+    await world.settle()
+    place = f"The model is at pvc://{volume}/{NAME}-{world.run.metadata.uid[:8]}/export."
+    assert world.condition("Complete").message == f"Trained and evaluated as asked. {place}"
+    assert next(words for _, reason, words in world.kube.events if reason == "Complete").endswith(place)
+
+
 async def test_finished_run_causes_no_write_when_time_passes() -> None:
     world = World()
     await world.to_training()

@@ -433,4 +433,4 @@ async def test_event_of_the_end_says_what_the_evaluation_left_of_its_reserve() -
     await world.settle()
     note = next(words for _, reason, words in world.kube.events if reason == "Complete")
     # 600 + 60 s of one GPU were kept, 10 s were used.
-    assert note.endswith("Of $0.66 kept for the evaluation $0.65 were not used.")
+    assert "Of $0.66 kept for the evaluation $0.65 were not used." in note
