@@ -93,6 +93,8 @@ class KubeError(RftError):
         self.status = status
         self.retry_after_seconds = retry_after_seconds
         self.causes = tuple(causes)
+        self.look_again_seconds: float | None = None
+        """When the run wanted to be looked at again, whatever became of this call: at a stop line, above all."""
         """(field, what is wrong with it), where the API server names fields."""
 
 

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,8 +24,6 @@ PROGRESS_PORT = 8_443
 DEADLINE_SECONDS = 120.0
 PAUSE_SECONDS = 2.0
 REQUEST_SECONDS = 5.0
-FORBIDDEN = 403
-HTTP_OK = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +58,7 @@ def checks(host: str, *, metrics_port: int | None = None, progress_port: int | N
 
     def ready() -> str:
         code, body = request(f"{metrics}/readyz")
-        return "" if code == HTTP_OK else f"/readyz answers {code}: {body.strip()}"
+        return "" if code == HTTPStatus.OK else f"/readyz answers {code}: {body.strip()}"
 
     def leads() -> str:
         _, body = request(f"{metrics}/metrics")
@@ -73,7 +72,9 @@ def checks(host: str, *, metrics_port: int | None = None, progress_port: int | N
 
     def guarded() -> str:
         code, _ = request(f"{progress}{status_path('nowhere', 'nobody')}", data=b"{}")
-        return "" if code == FORBIDDEN else f"a report without a token is answered with {code} instead of {FORBIDDEN}"
+        return (
+            "" if code == HTTPStatus.FORBIDDEN else f"a report without a token is answered with {code} instead of 403"
+        )
 
     return (
         Check(what="a replica is ready", look=ready),

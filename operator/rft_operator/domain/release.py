@@ -5,6 +5,7 @@ Invariant: a pod is let go only when its bill is closed on record; one of an ope
 
 from __future__ import annotations
 
+from rft_operator.api.status import Status
 from rft_operator.domain.actions import Delete, SetFinalizers
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import FINALIZER, ChildKind, JobFacts, PodFacts
@@ -20,12 +21,20 @@ def remove_strays(draft: Draft) -> None:
 
 def release_pods(draft: Draft) -> None:
     """Take our finalizer off pods whose bill is closed on record and whose result is no longer needed."""
-    still_open = {(attempt.stage, attempt.number) for attempt in draft.recorded.attempts if attempt.end_time is None}
+    free = _free_pods(draft, draft.recorded)
+    draft.actions.extend(letting_go_of(pod) for pod in free)
+    if len(_free_pods(draft, draft.status)) > len(free):  # once this status is on record, which nobody else will tell
+        draft.wake(draft.now)
+
+
+def _free_pods(draft: Draft, status: Status) -> list[PodFacts]:
+    still_open = {(attempt.stage, attempt.number) for attempt in status.attempts if attempt.end_time is None}
     deleting = draft.view.resource.metadata.deletion_timestamp is not None
-    for pod in releasable(draft.recorded.ledger, draft.view.children.pods):
-        if pod.scheduled_at is not None and not deleting and (pod.stage.value, pod.attempt) in still_open:
-            continue
-        draft.actions.append(letting_go_of(pod))
+    return [
+        pod
+        for pod in releasable(status.ledger, draft.view.children.pods)
+        if pod.scheduled_at is None or deleting or (pod.stage.value, pod.attempt) not in still_open
+    ]
 
 
 def deletion_of(job: JobFacts) -> Delete:

@@ -161,6 +161,9 @@ class Runtime:
         try:
             await self._first_sweep()
             self.leading = True
+            for key in self.cache.known_keys():  # also what the watches told of while the sweep listed
+                self.queue.add(key)
+            self.team.nudge_all()
             self.metrics.leader.set(1)
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.config.workers):
@@ -237,14 +240,15 @@ class Runtime:
         with self.metrics.reconcile_seconds.time():
             try:
                 again = await self.reconciler.reconcile(key)
-            except Conflict:
+            except Conflict as error:
                 result = "conflict"
                 await self._refresh(key)
-                self.queue.failed(key)
+                self.queue.failed(key, wish_seconds=error.look_again_seconds)
             except KubeError as error:
                 result = "error"
                 after = error.retry_after_seconds if isinstance(error, Unavailable) else None
-                delay = self.queue.failed(key, at_least_seconds=after or 0.0)
+                wish = error.look_again_seconds
+                delay = self.queue.failed(key, at_least_seconds=after or 0.0, wish_seconds=wish)
                 fields = {"namespace": key.namespace, "finetune": key.name, "again_in_seconds": round(delay, 1)}
                 log.warning("reconcile failed", extra={**fields, **describe(error)})
             except Exception:

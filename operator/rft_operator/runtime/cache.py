@@ -3,7 +3,8 @@
 Fed by watch events, by the answers to our own writes (so a reconcile always sees what the former one wrote), and
 repaired by the sweep. Invariants: an object never goes back to an older resourceVersion of itself or of a namesake
 before it, and one that was seen to be deleted never comes back (the answer to a write may arrive after the watch
-reported the deletion).
+reported the deletion). One that is seen at a later version than its deletion had was never deleted: somebody took the
+label off by which we watch, and put it on again.
 A resource is kept as compressed JSON text: a tenth of the memory of the dicts and less, and nothing for the garbage
 collector to visit.
 """
@@ -57,7 +58,8 @@ class Cache:
         self._runs: dict[Key, _Run] = {}
         self._nodes: dict[str, NodeFacts] = {}
         self._node_versions: dict[str, str] = {}
-        self._tombstones: dict[str, None] = {}
+        self._tombstones: dict[str, str] = {}
+        """By uid: the resourceVersion of its deletion; none where a LIST showed it."""
 
     def resource(self, key: Key) -> JsonObject | None:
         """Return the raw resource, or None if it does not exist."""
@@ -116,7 +118,7 @@ class Cache:
     def put(self, raw: JsonObject) -> tuple[Key, ...]:
         """Take an object in; return the keys whose view changed."""
         kind = raw["kind"]
-        if raw["metadata"]["uid"] in self._tombstones:
+        if self._is_buried(raw["metadata"]):
             return ()
         if kind == KIND:
             return self._put_resource(raw)
@@ -172,7 +174,9 @@ class Cache:
     def drop(self, raw: JsonObject) -> tuple[Key, ...]:
         """Forget a deleted object; return the keys whose view changed."""
         kind, meta = raw["kind"], raw["metadata"]
-        self._bury(meta["uid"])
+        self._tombstones[meta["uid"]] = meta.get("resourceVersion", "")
+        if len(self._tombstones) > TOMBSTONES_KEPT:
+            del self._tombstones[next(iter(self._tombstones))]
         if kind == "Node":
             self._node_versions.pop(meta["name"], None)
             self._nodes.pop(meta["name"], None)
@@ -189,10 +193,12 @@ class Cache:
         fact = digest(raw)
         return () if fact is None else self._drop_fact(fact)
 
-    def _bury(self, uid: str) -> None:
-        self._tombstones[uid] = None
-        if len(self._tombstones) > TOMBSTONES_KEPT:
-            del self._tombstones[next(iter(self._tombstones))]
+    def _is_buried(self, meta: JsonObject) -> bool:
+        version = self._tombstones.get(meta["uid"])
+        if version and newer(meta.get("resourceVersion", ""), version):
+            del self._tombstones[meta["uid"]]
+            return False
+        return version is not None
 
     def _drop_fact(self, fact: Fact) -> tuple[Key, ...]:
         key, child = Key(fact.namespace, fact.finetune), (_kind(fact), fact.name)

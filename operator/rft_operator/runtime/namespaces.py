@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from rft_operator.api import KIND
 from rft_operator.errors import Rejected
 from rft_operator.runtime.kube_client import KubeClient
 
-FORBIDDEN = 403
 LEFT_OUT = "a watched namespace cannot be read and is left out"
 
 
@@ -39,7 +39,7 @@ async def look(kube: KubeClient, names: Sequence[str]) -> Namespaces:
                 async for _ in pages:
                     break
         except Rejected as error:
-            if error.status != FORBIDDEN or (not readable and name == names[-1]):
+            if error.status != HTTPStatus.FORBIDDEN or (not readable and name == names[-1]):
                 raise
             barred.append(name)
         else:

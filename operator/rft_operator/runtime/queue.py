@@ -104,15 +104,18 @@ class WorkQueue(Generic[K]):
         if key in self._dirty:
             self._put(key)
 
-    def failed(self, key: K, *, at_least_seconds: float = 0.0) -> float:
+    def failed(self, key: K, *, at_least_seconds: float = 0.0, wish_seconds: float | None = None) -> float:
         """Ask for a repeat after a failure, later each time; return the delay in seconds.
 
-        However long a server asks to be left alone, a key never sleeps much longer than BACKOFF_MOST_SECONDS.
+        However long a server asks to be left alone, a key never sleeps much longer than BACKOFF_MOST_SECONDS, and
+        never past the time for which it asked itself (``wish_seconds``); at once is no such time.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay: float = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 16))
         delay *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        if wish_seconds is not None and wish_seconds > 0:
+            delay = min(delay, max(BACKOFF_FIRST_SECONDS, wish_seconds))
         delay = max(delay, min(BACKOFF_MOST_SECONDS, at_least_seconds))
         self.add_after(key, delay)
         return delay

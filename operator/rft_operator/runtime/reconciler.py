@@ -1,10 +1,8 @@
 """One reconcile: read, plan, write status once if it changed, act, emit, say when to look again.
 
 Invariant: the status write comes first and carries the resourceVersion that was read; only when it succeeded do
-actions and Events follow. So nothing is ever done that is not on record, and a crash anywhere repeats safely.
-An action that fails ends the actions of this look, but for finalizers; the Events are written all the same.
-What our own writes changed is looked at again: the answer to a write is mostly in the cache before the watch tells of
-it, which then is no news and wakes nobody.
+actions and Events follow. So nothing is ever done that is not on record, and a crash anywhere repeats safely. One thing
+is: where the API server takes no status of a run, GPUs that should be given back are given back all the same.
 """
 
 from __future__ import annotations
@@ -12,22 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
 
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.domain.actions import (
-    Action,
-    Apply,
-    Create,
-    Delete,
-    KeepBaselines,
-    OpenGate,
-    Plan,
-    SetDeadline,
-    SetFinalizers,
-)
+from rft_operator.domain.actions import Plan
 from rft_operator.domain.facts import LABEL_FINETUNE, ChildKind, Key, Settings
 from rft_operator.domain.manifests import references
 from rft_operator.domain.observe import KIND, can_be_shared
@@ -38,18 +27,15 @@ from rft_operator.domain.release import letting_go_of
 from rft_operator.domain.stops import UNREADABLE
 from rft_operator.domain.unread import hold, is_told, merged, words_of
 from rft_operator.domain.view import View
-from rft_operator.errors import Conflict, Forbidden, InvalidResource, KubeError, NotFound, Rejected
+from rft_operator.errors import Conflict, InvalidResource, NotFound, Rejected
 from rft_operator.metrics import Metrics
-from rft_operator.runtime.baselines import write_baselines
 from rft_operator.runtime.budget_cache import BudgetCache
 from rft_operator.runtime.cache import Cache
+from rft_operator.runtime.executor import Executor, fields_of
 from rft_operator.runtime.kube import JsonObject, Kube
 from rft_operator.runtime.node_evidence import node_evidence
-from rft_operator.runtime.queue import BATCH_SECONDS
 
 log = logging.getLogger(__name__)
-
-REMEMBERED = frozenset(each.value for each in ChildKind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +64,7 @@ class Reconciler:
         """``emit`` takes Events in the place of ``kube``, to write them later."""
         self._kube = kube
         self._emit = emit or kube.emit
+        self._executor = Executor(kube=kube, cache=cache, emit=self._emit)
         self._cache = cache
         self._budgets = budgets or BudgetCache()
         self._settings = settings
@@ -107,8 +94,23 @@ class Reconciler:
         except InvalidResource as error:
             await self._emit(regarding=raw, type_="Warning", reason=error.reason, message=str(error))
             return None
-        await self._write_status(raw, resource, decided)
-        return await self._execute(raw, decided)
+        except Rejected as error:
+            await self._executor.tell_refused(raw, error)
+            raise
+        try:
+            await self._write_status(raw, resource, decided)
+        except Rejected as error:
+            await self._executor.tell_refused(raw, error)
+            await self._stop_without_record(key, resource, decided)
+            raise
+        return await self._executor.execute(raw, decided)
+
+    async def _stop_without_record(self, key: Key, resource: ReasoningFinetune, decided: Plan) -> None:
+        """Take the GPUs back, if that was to go on record; the bill stays open, and its pods are held to prove it."""
+        if decided.status is None:
+            return
+        as_if = resource.model_copy(update={"status": decided.status})
+        await self._executor.take_gpus_back(plan(await self._view(key, as_if, _Referred()), self._now()))
 
     async def _decide(self, key: Key, resource: ReasoningFinetune) -> Plan:
         referred = _Referred()
@@ -129,20 +131,24 @@ class Reconciler:
         decided = hold(view, found, self._now())
         try:
             await self._write_status(raw, resource, decided, partly=True)
-        except Forbidden:
-            raise
         except Rejected as error:
-            log.warning("the status of a run that cannot be read is refused", extra={**_fields(raw), **describe(error)})
+            if error.status == HTTPStatus.FORBIDDEN:  # a right that is missing, and may be given: the bill waits for it
+                await self._executor.tell_refused(raw, error)
+                await self._executor.take_gpus_back(hold(view, found, self._now(), recordable=False))
+                raise
+            log.warning(
+                "the status of a run that cannot be read is refused", extra={**fields_of(raw), **describe(error)}
+            )
             decided = hold(view, found, self._now(), recordable=False)
         await self._tell(key, raw, found)
-        return await self._execute(raw, decided)
+        return await self._executor.execute(raw, decided)
 
     async def _tell(self, key: Key, raw: JsonObject, found: PartialRun) -> None:
         """Say once why a run cannot be read: its conditions say so from then on, or we remember it."""
         message = words_of(found)
         if is_told(found.resource.status, message) or self._told.get(key) == message:
             return
-        log.warning("a run cannot be read: %s", found.words, extra=_fields(raw))
+        log.warning("a run cannot be read: %s", found.words, extra=fields_of(raw))
         await self._emit(regarding=raw, type_="Warning", reason=UNREADABLE, message=message)
         self._told[key] = message
 
@@ -207,71 +213,6 @@ class Reconciler:
         self._cache.put({**written, "kind": KIND, "apiVersion": raw["apiVersion"]})
         self._metrics.status_writes.inc()
 
-    async def _execute(self, raw: JsonObject, decided: Plan) -> float | None:
-        """Act and announce; return in how many seconds to look again, or None."""
-        failed: KubeError | None = None
-        wishes = [] if decided.requeue_after_seconds is None else [decided.requeue_after_seconds]
-        for action in decided.actions:
-            # A finalizer waits for nothing else: a namespace that is being deleted takes no new object, and its end
-            # waits for the pods that are held.
-            if failed is not None and not isinstance(action, SetFinalizers):
-                continue
-            try:
-                if await self._act(action):
-                    wishes.append(BATCH_SECONDS)
-            except KubeError as error:
-                failed = failed or error
-        # Events also follow a failed action: what they tell is on record, and no later plan tells it again.
-        for event in decided.events:
-            log.info("%s: %s", event.reason, event.message, extra=_fields(raw))
-            await self._emit(regarding=raw, type_=event.type, reason=event.reason, message=event.message)
-        if isinstance(failed, Rejected):
-            await self._emit(regarding=raw, type_="Warning", reason="Refused", message=str(failed))
-        if failed is not None:
-            raise failed
-        return min(wishes, default=None)
-
-    async def _act(self, action: Action) -> bool:
-        """Return whether the answer changed the view."""
-        if isinstance(action, Apply):
-            return self._remember(await self._kube.apply(action.manifest), action.manifest)
-        if isinstance(action, Create):
-            return self._remember(await self._kube.create(action.manifest), action.manifest)
-        if isinstance(action, Delete):
-            await self._kube.delete(kind=action.kind, namespace=action.namespace, name=action.name, uid=action.uid)
-            return False
-        if isinstance(action, KeepBaselines):
-            await write_baselines(self._kube, action)
-            return False
-        try:
-            changed = await self._change(action)
-        except NotFound:
-            return False
-        return bool(self._cache.put(changed))
-
-    async def _change(self, action: SetDeadline | OpenGate | SetFinalizers) -> JsonObject:
-        """Change what exists; return it as it is then."""
-        namespace, name = action.namespace, action.name
-        if isinstance(action, SetDeadline):
-            changed = await self._kube.set_deadline(
-                namespace=namespace, name=name, uid=action.uid, seconds=action.deadline_seconds
-            )
-            return {**changed, "kind": "Pod"}
-        if isinstance(action, OpenGate):
-            return {**await self._kube.open_gate(namespace=namespace, name=name, uid=action.uid), "kind": "Pod"}
-        return await self._kube.set_finalizers(
-            kind=action.kind,
-            namespace=namespace,
-            name=name,
-            finalizers=action.finalizers,
-            resource_version=action.resource_version,
-        )
-
-    def _remember(self, written: JsonObject, manifest: JsonObject) -> bool:
-        if manifest["kind"] not in REMEMBERED:  # applied anew beside each Job that needs it, so nobody watches it
-            return False
-        return bool(self._cache.put({**written, "kind": manifest["kind"], "apiVersion": manifest["apiVersion"]}))
-
     async def _release_orphans(self, key: Key) -> float | None:
         """Take our finalizer off pods whose resource is gone, after asking the API server once more.
 
@@ -289,7 +230,7 @@ class Reconciler:
         changed_meanwhile: Conflict | None = None
         for pod in held:
             try:
-                await self._act(letting_go_of(pod))
+                await self._executor.act(letting_go_of(pod))
             except Conflict as error:
                 changed_meanwhile = error
         if changed_meanwhile is not None:
@@ -300,8 +241,3 @@ class Reconciler:
 def describe(error: Exception) -> dict[str, Any]:
     """Return the log fields of a failed reconcile."""
     return {"error": f"{type(error).__name__}: {error}"}
-
-
-def _fields(raw: JsonObject) -> dict[str, Any]:
-    """Return the log fields of a run."""
-    return {"namespace": raw["metadata"]["namespace"], "finetune": raw["metadata"]["name"]}

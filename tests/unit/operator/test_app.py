@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rft_operator.api import BUDGET_KIND
 from rft_operator.domain.facts import Key
 from rft_operator.errors import Conflict, Rejected, Unavailable
 from rft_operator.runtime import app, queue
@@ -46,6 +47,42 @@ def raising(error: Exception) -> Callable[[], Awaitable[float | None]]:
         raise error
 
     return fail
+
+
+async def test_run_is_looked_at_when_it_came_while_the_first_sweep_still_listed_team_budgets() -> None:
+    it = Operator()
+    it.kube.put(node())
+    pages = it.kube.pages
+
+    async def late(*, kind: str, **words: Any) -> AsyncIterator[list[dict[str, Any]]]:
+        if kind == BUDGET_KIND and not it.kube.find("ReasoningFinetune"):
+            it.kube.put(resource())
+        async for page in pages(kind=kind, **words):
+            yield page
+
+    it.kube.pages = late  # type: ignore[method-assign]
+    seen = Recorder(it)
+    async with it.leading():
+        await seen.saw(KEY)
+
+
+async def test_failed_run_is_looked_at_again_when_it_asked_for_it_however_often_it_failed() -> None:
+    it = Operator()
+    error = Rejected("no")
+    error.look_again_seconds = 20.0
+    seen = Recorder(it)
+    seen.answers[KEY] = raising(error)
+    async with it.leading():
+        for _ in range(12):
+            it.runtime.queue.failed(KEY)
+        it.runtime.queue.add(KEY)
+        await seen.saw(KEY)
+
+        async def planned() -> bool:
+            return KEY in it.runtime.queue._timers
+
+        await eventually(planned, what="the next look to be planned", every_seconds=0.005)
+        assert it.runtime.queue._timers[KEY].when() - asyncio.get_running_loop().time() <= 20
 
 
 def labelled(value: str) -> Callable[[dict[str, Any]], None]:

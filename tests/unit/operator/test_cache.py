@@ -114,7 +114,17 @@ def test_memory_of_deletions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         cache.put(raw)
         cache.drop(raw)
     assert len(cache._tombstones) == 3
-    assert cache.put(pod(uid="uid-9", version=2)) == ()
+    assert cache.put(pod(uid="uid-9")) == ()
+
+
+def test_pod_is_seen_again_when_its_label_was_taken_off_and_put_on_again() -> None:
+    cache = Cache()
+    cache.put(pod(version=4))
+    cache.drop(pod(version=5))  # the watch has a selector: to it, a pod without the label is deleted
+    assert cache.put(pod(version=5)) == ()
+    assert cache.put(pod(version=6)) == (KEY,)
+    assert cache.put(pod(version=5)) == ()
+    assert [each.resource_version for each in cache.children(KEY).pods] == ["6"]
 
 
 def test_key_is_known_until_the_last_child_is_gone() -> None:

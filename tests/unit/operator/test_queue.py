@@ -204,6 +204,19 @@ async def test_key_waits_as_the_server_asks_but_never_for_ever(asked: float, lea
     queue.close()
 
 
+@pytest.mark.parametrize(
+    ("wish", "least", "most"), [(20.0, 20.0, 20.0), (0.2, 1.0, 1.0), (0.0, 225.0, 375.0), (None, 225.0, 375.0)]
+)
+async def test_key_that_failed_often_is_ready_at_the_time_for_which_it_asked(
+    wish: float | None, least: float, most: float
+) -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for _ in range(10):
+        queue.failed("a")
+    assert least <= queue.failed("a", wish_seconds=wish) <= most
+    queue.close()
+
+
 async def test_nothing_is_kept_of_a_key_when_it_succeeded_and_wants_nothing() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", LONG_SECONDS)

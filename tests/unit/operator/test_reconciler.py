@@ -10,6 +10,7 @@ import pytest
 from rft_operator.api.status import DisplayStage
 from rft_operator.domain.actions import Apply, Emit, Plan
 from rft_operator.domain.facts import FINALIZER, Key
+from rft_operator.domain.timestamps import rfc3339
 from rft_operator.domain.view import View
 from rft_operator.errors import Conflict, KubeError, NotFound, Rejected, Unavailable
 from rft_operator.runtime import reconciler
@@ -177,6 +178,34 @@ async def test_bill_is_closed_when_a_pod_was_taken_away_and_nothing_else_happens
     ledger = world.status.ledger
     assert (len(ledger.open), len(ledger.uncounted)) == (1, 0)
     assert [(each.stage, each.gpu_seconds) for each in ledger.totals] == [("train", 3)]
+
+
+async def test_pod_is_let_go_when_it_ends_on_a_node_that_came_back_and_no_other_news_comes() -> None:
+    """The bill's end goes on record, the pod waits for that, and no other GPU is held whose bill is looked at."""
+    world = World(evaluation=None)
+    await world.to_training()
+    await world.after(2)
+    node_is(world, "Unknown")
+    world.edit(suspend=True)
+    await world.after(40)
+    drained, lost = world.pods(Stage.TRAIN)
+    gone = {"deletionTimestamp": rfc3339(world.now + 300), "deletionGracePeriodSeconds": 300}
+    for pod in (drained, lost):
+        world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], lambda obj: obj["metadata"].update(gone))
+    world.set_status(drained, phase="Failed", exit_code=75)
+    await world.after(60)
+    node_is(world, "True")
+    await world.after(5)
+    world.set_status(lost, phase="Failed", exit_code=137)
+    await until_nobody_asks(world)
+    ledger = world.status.ledger
+    assert (len(ledger.open), len(ledger.uncounted)) == (0, 0)
+    assert not [pod for pod in world.pods(Stage.TRAIN) if FINALIZER in pod["metadata"].get("finalizers", ())]
+
+
+def node_is(world: World, ready: str) -> None:
+    condition = {"type": "Ready", "status": ready, "lastTransitionTime": rfc3339(world.now)}
+    world.kube.patch("Node", "", "node-2", lambda obj: obj.setdefault("status", {}).update(conditions=[condition]))
 
 
 class Orphans:

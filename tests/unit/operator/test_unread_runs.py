@@ -12,7 +12,8 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.facts import FINALIZER, Key
 from rft_operator.domain.partial import MENDS, read_partly
 from rft_operator.domain.unread import merged
-from rft_operator.errors import Forbidden, Rejected
+from rft_operator.errors import Rejected
+from rft_operator.runtime.kube_client import map_error
 from rft_trainer.contract import Stage
 from support.builders import NAME, NAMESPACE
 from support.objects import stored_run
@@ -252,14 +253,22 @@ async def test_jobs_end_and_the_pods_keep_the_bill_where_no_status_is_taken() ->
     assert await world.settle() == 0
 
 
-async def test_right_that_is_missing_is_no_reason_to_give_up_the_bill() -> None:
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_right_that_is_missing_is_no_reason_to_give_up_the_bill(deleted: bool) -> None:
     world = World(**ONE_GPU)
     await world.to_training_at_once()
     spoil(world, colour)
-    refuse_status(world, Forbidden("reasoningfinetunes/status is forbidden", status=403))
-    with pytest.raises(Forbidden):
-        await world.reconciler.reconcile(world.key)
-    assert not world.job_gone(Stage.TRAIN)
+    refuse_status(world, map_error(403, b'{"message": "status is forbidden"}', what="patch", headers={}))
+    if deleted:
+        world.kube.remove(KIND, NAMESPACE, NAME)
+    for _ in range(2):
+        with pytest.raises(Rejected):
+            await world.reconciler.reconcile(world.key)
+        world.drain(Stage.TRAIN)
+    assert world.job_gone(Stage.TRAIN), "no GPU is held meanwhile"
+    assert all(FINALIZER in pod["metadata"]["finalizers"] for pod in world.pods(Stage.TRAIN))
+    assert FINALIZER in raw_of(world)["metadata"]["finalizers"]
+    assert ("Warning", "Refused", "patch: 403: status is forbidden") in world.kube.events
 
 
 @pytest.mark.parametrize("ledger", [True, False], ids=["ledger read", "ledger lost"])
