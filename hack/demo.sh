@@ -41,6 +41,10 @@ if [ "${USE_EXISTING_CLUSTER:-}" = 1 ]; then
   }
   trap finish EXIT INT TERM
 else
+  # A proxy for downloads knows no way to the cluster.
+  NO_PROXY=$("$bin/python" -m rft_local.proxy)
+  no_proxy=$NO_PROXY
+  export NO_PROXY no_proxy
   say "1/4 a Kubernetes cluster of two nodes on this machine"
   "$bin/rft" local down --name demo >/dev/null 2>&1 || true
   "$bin/rft" local up --name demo
@@ -73,4 +77,7 @@ echo
 echo "done in $((SECONDS - began)) s"
 if [ "${DEMO_KEEP:-}" = 1 ] && [ "${USE_EXISTING_CLUSTER:-}" != 1 ]; then
   echo "the cluster stays: export KUBECONFIG=$KUBECONFIG; end it with: .venv/bin/rft local down --name demo"
+  if [ -n "${HTTPS_PROXY:-}${https_proxy:-}${ALL_PROXY:-}${all_proxy:-}" ]; then
+    echo "around the proxy: export NO_PROXY='$NO_PROXY' no_proxy='$NO_PROXY'"
+  fi
 fi

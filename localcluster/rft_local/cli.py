@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,11 @@ from pathlib import Path
 import click
 
 from rft_local.errors import LocalClusterError
+from rft_local.proxy import has_proxy, no_proxy
+
+EXTRA = "local"
+LIBRARIES = frozenset({"cryptography", "kubernetes"})
+"""What the extra has."""
 
 
 class Problem(click.ClickException):
@@ -26,6 +33,12 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except LocalClusterError as error:
             raise Problem(str(error)) from error
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if library not in LIBRARIES:
+                raise
+            words = f"{library} is not installed; rft local {ctx.invoked_subcommand} needs it"
+            raise Problem(f"{words}: pip install 'reasoning-finetune-operator[{EXTRA}]'") from error
 
 
 NAME = click.option("--name", default="default", show_default=True, help="Name of the cluster.")
@@ -43,6 +56,9 @@ def local() -> None:
 @click.option("--audit", is_flag=True, help="Write the API server's audit log into the state folder (log/audit.jsonl).")
 def up(name: str, nodes: int, gpus: int, audit: bool) -> None:
     """Start a cluster."""
+    from rft_local.tools import require_checkout
+
+    require_checkout()  # before what only an extra has: who installed the package alone is not told of that first
     from rft_local.cluster import ClusterOptions, start
 
     try:
@@ -50,6 +66,9 @@ def up(name: str, nodes: int, gpus: int, audit: bool) -> None:
     except subprocess.CalledProcessError as error:
         raise Problem(f"{error}\n{error.stderr}") from error
     click.echo(f"export KUBECONFIG={cluster.kubeconfig}")
+    if has_proxy(os.environ):
+        words = shlex.quote(no_proxy(os.environ))
+        click.echo(f"export NO_PROXY={words} no_proxy={words}")
 
 
 @local.command()

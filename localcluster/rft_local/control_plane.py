@@ -16,6 +16,7 @@ from typing import Any
 from rft_local.layout import Layout
 from rft_local.pki import Authority
 from rft_local.processes import Processes, wait_until
+from rft_local.proxy import direct
 from rft_local.tools import binary
 
 ETCD, API, CONTROLLERS, SCHEDULER, DNS, AGENT = (
@@ -159,11 +160,22 @@ class ControlPlane:
             ],
             environment=COLLECT_LESS,
         )
+        self._wait_for_api_server()
+
+    def _wait_for_api_server(self) -> None:
+        said = ""
+
+        def ready() -> bool:
+            nonlocal said
+            done = self.kubectl("get", "--raw", "/readyz", check=False)
+            said = done.stderr.strip()[-600:]
+            return done.returncode == 0
+
         wait_until(
-            lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0,
+            ready,
             what="the API server",
             seconds=START_SECONDS,
-            hint=lambda: self._processes.tail(API),
+            hint=lambda: f"kubectl said last: {said}\n{self._processes.tail(API)}",
         )
 
     def _audit(self) -> list[str]:
@@ -197,6 +209,7 @@ class ControlPlane:
             capture_output=True,
             text=True,
             check=check,
+            env=direct(os.environ),
         )
 
     def apply(self, manifests: Sequence[Mapping[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import platform
 import shutil
 import sys
@@ -22,6 +23,8 @@ from rft_local.errors import ToolMissing
 PAUSE = "rft.local/pause:1"
 SKELETONS = ("rft.local/trainer:dev", "rft.local/operator:dev")
 USER = 65_532
+LINKS = ("bin", "lib", "lib64", "sbin")
+"""Folders of the skeleton that are links into /usr."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -29,9 +32,21 @@ def host_folders() -> list[Path]:
     """Return the host's folders that the skeleton needs, without those that lie inside another one."""
     checkout = Path(__file__).resolve().parents[2]
     wanted = [Path("/usr"), Path("/etc/ssl"), Path("/etc/alternatives")]
-    wanted += [Path(sys.base_prefix).resolve(), Path(sys.prefix).absolute(), checkout]
-    there = [folder for folder in dict.fromkeys(wanted) if folder.is_dir()]
+    base = Path(sys.base_prefix).absolute()
+    wanted += [base.resolve(), base, *_on_the_way_to_python(), Path(sys.prefix).absolute(), checkout]
+    in_skeleton = [Path("/"), *(Path("/", name) for name in LINKS)]
+    there = [folder for folder in dict.fromkeys(wanted) if folder.is_dir() and folder not in in_skeleton]
     return [folder for folder in there if not any(_lies_in(folder, other) for other in there)]
+
+
+def _on_the_way_to_python() -> list[Path]:
+    """Return the folders of the programs that the environment's ``python`` is a link to, link by link."""
+    program = Path(sys.prefix).absolute() / "bin" / "python"
+    folders = []
+    while program.is_symlink():
+        program = Path(os.path.normpath(program.parent / program.readlink()))
+        folders.append(program.parent)
+    return folders
 
 
 def _lies_in(folder: Path, other: Path) -> bool:
@@ -70,7 +85,7 @@ def _skeleton(layer: tarfile.TarFile) -> None:
     for name in ("etc/ssl", "etc/alternatives", "rft/config", "rft/data", "rft/run", "rft/claims", "rft/token"):
         _folder(layer, name)
     _folder(layer, "tmp", mode=0o1777)
-    for name in ("bin", "lib", "lib64", "sbin"):
+    for name in LINKS:
         link = tarfile.TarInfo(name)
         link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
         layer.addfile(link)

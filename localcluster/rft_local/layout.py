@@ -16,12 +16,18 @@ from rft_local.errors import StateError
 
 MOST_CLUSTERS = 16
 MOST_NODES = 9
+NETWORK = "198.18.0.0/15"
 INSTANCE_TYPE = "rft-local"
 GPU_PRODUCT = "Fake-H100"
 GPU_RESOURCE = "nvidia.com/gpu"
 EPHEMERAL_STORAGE = "ephemeral-storage"
 _NAME = re.compile(r"[a-z0-9][-a-z0-9]{0,39}")
 """What ends a cluster removes the folder of its name, so no name may lead elsewhere."""
+
+
+def api_address(number: int) -> str:
+    """Return the address of the API server of the cluster with a number."""
+    return f"198.18.{number * 16}.1"
 
 
 def state_home() -> Path:
@@ -62,7 +68,7 @@ class Layout:
     @property
     def api_host(self) -> str:
         """Address of the API server and of the cluster's DNS."""
-        return f"198.18.{self.base}.1" if self.nodes else "127.0.0.1"
+        return api_address(self.number) if self.nodes else "127.0.0.1"
 
     @property
     def api_url(self) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from rft_local.errors import StartError, StateError
+from rft_local.errors import NotSupportedHere, StartError, StateError
+from rft_local.host import OTHERWISE
 from rft_local.layout import MOST_CLUSTERS, Layout
 
 NAMESPACES = Path("/run/netns")
@@ -27,8 +28,12 @@ def ip(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 def claim_number() -> int:
     """Make the bridge of the first free cluster number and return the number: making it is the claim."""
     for number in range(MOST_CLUSTERS):
-        if ip("link", "add", f"rft{number}", "type", "bridge", check=False).returncode == 0:
+        done = ip("link", "add", f"rft{number}", "type", "bridge", check=False)
+        if done.returncode == 0:
             return number
+        if "File exists" not in done.stderr:
+            msg = f"this machine lets no bridge be made (ip link add rft{number} type bridge: {done.stderr.strip()})"
+            raise NotSupportedHere(f"{msg}. {OTHERWISE}")
     msg = f"{MOST_CLUSTERS} clusters exist already (links rft0 to rft{MOST_CLUSTERS - 1}); end one with: rft local down"
     raise StateError(msg)
 

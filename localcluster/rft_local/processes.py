@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rft_local.errors import StartError
+from rft_local.proxy import direct
 
 
 class Record(NamedTuple):
@@ -60,7 +61,7 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **(environment or {})},
+                env={**direct(os.environ), **(environment or {})},
                 cwd="/",
             )
         started = start_ticks(process.pid)

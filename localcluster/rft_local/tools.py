@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rft_local.errors import ToolMissing
+from rft_local.host import OTHERWISE
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 PULSE_SECONDS = 20.0
@@ -97,6 +98,17 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "rft"
 
 
+def require_checkout(family_name: str = "kubernetes") -> None:
+    """Raise ToolMissing where the Go modules of the programs are not beside this package: they are not installed."""
+    if not (TOOLS / family_name / "go.mod").is_file():
+        msg = (
+            f"the local cluster needs a checkout of the repository: the Go modules of its programs are part of it, and "
+            f"not of the installed package ({TOOLS / family_name} is missing). Clone the repository, run `make setup` "
+            f"in it, and use its .venv/bin/rft. {OTHERWISE}"
+        )
+        raise ToolMissing(msg)
+
+
 def version_of(family: Family) -> str:
     """Return the pinned version, for example ``v1.36.3``."""
     text = (TOOLS / family.name / "go.mod").read_text(encoding="utf-8")
@@ -122,6 +134,7 @@ def ensure(family_name: str, *, say: Callable[[str], None] | None = None) -> Pat
     if family is None:
         msg = f"{family_name!r} is no tool family; known are {', '.join(FAMILIES)}"
         raise ToolMissing(msg)
+    require_checkout(family_name)
     for found in _installed(family):
         if _fits(family, found):
             return found

@@ -81,9 +81,11 @@ def up(name: str, state: Path, clusters: list[Cluster], *, nodes: int = 1) -> Cl
     return cluster
 
 
-def test_pod_with_gpu_and_claim_runs_the_projects_python_when_the_cluster_is_up(
-    tmp_path: Path, down: list[Cluster]
+def test_pod_with_gpu_and_claim_runs_the_projects_python_when_the_cluster_is_up_behind_a_proxy(
+    tmp_path: Path, down: list[Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for variable in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
     cluster = up("pods", tmp_path, down)
     document = json.dumps({"apiVersion": "v1", "kind": "List", "items": [CLAIM, POD]})
     kubectl(cluster, "apply", "-f", "-", stdin=document)

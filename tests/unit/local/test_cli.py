@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from rft_local import tools
 from rft_local.cli import local
 
 
@@ -43,3 +45,33 @@ def test_command_that_cannot_be_carried_out_says_why_and_ends_with_2(arguments: 
     assert done.exit_code == 2, done.output
     assert words in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", [["up"], ["tools"], ["tools", "helm"]], ids=" ".join)
+def test_checkout_is_asked_for_when_the_package_alone_is_installed(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "TOOLS", tmp_path / "site-packages" / "tools")
+    forget_cryptography(monkeypatch)
+    done = CliRunner().invoke(local, command)
+    assert done.exit_code == 2, done.output
+    assert "needs a checkout of the repository" in done.stderr
+    assert "make setup" in done.stderr
+    assert "USE_EXISTING_CLUSTER=1" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "status", "down"])
+def test_extra_is_named_when_its_libraries_are_not_installed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_cryptography(monkeypatch)
+    done = CliRunner().invoke(local, [command])
+    assert done.exit_code == 2, done.output
+    words = f"cryptography is not installed; rft local {command} needs it: pip install "
+    assert f"{words}'reasoning-finetune-operator[local]'" in done.stderr
+
+
+def forget_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cluster", "control_plane", "pki"):
+        monkeypatch.delitem(sys.modules, f"rft_local.{name}", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cryptography", None)

@@ -124,3 +124,30 @@ def test_virtual_environment_that_is_a_link_out_of_the_checkout_is_mounted_by_it
     assert checkout / "real" not in host_folders()
     monkeypatch.setattr(sys, "prefix", str(checkout / "link"))
     assert {checkout, checkout / "link"} <= set(host_folders())
+
+
+def test_python_is_found_at_every_path_that_leads_to_it_when_the_environment_was_made_from_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, current, programs, prefix = (tmp_path / name for name in ("python3.11", "current", "programs", "venv"))
+    for folder in (real, programs, prefix):
+        (folder / "bin").mkdir(parents=True)
+    (real / "bin" / "python3").touch()
+    current.symlink_to(real)
+    (programs / "bin" / "python3").symlink_to("../../current/bin/python3")
+    (prefix / "bin" / "python").symlink_to(programs / "bin" / "python3")
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    monkeypatch.setattr(sys, "base_prefix", str(current))
+    folders = host_folders()
+    assert {real, current, programs / "bin", prefix} <= set(folders)
+    assert programs not in folders, "it may be a home directory"
+
+
+def test_links_of_the_skeleton_are_never_mounted_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to("/bin/sh")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", "/")
+    folders = host_folders()
+    assert {Path("/usr"), tmp_path} <= set(folders)
+    assert {Path("/"), Path("/bin")}.isdisjoint(folders)
