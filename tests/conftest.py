@@ -6,6 +6,7 @@ A file stays on one worker (`--dist loadfile`), so tests that share a cluster or
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,14 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from rft_local.proxy import direct
+
 HERE = Path(__file__).parent
 FIRST = (HERE / "e2e", HERE / "integration" / "trainer", HERE / "integration" / "local")
 
+
+# A proxy is there for downloads; the suite's clients, and all they start, talk to this machine alone.
+os.environ.update(direct(os.environ))
 
 # How long a draw takes says how busy the machine is, and nothing of the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
