@@ -101,7 +101,8 @@ async def _answered(
 ) -> AnsweredRun:
     benchmark = {"name": ROWS, "uri": f"configmap://{ROWS}/rows.jsonl", "maxTokens": 4_096}
     evaluation = {"benchmarks": [benchmark], "baseline": "none", "budgetForcing": None}
-    spec = merged({"suspend": True, "storage": {"claimName": CLAIM, "size": None}, "evaluation": evaluation}, change)
+    storage = {"claimName": CLAIM, "size": None, "retain": None}
+    spec = merged({"suspend": True, "storage": storage, "evaluation": evaluation}, change)
     finetune.apply(**spec)
     await finetune.until(lambda status: holds(status, "Suspended"), what="the run to be accepted", seconds=60)
     evaluated = await _onto_the_volume(finetune, _answer(finetune, rows, programs, folder=folder))

@@ -1,8 +1,8 @@
 """One reconcile: read, plan, write status once if it changed, act, emit, say when to look again.
 
 Invariant: the status write comes first and carries the resourceVersion that was read; only when it succeeded do
-actions and Events follow. So nothing is ever done that is not on record, and a crash anywhere repeats safely. One thing
-is: where the API server takes no status of a run, GPUs that should be given back are given back all the same.
+actions and Events follow. So nothing is ever done that is not on record, and a crash anywhere repeats safely. The one
+exception: where the API server takes no status of a run, GPUs that should be given back are given back all the same.
 """
 
 from __future__ import annotations
