@@ -121,7 +121,7 @@ async def test_example_learns_and_is_billed_to_the_second_when_the_operator_is_k
 async def test_run_completes_and_every_attempt_is_paid_when_a_rank_is_killed_and_the_next_attempt_is_suspended(
     finetune: Finetune, machines: Cluster
 ) -> None:
-    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 180}, **WAITS}), checkpoint={"everySteps": 20})
+    finetune.apply(**merged(SHORT, {"training": {"maxSteps": 320}, **WAITS}), checkpoint={"everySteps": 20})
     await finetune.until_step(40)
     finetune.kill_rank(machines, 1)
     resumed = await finetune.until_step(60, attempt=2)
@@ -160,7 +160,7 @@ async def test_run_completes_and_every_attempt_is_paid_when_a_rank_is_killed_and
 async def test_training_goes_on_elsewhere_and_does_not_count_when_a_node_is_switched_off(
     finetune: Finetune, machines: Cluster
 ) -> None:
-    finetune.apply(**training_only(steps=150), checkpoint={"everySteps": 20})
+    finetune.apply(**training_only(steps=220), checkpoint={"everySteps": 20})
     await finetune.until_step(60)
     node = finetune.pod(stage="train", rank=1)["spec"]["nodeName"]
     off_at = int(time.time())
