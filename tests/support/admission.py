@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kubernetes import client
+from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from rft_operator.api import GROUP, PLURAL, VERSION
+from support.api_server import ApiServer
 
 UNCHECKED = "some validation rules were not checked because the object was invalid"
 """The API server's note beside an error of the schema; it blames no field."""
@@ -85,3 +88,14 @@ def _refusal(error: ApiException) -> Refusal:
             Cause(each.get("field", ""), each["message"]) for each in causes if UNCHECKED not in each["message"]
         ),
     )
+
+
+@contextlib.contextmanager
+def admitting(server: ApiServer, *, plural: str = PLURAL) -> Iterator[Admission]:
+    """Send to a namespace of the caller's own, which goes at the end."""
+    file = None if server.kubeconfig is None else str(server.kubeconfig)
+    with config.new_client_from_config(config_file=file) as api:
+        core, name = client.CoreV1Api(api), f"t-{uuid.uuid4().hex[:10]}"
+        core.create_namespace({"metadata": {"name": name}})
+        yield Admission(api, name, plural=plural)
+        core.delete_namespace(name)

@@ -132,14 +132,14 @@ class Reconciler:
         try:
             await self._write_status(raw, resource, decided, partly=True)
         except Rejected as error:
+            decided = hold(view, found, self._now(), recordable=False)
             if error.status == HTTPStatus.FORBIDDEN:  # a right that is missing, and may be given: the bill waits for it
                 await self._executor.tell_refused(raw, error)
-                await self._executor.take_gpus_back(hold(view, found, self._now(), recordable=False))
+                await self._executor.take_gpus_back(decided)
                 raise
             log.warning(
                 "the status of a run that cannot be read is refused", extra={**fields_of(raw), **describe(error)}
             )
-            decided = hold(view, found, self._now(), recordable=False)
         await self._tell(key, raw, found)
         return await self._executor.execute(raw, decided)
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
-from kubernetes import client, config
 
 from rft_operator.api import BUDGET_KIND, BUDGET_PLURAL
 from rft_operator.api.crd import TEAM_BUDGET, custom_resource_definition, refusals
 from rft_operator.api.team import TeamSpec
-from support.admission import Admission, Refusal
+from support.admission import Admission, Refusal, admitting
 from support.api_server import ROOT, ApiServer
 from support.bad_budgets import BAD, FULL
 from support.bounds import Beyond, beyond, placed
@@ -30,12 +28,8 @@ LONG_NAME = "n" * 64
 @pytest.fixture(scope="module")
 def admission(server: ApiServer) -> Iterator[Admission]:
     """A namespace of the module's own."""
-    file = None if server.kubeconfig is None else str(server.kubeconfig)
-    with config.new_client_from_config(config_file=file) as api:
-        core, name = client.CoreV1Api(api), f"t-{uuid.uuid4().hex[:10]}"
-        core.create_namespace({"metadata": {"name": name}})
-        yield Admission(api, name, plural=BUDGET_PLURAL)
-        core.delete_namespace(name)
+    with admitting(server, plural=BUDGET_PLURAL) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
-from kubernetes import client, config
 
 from rft_operator.api import KIND
 from rft_operator.api.crd import custom_resource_definition, refusals
 from rft_operator.api.spec import Spec
-from support.admission import Admission, Refusal
+from support.admission import Admission, Refusal, admitting
 from support.api_server import ROOT, ApiServer
 from support.bad_manifests import BAD, FIXED, FREE
 from support.bounds import Beyond, beyond, placed
@@ -37,12 +35,8 @@ EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if f"kind:
 @pytest.fixture(scope="module")
 def admission(server: ApiServer) -> Iterator[Admission]:
     """A namespace of the module's own."""
-    file = None if server.kubeconfig is None else str(server.kubeconfig)
-    with config.new_client_from_config(config_file=file) as api:
-        core, name = client.CoreV1Api(api), f"t-{uuid.uuid4().hex[:10]}"
-        core.create_namespace({"metadata": {"name": name}})
-        yield Admission(api, name)
-        core.delete_namespace(name)
+    with admitting(server) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

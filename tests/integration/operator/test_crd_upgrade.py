@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kubernetes import client, config
 
 from rft_operator.api.schema import Schema
-from support.admission import Admission, Refusal
+from support.admission import Admission, Refusal, admitting
 from support.api_server import CRD, ApiServer, install_crds
 from support.builders import SPEC, merged, resource
 from support.polling import eventually
@@ -52,12 +50,8 @@ def crd_without_rules(server: ApiServer) -> Iterator[None]:
 @pytest.fixture
 def admission(server: ApiServer) -> Iterator[Admission]:
     """A namespace of the test's own."""
-    file = None if server.kubeconfig is None else str(server.kubeconfig)
-    with config.new_client_from_config(config_file=file) as api:
-        core, name = client.CoreV1Api(api), f"t-{uuid.uuid4().hex[:10]}"
-        core.create_namespace({"metadata": {"name": name}})
-        yield Admission(api, name)
-        core.delete_namespace(name)
+    with admitting(server) as made:
+        yield made
 
 
 async def test_run_that_an_older_crd_let_in_goes_on_and_is_refused_only_where_it_is_edited(

@@ -103,10 +103,9 @@ def prepare(layout: Layout) -> StageResult:
         weights.fingerprint(paths.model)  # kept beside the weights: an evaluation with GPUs does not read them for it
         _check_stop(layout)
     dataset = _tokenise(config, layout, paths, kept=kept, counts=counts, work=work)
-    steps = total_steps(config.training, sequences=len(dataset))
-    check_volume(config, paths, parameters=count_parameters(paths.model), steps=steps)
     save(dataset, paths.dataset)
     summary = _summary(config, paths, counts=counts)
+    check_volume(config, paths, parameters=summary.parameters, steps=summary.steps)
     write_json(paths.prepared, {"fingerprint": fingerprint, "summary": summary.model_dump()})
     work.tell(done=_DONE, total=_DONE, phase="done")
     work.close()
