@@ -31,16 +31,20 @@ class Rule:
     """
     reason: str = ""
     """REQUIRED or FORBIDDEN, where the field is missing or must not be there; else the value is invalid."""
+    optional_old_self: bool = False
+    """``oldSelf`` is an optional, and the rule judges new resources, too; else a rule that names it judges edits."""
 
-    def to_wire(self) -> dict[str, str]:
+    def to_wire(self) -> dict[str, str | bool]:
         """Return the form of ``x-kubernetes-validations``."""
-        wire = {"rule": self.expression, "message": self.message}
+        wire: dict[str, str | bool] = {"rule": self.expression, "message": self.message}
         if self.value:
             wire["messageExpression"] = f"{self.value} + {json.dumps(': ' + self.message)}"
         if self.field:
             wire["fieldPath"] = self.field
         if self.reason:
             wire["reason"] = self.reason
+        if self.optional_old_self:
+            wire["optionalOldSelf"] = True
         return wire
 
 

@@ -18,6 +18,7 @@ _HUB = "self.uri.startsWith('hf://')"
 _LIMIT = "self.spec.budget.limitUSD"
 _GPU_LIKE = "key == self.gpuResource || key.contains('gpu') || key.contains('/mig-')"
 _SPENT = "oldSelf.status.cost.spentMicroUSD"
+_RESERVES_FOR_NOTHING = "has({0}.spec.budget.evaluationReserveUSD) && !has({0}.spec.evaluation)"
 
 
 def _fixed(field: str, *, optional: bool = False) -> Rule:
@@ -84,6 +85,15 @@ RULES: dict[Path, list[Rule]] = {
         *(_fixed(name, optional=True) for name in ("recipe", "evaluation", "managedBy")),
         _fixed("budget.usdPerGpuHour", optional=True),
         _fixed("budget.pricePolicy"),
+        Rule(
+            # A run that was let in by an older CRD is not held up: its limit must remain free to be raised.
+            expression=f"!({_RESERVES_FOR_NOTHING.format('self')}) || "
+            f"oldSelf.hasValue() && {_RESERVES_FOR_NOTHING.format('oldSelf.value()')}",
+            message="nothing is kept back for an evaluation that is not asked for; remove it, or add spec.evaluation",
+            field=".spec.budget.evaluationReserveUSD",
+            reason=FORBIDDEN,
+            optional_old_self=True,
+        ),
         Rule(
             # Half a micro-dollar of tolerance makes the comparison of doubles exact.
             expression=f"{_LIMIT} == oldSelf.spec.budget.limitUSD || !has(oldSelf.status) || "

@@ -22,6 +22,8 @@ IGNORED: dict[str, Any] = {
     "evaluation": {"benchmarks": [{**SPEC["evaluation"]["benchmarks"][0], "published": "0.5"}]},
 }
 """What was accepted and ignored before there were rules about it."""
+UNUSED_RESERVE: dict[str, Any] = {"evaluation": None, "budget": {"evaluationReserveUSD": 1}}
+"""Ignored, too; but the limit beside it must remain free to be raised."""
 EDITS: dict[str, dict[str, Any]] = {
     "spec.dataset.split": {"dataset": {"maxSamples": 50}},
     "spec.storage.retain": {"storage": {"size": None}},
@@ -66,6 +68,7 @@ async def test_run_that_an_older_crd_let_in_goes_on_and_is_refused_only_where_it
     with crd_without_rules(server):
         await eventually(taken, what="the older CRD to be served", every_seconds=0.2)
         admission.create(resource("old", **IGNORED), dry_run=False)
+        admission.create(resource("reserves", **UNUSED_RESERVE), dry_run=False)
     await eventually(refused, what="today's CRD to be served", every_seconds=0.2)
     written = admission.patch_status("old", {"observedGeneration": 1})
     for change in ({"suspend": True}, {"budget": {"limitUSD": 20}}, {"timeouts": {"stallSeconds": 60}}):
@@ -75,3 +78,19 @@ async def test_run_that_an_older_crd_let_in_goes_on_and_is_refused_only_where_it
         answer = admission.replace({**written, "spec": merged(written["spec"], change)})
         assert isinstance(answer, Refusal), field
         assert field in [cause.field for cause in answer.causes]
+    reserves = admission.patch_status("reserves", {"observedGeneration": 1})
+    answer = admission.replace({**reserves, "spec": merged(reserves["spec"], {"budget": {"limitUSD": 20}})})
+    assert isinstance(answer, dict), answer
+
+
+def test_reserve_is_refused_when_an_edit_takes_its_evaluation_away_or_adds_it_to_a_run_without(
+    admission: Admission,
+) -> None:
+    evaluates = resource("evaluates", budget={"evaluationReserveUSD": 1})
+    trains = resource("trains", evaluation=None)
+    for before, change in ((evaluates, {"evaluation": None}), (trains, {"budget": {"evaluationReserveUSD": 1}})):
+        stored = admission.create(before, dry_run=False)
+        assert isinstance(stored, dict), stored
+        answer = admission.replace({**stored, "spec": merged(stored["spec"], change)})
+        assert isinstance(answer, Refusal)
+        assert [cause.field for cause in answer.causes] == ["spec.budget.evaluationReserveUSD"]
