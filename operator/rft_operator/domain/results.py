@@ -129,7 +129,8 @@ def _mark_checkpoint(draft: Draft) -> None:
 def take_report(draft: Draft, attempt: Attempt) -> None:
     """Write the newest report of the open attempt, when it says enough new to be worth a write.
 
-    At least one percent, another step of the checkpoint, or ``progress_write_seconds`` since the last write.
+    At least one percent, another step of the checkpoint, or ``progress_write_seconds`` since the last write; and what
+    says that the training does not hang, before it would count as if it did.
     """
     report = draft.view.report
     if report is None or report.stage.value != attempt.stage or report.attempt != attempt.number:
@@ -140,12 +141,23 @@ def take_report(draft: Draft, attempt: Attempt) -> None:
     _take_reported_checkpoint(draft, report)
     if same and old is not None:
         due = epoch(old.last_report_time) + draft.view.settings.progress_write_seconds
+        if _is_alive(new, old):
+            due = min(due, epoch(old.last_advance_time) + draft.spec.timeouts.stall_seconds)
         quiet = new.percent == old.percent and (old.step or 0) > 0
         if quiet and draft.now < due:
             return
         if new.model_copy(update={"last_report_time": old.last_report_time}) == old:
             return
     draft.update(progress=new)
+
+
+def _is_alive(new: Progress, old: Progress) -> bool:
+    """Return whether a report says something that ``timeouts.stallSeconds`` is counted anew or otherwise from."""
+
+    def phase(progress: Progress) -> str | None:
+        return next((each.value for each in progress.metrics if each.name == MetricName.PHASE), None)
+
+    return (new.last_advance_time, phase(new)) != (old.last_advance_time, phase(old))
 
 
 def _progress(report: Report, attempt: Attempt, old: Progress | None) -> Progress:

@@ -49,13 +49,16 @@ class Executor:
         self._cache = cache
         self._emit = emit
 
-    async def execute(self, raw: JsonObject, decided: Plan) -> float | None:
+    async def execute(self, raw: JsonObject, decided: Plan, *, recorded: bool = False) -> float | None:
         """Act and announce; return in how many seconds to look again, or None.
 
-        Raises the first KubeError of an action, with the plan's own wish in ``look_again_seconds``.
+        Raises the first KubeError of an action, with the plan's own wish in ``look_again_seconds``. ``recorded``: its
+        status is on record only now, so that what rests on it (a stop, above all) is due soon, whatever failed. Where
+        nothing was changed a wish for a look at once would repeat itself for ever.
         """
         wishes = [] if decided.requeue_after_seconds is None else [decided.requeue_after_seconds]
         failures: list[KubeError] = []
+        moved = recorded
         for action in decided.actions:
             if failures and not isinstance(action, UNHINDERED):
                 continue
@@ -63,6 +66,7 @@ class Executor:
                 break
             try:
                 if await self.act(action):
+                    moved = True
                     wishes.append(BATCH_SECONDS)
             except KubeError as error:
                 failures.append(error)
@@ -73,7 +77,8 @@ class Executor:
         if failures:
             if isinstance(failures[0], Rejected):
                 await self.tell_refused(raw, failures[0])
-            failures[0].look_again_seconds = decided.requeue_after_seconds
+            wish = min(wishes, default=None)
+            failures[0].look_again_seconds = max(wish, BATCH_SECONDS) if moved and wish is not None else wish
             raise failures[0]
         return min(wishes, default=None)
 

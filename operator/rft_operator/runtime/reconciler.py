@@ -98,12 +98,12 @@ class Reconciler:
             await self._executor.tell_refused(raw, error)
             raise
         try:
-            await self._write_status(raw, resource, decided)
+            recorded = await self._write_status(raw, resource, decided)
         except Rejected as error:
             await self._executor.tell_refused(raw, error)
             await self._stop_without_record(key, resource, decided)
             raise
-        return await self._executor.execute(raw, decided)
+        return await self._executor.execute(raw, decided, recorded=recorded)
 
     async def _stop_without_record(self, key: Key, resource: ReasoningFinetune, decided: Plan) -> None:
         """Take the GPUs back, if that was to go on record; the bill stays open, and its pods are held to prove it."""
@@ -128,9 +128,9 @@ class Reconciler:
         if resource.spec.managed_by not in (None, CONTROLLER_NAME):
             return None
         view = await self._view(key, resource, _Referred())
-        decided = hold(view, found, self._now())
+        decided, recorded = hold(view, found, self._now()), False
         try:
-            await self._write_status(raw, resource, decided, partly=True)
+            recorded = await self._write_status(raw, resource, decided, partly=True)
         except Rejected as error:
             decided = hold(view, found, self._now(), recordable=False)
             if error.status == HTTPStatus.FORBIDDEN:  # a right that is missing, and may be given: the bill waits for it
@@ -141,7 +141,7 @@ class Reconciler:
                 "the status of a run that cannot be read is refused", extra={**fields_of(raw), **describe(error)}
             )
         await self._tell(key, raw, found)
-        return await self._executor.execute(raw, decided)
+        return await self._executor.execute(raw, decided, recorded=recorded)
 
     async def _tell(self, key: Key, raw: JsonObject, found: PartialRun) -> None:
         """Say once why a run cannot be read: its conditions say so from then on, or we remember it."""
@@ -198,9 +198,10 @@ class Reconciler:
 
     async def _write_status(
         self, raw: JsonObject, resource: ReasoningFinetune, decided: Plan, *, partly: bool = False
-    ) -> None:
+    ) -> bool:
+        """Put a plan's status on record; return whether anything of it is new."""
         if decided.status is None or decided.status == resource.status:
-            return
+            return False
         meta, status = resource.metadata, decided.status.to_wire()
         if partly:  # what is not understood stays: its author will
             status = merged(raw.get("status"), before=resource.status.to_wire(), after=status)
@@ -212,6 +213,7 @@ class Reconciler:
         )
         self._cache.put({**written, "kind": KIND, "apiVersion": raw["apiVersion"]})
         self._metrics.status_writes.inc()
+        return True
 
     async def _release_orphans(self, key: Key) -> float | None:
         """Take our finalizer off pods whose resource is gone, after asking the API server once more.

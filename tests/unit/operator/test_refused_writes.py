@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from rft_operator.domain.facts import FINALIZER
+from rft_operator.domain.facts import FINALIZER, Key
 from rft_operator.errors import KubeError, NotFound, Rejected, Unavailable
 from rft_operator.runtime.kube_client import map_error
+from rft_operator.runtime.queue import WorkQueue
 from rft_trainer.contract import Stage
 from support.builders import NAME, NAMESPACE
 from support.stage import World
@@ -51,6 +52,30 @@ async def test_suspended_run_gives_its_gpus_back_although_another_object_cannot_
             await world.reconciler.reconcile(world.key)
     assert world.status.attempts[-1].stop_reason == "Suspended"
     assert world.job_gone(Stage.TRAIN)
+
+
+@pytest.mark.parametrize("error", [Rejected("exceeded quota: objects", status=403), Unavailable("the webhook is down")])
+async def test_stop_does_not_wait_for_a_long_back_off_although_another_object_cannot_be_made(error: KubeError) -> None:
+    world = await in_training()
+    world.kube.remove("ConfigMap", NAMESPACE, f"{NAME}-run")
+
+    async def refuse(manifest: Mapping[str, Any]) -> dict[str, Any]:
+        raise error
+
+    world.kube.apply = refuse  # type: ignore[method-assign]
+    queue: WorkQueue[Key] = WorkQueue()
+    for _ in range(8):
+        with pytest.raises(type(error)) as raised:
+            await world.reconciler.reconcile(world.key)
+        queue.failed(world.key, wish_seconds=raised.value.look_again_seconds)
+        world.now += 30
+    world.edit(suspend=True)
+    with pytest.raises(type(error)) as raised:
+        await world.reconciler.reconcile(world.key)
+    assert world.status.attempts[-1].stop_reason == "Suspended"
+    assert not world.job_gone(Stage.TRAIN), "its deletion rests on what is on record only now"
+    assert queue.failed(world.key, wish_seconds=raised.value.look_again_seconds) <= 1
+    queue.close()
 
 
 async def test_stop_line_is_looked_at_in_time_although_a_deadline_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rft_operator.api.status import MAX_ATTEMPTS_KEPT
 from rft_operator.domain.facts import Settings
 from rft_operator.domain.prices import PriceCatalogue
@@ -185,6 +187,31 @@ async def test_training_goes_on_when_the_operator_was_down_for_longer_than_a_sta
     assert world.status.attempts[-1].stop_reason is None
     await world.after(1)
     assert world.status.attempts[-1].stop_reason == "Stalled"
+
+
+@pytest.mark.parametrize(("stall_seconds", "write_seconds"), [(30, 60), (900, 3_600)])
+async def test_training_whose_steps_are_a_small_share_is_no_stall_when_they_are_written_less_often(
+    stall_seconds: int, write_seconds: int
+) -> None:
+    settings = Settings(trainer_image="x", progress_url="https://rft:8443", progress_write_seconds=write_seconds)
+    world = World(settings=settings, timeouts={"stallSeconds": stall_seconds}, budget={"limitUSD": 900})
+    await world.to_training()
+    for step in range(1, 40):
+        world.report(step=step, total=10_000)
+        await world.after(stall_seconds // 3)
+        assert world.status.attempts[-1].stop_reason is None
+    await world.after(stall_seconds)
+    assert world.status.attempts[-1].stop_reason == "Stalled"
+
+
+async def test_save_is_no_stall_when_its_report_changed_nothing_else() -> None:
+    world = World(timeouts={"stallSeconds": 30})
+    await world.to_training()
+    for phase in ("train", "save"):
+        world.report(step=5, phase=phase)
+        await world.after(20)
+    await world.after(60)
+    assert world.status.attempts[-1].stop_reason is None
 
 
 async def test_pod_is_not_lost_at_once_when_its_node_answered_again_just_before_it_was_bound() -> None:
