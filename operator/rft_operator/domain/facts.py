@@ -82,6 +82,8 @@ class PodFacts:
     resource_version: str
     phase: PodPhase
     created_at: int
+    run_uid: str = ""
+    """UID of the run it was made for; empty of one that an older operator made."""
     node: str | None = None
     gpus: int = 0
     """GPUs as the scheduler reserves them: max(sum(app) + sum(sidecars), largest init step) (docs/metering.md M2)."""

@@ -86,16 +86,16 @@ def _is_ending(pod: PodFacts) -> bool:
 
 
 def gang_of(draft: Draft, attempt: Attempt) -> Gang:
-    """Collect the Job and the pods of an attempt.
+    """Collect the Job and the pods of an attempt; none that a deleted namesake left on a node that does not answer.
 
-    A pod that is older than the attempt is a deleted namesake's, left on a node that does not answer.
+    No clock tells them apart where the pod says whose it is: several API servers may have one each.
     """
     stage, begun = Stage(attempt.stage), epoch(attempt.start_time)
     children, uid = draft.view.children, draft.view.resource.metadata.uid
     mine = [pod for pod in children.pods if pod.stage is stage and pod.attempt == attempt.number]
     pods = tuple(
         sorted(
-            (pod for pod in mine if pod.created_at >= begun),
+            (pod for pod in mine if (pod.run_uid == uid if pod.run_uid else pod.created_at >= begun)),
             key=lambda pod: (pod.rank, pod.created_at, pod.uid),
         )
     )

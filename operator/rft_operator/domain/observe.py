@@ -33,6 +33,7 @@ from rft_trainer.contract import Stage
 Raw = Mapping[str, Any]
 
 ANNOTATION_GPU_RESOURCE = "rft.dev/gpu-resource"
+ANNOTATION_RUN_UID = "rft.dev/run-uid"
 LABEL_RANK = "batch.kubernetes.io/job-completion-index"
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 KIND = "ReasoningFinetune"
@@ -84,7 +85,7 @@ def _holds(status: Raw, type_: str) -> Raw | None:
 def digest_pod(raw: Raw) -> PodFacts | None:
     """Return the facts of a pod of a run, or None for any other pod."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    labels = meta.get("labels") or {}
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
     where = _stage_and_attempt(labels)
     if where is None or LABEL_FINETUNE not in labels:
         return None
@@ -109,7 +110,8 @@ def digest_pod(raw: Raw) -> PodFacts | None:
         phase=phase,
         created_at=created_at,
         node=node,
-        gpus=_gpus(spec, (meta.get("annotations") or {}).get(ANNOTATION_GPU_RESOURCE, DEFAULT_GPU_RESOURCE)),
+        run_uid=annotations.get(ANNOTATION_RUN_UID, ""),
+        gpus=_gpus(spec, annotations.get(ANNOTATION_GPU_RESOURCE, DEFAULT_GPU_RESOURCE)),
         scheduled_at=scheduled_at if scheduled_at is not None or not node else created_at,
         phase_written_at=_phase_written_at(meta) if terminal else None,
         deleted_at=(deleted_at := _at(meta.get("deletionTimestamp"))),

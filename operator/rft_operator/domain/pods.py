@@ -27,7 +27,7 @@ from rft_operator.domain.facts import (
     TRAINER_CONTAINER,
     Settings,
 )
-from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE
+from rft_operator.domain.observe import ANNOTATION_GPU_RESOURCE, ANNOTATION_RUN_UID
 from rft_operator.domain.placement import cpu_placement, gpu_placement
 from rft_operator.domain.publishing import publish_environment, publish_mounts, publish_volumes
 from rft_operator.domain.resolve import RunSnapshot
@@ -108,7 +108,11 @@ def pod_metadata(resource: ReasoningFinetune, *, stage: Stage, attempt: int) -> 
             LABEL_STAGE: stage.value,
             LABEL_ATTEMPT: str(attempt),
         },
-        "annotations": {**overlay.annotations, ANNOTATION_GPU_RESOURCE: resource.spec.resources.gpu_resource},
+        "annotations": {
+            **overlay.annotations,
+            ANNOTATION_GPU_RESOURCE: resource.spec.resources.gpu_resource,
+            ANNOTATION_RUN_UID: resource.metadata.uid,
+        },
     }
 
 

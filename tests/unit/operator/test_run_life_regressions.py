@@ -6,6 +6,7 @@ import pytest
 
 from rft_operator.api.status import MAX_ATTEMPTS_KEPT
 from rft_operator.domain.facts import Settings
+from rft_operator.domain.observe import ANNOTATION_RUN_UID
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Unavailable
@@ -95,6 +96,7 @@ async def test_pod_of_a_deleted_namesake_is_no_rank_of_the_new_run_when_its_node
     await world.to_training()
     ghost = world.pods(Stage.TRAIN)[1]
     ghost["metadata"].update(finalizers=[], ownerReferences=[], deletionTimestamp=rfc3339(world.now))
+    ghost["metadata"]["annotations"][ANNOTATION_RUN_UID] = "a deleted namesake's"
     fresh = World()
     fresh.now += 600
     fresh.kube.put(ghost)
@@ -106,6 +108,19 @@ async def test_pod_of_a_deleted_namesake_is_no_rank_of_the_new_run_when_its_node
     await fresh.settle()
     assert not fresh.job_gone(Stage.TRAIN)
     assert fresh.status.attempts[-1].stop_reason is None
+
+
+async def test_pods_are_the_gang_when_the_clock_of_the_api_server_that_stored_them_is_behind() -> None:
+    world = World(timeouts={"pendingSeconds": 600})
+    await world.to_prepared()
+    world.now -= 2
+    world.run_pods(Stage.TRAIN)
+    world.now += 2
+    await world.settle()
+    assert world.status.pods.running == 2
+    world.report(step=1)
+    await world.after(700)
+    assert world.status.attempts[-1].stop_reason is None, "they would be waited for, and run unseen"
 
 
 async def test_number_of_an_attempt_is_never_used_again_when_older_attempts_are_forgotten() -> None:
