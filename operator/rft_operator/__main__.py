@@ -27,7 +27,7 @@ from rft_operator.metrics import Metrics
 from rft_operator.runtime.app import Runtime
 from rft_operator.runtime.kube_client import KubeClient, load_configuration
 from rft_operator.runtime.lease import LeaseElector
-from rft_operator.runtime.namespaces import LEFT_OUT, Namespaces, look
+from rft_operator.runtime.namespaces import LEFT_OUT, Namespaces, check_readable, look
 from rft_operator.runtime.probes import Probes
 from rft_operator.runtime.progress import ProgressServer
 from rft_operator.runtime.tls import load_authority, server_context
@@ -60,9 +60,7 @@ async def _check_crds(kube: KubeClient, config: Config) -> Namespaces:
     try:
         found = await look(kube, config.watch_namespaces)
         for kind in (KIND, BUDGET_KIND):
-            pages = kube.pages(kind=kind, namespace=next(iter(found.readable), None))
-            async with contextlib.aclosing(pages):
-                await anext(pages)
+            await check_readable(kube, kind=kind, namespace=next(iter(found.readable), None))
     except NotFound as error:
         words = "is not installed: install the Helm chart, or apply the folder crds"
         msg = f"the custom resource {kind} {words} ({error})"

@@ -117,10 +117,11 @@ class FakeKube:
         return [copied(obj) for obj in self.find(kind) if fits(obj)]
 
     async def pages(
-        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
+        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None, size: int = 1
     ) -> AsyncIterator[Objects]:
-        for each in await self.list(kind=kind, namespace=namespace, label_selector=label_selector):
-            yield [each]
+        found = await self.list(kind=kind, namespace=namespace, label_selector=label_selector)
+        for start in range(0, len(found), size):
+            yield found[start : start + size]
 
     async def emit(self, *, regarding: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
         self.events.append((type_, reason, message))

@@ -202,10 +202,10 @@ class KubeClient:
         return [item async for page in pages for item in page]
 
     async def pages(
-        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
+        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None, size: int = PAGE
     ) -> AsyncGenerator[Sequence[JsonObject], None]:
         """Read all objects of a kind page by page."""
-        query = {"limit": str(PAGE)}
+        query = {"limit": str(size)}
         if label_selector is not None:
             query["labelSelector"] = label_selector
         endpoint = ENDPOINTS[kind]

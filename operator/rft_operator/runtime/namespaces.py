@@ -26,6 +26,13 @@ class Namespaces:
     barred: tuple[str, ...]
 
 
+async def check_readable(kube: KubeClient, *, kind: str, namespace: str | None) -> None:
+    """Raise KubeError unless the objects of a kind can be listed; one is read, however many there are."""
+    async with contextlib.aclosing(kube.pages(kind=kind, namespace=namespace, size=1)) as pages:
+        async for _ in pages:
+            return
+
+
 async def look(kube: KubeClient, names: Sequence[str]) -> Namespaces:
     """Ask which namespaces can be read; raises KubeError for any answer that is neither yes nor a plain no.
 
@@ -35,9 +42,7 @@ async def look(kube: KubeClient, names: Sequence[str]) -> Namespaces:
     barred: list[str] = []
     for name in names:
         try:
-            async with contextlib.aclosing(kube.pages(kind=KIND, namespace=name)) as pages:
-                async for _ in pages:
-                    break
+            await check_readable(kube, kind=KIND, namespace=name)
         except Rejected as error:
             if error.status != HTTPStatus.FORBIDDEN or (not readable and name == names[-1]):
                 raise

@@ -9,6 +9,7 @@ import pytest
 
 from rft_operator.errors import KubeError
 from rft_operator.runtime.kube_client import PAGE
+from rft_operator.runtime.namespaces import check_readable
 from support.web_api import WebApi, answer, client_of, failure
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "demo-train-1", "namespace": "team"}}
@@ -96,6 +97,14 @@ async def test_list_reads_all_pages_and_names_the_kind_of_every_item() -> None:
     assert first.path == "/apis/batch/v1/namespaces/team/jobs"
     assert first.query == {"limit": str(PAGE), "labelSelector": "x=y"}
     assert second.query == {"limit": str(PAGE), "labelSelector": "x=y", "continue": "t 1&2"}
+
+
+async def test_one_object_is_asked_for_when_all_that_matters_is_whether_they_can_be_read() -> None:
+    api = WebApi([answer({"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "t"}})])
+    async with client_of(api) as kube:
+        await check_readable(kube, kind="ReasoningFinetune", namespace="team")
+    (only,) = api.requests
+    assert only.query == {"limit": "1"}
 
 
 async def test_list_of_all_namespaces_has_no_namespace_in_its_path() -> None:
