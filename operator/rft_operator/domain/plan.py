@@ -29,7 +29,7 @@ from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import answers_wait, take_report
 from rft_operator.domain.scores import evaluation_is_over
 from rft_operator.domain.show import first_sight, show_gang, show_progressing, show_unread_snapshot, stage_word
-from rft_operator.domain.show_money import announce_money, show_money, show_risk
+from rft_operator.domain.show_money import announce_money, show_money, show_no_price, show_price, show_risk
 from rft_operator.domain.startup import remember_first_step, remember_start
 from rft_operator.domain.stops import Stop, trouble_stop
 from rft_operator.domain.team_money import ask_again, ask_no_more, in_a_team, show_team, start_is_known, unraised
@@ -126,6 +126,7 @@ def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: Snapshot, mon
                 if isinstance(snapshot, RunSnapshot):
                     provide(draft, attempt, gang, snapshot=snapshot, money=money)
                 open_gates(draft, attempt, gang, money)
+                show_price(draft, gang, money)
             return stop_at
     elif attempt.stop_reason is None:
         attempt = stopped(draft, attempt, stop)
@@ -201,14 +202,7 @@ def _within_budget(draft: Draft) -> None:
 
 def _admission_ok(draft: Draft, money: Money, stage: Stage) -> bool:
     if money.rate is None:
-        draft.set_condition(
-            ConditionType.WITHIN_BUDGET,
-            ConditionStatus.UNKNOWN,
-            "PriceUnknown",
-            "The pool has no known price: add an entry that fits its nodes to the catalogue, or renew one that is too "
-            "old (Helm value prices). The run goes on by itself.",
-        )
-        draft.wake(draft.now + 30)
+        show_no_price(draft)
         return False
     return _admission(draft, money, stage).ok
 

@@ -7,17 +7,20 @@ while pods hold GPUs, so that they cost no extra writes; each warning is an Even
 from __future__ import annotations
 
 from rft_operator.api.ledger import WasteReason
-from rft_operator.api.status import Attempt, ConditionType, Cost, StageUsage, Usage, WasteUsage
+from rft_operator.api.status import Attempt, ConditionStatus, ConditionType, Cost, StageUsage, Usage, WasteUsage
 from rft_operator.domain.bill import hours_text
-from rft_operator.domain.budget import RAISE, forecast_micro_usd, thresholds_crossed
+from rft_operator.domain.budget import CPU_STAGES, RAISE, forecast_micro_usd, thresholds_crossed
 from rft_operator.domain.draft import Draft, is_over, is_true
+from rft_operator.domain.gang import Gang
 from rft_operator.domain.money import micro_of_text, usd_display, usd_text
 from rft_operator.domain.money_state import Money, held_schedule
+from rft_operator.domain.stops import PRICE_UNKNOWN
 from rft_operator.domain.team_money import in_a_team
 from rft_operator.domain.timestamps import epoch, rfc3339
 from rft_trainer.contract import Stage
 
 LIMIT_PERCENT = 100
+PRICE_RETRY_SECONDS = 30
 LONGEST_ETA_SECONDS = 10 * 365 * 86_400
 """A trainer's estimate is its word, not to be trusted: a forecast beyond ten years says nothing more."""
 
@@ -99,6 +102,26 @@ def show_risk(draft: Draft, money: Money) -> None:
     if risk and (old is None or old.reason != reason):
         draft.emit("Warning", "BudgetAtRisk", message)
     draft.set_condition(ConditionType.BUDGET_AT_RISK, risk, reason, message)
+
+
+def show_no_price(draft: Draft) -> None:
+    """Say that nothing starts for want of a price (M11)."""
+    message = (
+        "The pool has no known price: add an entry that fits its nodes to the catalogue, or renew one that is too old "
+        "(Helm value prices). The run goes on by itself."
+    )
+    draft.set_condition(ConditionType.WITHIN_BUDGET, ConditionStatus.UNKNOWN, PRICE_UNKNOWN, message)
+    draft.wake(draft.now + PRICE_RETRY_SECONDS)
+
+
+def show_price(draft: Draft, gang: Gang, money: Money) -> None:
+    """Say so too of an attempt whose price was lost before its pods could be made, or let out of their gates."""
+    within = draft.condition(ConditionType.WITHIN_BUDGET)
+    waits = (gang.job is None and not gang.pods) or any(pod.gated for pod in gang.pods)
+    if money.rate is None and waits and gang.stage not in CPU_STAGES:
+        show_no_price(draft)
+    elif money.rate is not None and within is not None and within.reason == PRICE_UNKNOWN:
+        draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
 
 
 def forecast_of(draft: Draft, money: Money) -> int | None:

@@ -27,6 +27,8 @@ class Stop:
 
 COUNTED_STOPS = frozenset({"PendingTimeout", "PrepareTimeout", "StartupTimeout", "Stalled", "RankFailed"})
 """Stops that use up one of retries.maxRestarts; suspension, budget and node loss do not."""
+PRICE_UNKNOWN = "PriceUnknown"
+"""Reason of WithinBudget: nothing starts, for nobody knows what it would cost."""
 UNREADABLE = "Unreadable"
 """The run does not fit this operator's models: nobody knows what it should do."""
 DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted", UNREADABLE})
@@ -80,6 +82,9 @@ def _pending_stop(draft: Draft, attempt: Attempt, gang: Gang) -> Stop | None:
         draft.wake(due)
         return None
     troubles = [trouble.message for pod in waiting if (trouble := classify_pod(pod)) is not None]
+    within = draft.condition(ConditionType.WITHIN_BUDGET)
+    if within is not None and within.reason == PRICE_UNKNOWN:  # the operator itself lets nothing start
+        troubles = [within.message]
     why = troubles[0] if troubles else f"{len(waiting) + max(0, missing)} of {gang.desired} pods do not run."
     seconds = draft.spec.timeouts.pending_seconds
     return Stop(reason="PendingTimeout", message=f"Not started within {seconds} s: {why}")

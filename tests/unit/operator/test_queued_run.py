@@ -13,6 +13,7 @@ from support.queueing import admit, end, evict, start
 from support.stage import World
 
 HOURS = 3_600
+UNKNOWN = ("Unknown", "PriceUnknown")
 
 
 def queued(**change: Any) -> World:
@@ -138,9 +139,44 @@ async def test_no_gate_is_opened_when_the_price_became_unknown_in_the_queue() ->
     admit(world, Stage.TRAIN)
     await world.settle()
     assert len(gated(world)) == 2
+    assert (world.condition("WithinBudget").status, world.condition("WithinBudget").reason) == UNKNOWN
     world.catalogue = _catalogue()
     await world.after(30)
     assert gated(world) == []
+    assert world.condition("WithinBudget").reason == "WithinLimit"
+
+
+async def test_gang_that_was_gated_for_want_of_a_price_until_its_time_was_up_says_so() -> None:
+    world = queued(budget={"usdPerGpuHour": None}, timeouts={"pendingSeconds": 600})
+    world.catalogue = _catalogue()
+    await to_queue(world)
+    world.catalogue = PriceCatalogue()
+    admit(world, Stage.TRAIN)
+    await world.settle()
+    assert await world.reconciler.reconcile(world.key) == 30, "only somebody's edit could wake it, else"
+    await world.after(600)
+    ended = world.status.attempts[-1]
+    assert ended.reason == "PendingTimeout"
+    assert ended.message.startswith("Not started within 600 s: The pool has no known price: ")
+
+
+async def test_run_says_that_its_price_was_lost_between_the_record_of_its_attempt_and_its_job() -> None:
+    world = World(budget={"usdPerGpuHour": None})
+    world.catalogue = _catalogue()
+    await world.settle()
+    world.run_pods(Stage.PREPARE)
+    await world.after(5)
+    world.complete(Stage.PREPARE)
+    while world.status.attempts[-1].stage != "train":
+        await world.reconciler.reconcile(world.key)
+    world.catalogue = PriceCatalogue()
+    await world.settle()
+    assert world.job_gone(Stage.TRAIN)
+    assert (world.condition("WithinBudget").status, world.condition("WithinBudget").reason) == UNKNOWN
+    world.catalogue = _catalogue()
+    await world.after(30)
+    assert not world.job_gone(Stage.TRAIN)
+    assert world.condition("WithinBudget").reason == "WithinLimit"
 
 
 def _catalogue() -> PriceCatalogue:
