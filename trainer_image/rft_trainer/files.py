@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+LEADS_NOWHERE = "is a link to a file that is not there; copy the files that links lead to (cp -rL)"
+
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace ``path`` with ``content`` in one step; makes missing directories."""
@@ -35,6 +37,11 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Whether a path is a link to nothing: a hub's cache was copied without the files that its links lead to."""
+    return path.is_symlink() and not path.exists()
 
 
 def publish_directory(temporary: Path, final: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MODEL_CARD = "README.md"
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", MODEL_CARD)
 """The card is fetched for its license, which a model that is made of this one is under."""
-DATA_FILES = ("*.jsonl", "*.jsonl.gz", "*.json", "*.parquet")
+DATA_FILES = ("*.jsonl", "*.jsonl.gz", "*.json", "*.json.gz", "*.parquet")
 RECORD = ".download.json"
 """What a directory was fetched from, and whether it is whole."""
 

@@ -12,10 +12,12 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from rft_trainer.contract import DatasetSource
 from rft_trainer.errors import BadInputError
+from rft_trainer.paths import Layout
 from rft_trainer.prepare import dataset as prepared
 from rft_trainer.prepare.dataset import PreparedDataset, build, load, question_hash, save
-from rft_trainer.prepare.rows import data_files, read_rows
+from rft_trainer.prepare.rows import conversations, data_files, read_rows
 from rft_trainer.steps import total_steps
 from rft_trainer.train.schedule import learning_rate
 from unit.trainer.factory import row, run_config
@@ -127,6 +129,62 @@ def test_all_files_are_read_when_none_names_a_split(tmp_path: Path) -> None:
     assert [file.name for file in data_files(tmp_path, split="train", where="hf://a/b")] == ["rows.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("inside", "split", "is_refused"),
+    [
+        ("rows.jsonl", "train", False),
+        ("rows.jsonl", "validation", True),
+        ("validation.jsonl", "validation", False),
+        ("validation/rows.jsonl", "validation", False),
+        ("folder", "train", False),
+        ("folder", "validation", True),
+        ("validation", "validation", False),
+    ],
+)
+def test_split_is_refused_when_nothing_is_named_for_one(
+    tmp_path: Path, inside: str, split: str, is_refused: bool
+) -> None:
+    layout = Layout(tmp_path)
+    place = layout.claim("validation-claim", inside)
+    file = place if place.suffix else place / "rows.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"prompt": "q", "completion": "a"}\n')
+    source = DatasetSource(uri=f"pvc://validation-claim/{inside}", format="prompt-completion", split=split)
+    found = conversations(source, layout, download_to=tmp_path / "source")
+    if not is_refused:
+        assert len(list(found)) == 1
+        return
+    what = "is one file" if place.suffix else "has no file that is named for a split"
+    with pytest.raises(BadInputError, match=rf"dataset\.split 'validation': pvc://.*/{inside} {what}.*; remove"):
+        list(found)
+
+
+def test_files_in_a_folder_that_is_named_as_a_file_are_read_once(tmp_path: Path) -> None:
+    """As Spark writes a table."""
+    (tmp_path / "rows.parquet").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["q"]}), tmp_path / "rows.parquet" / "part-0.snappy.parquet")
+    files = data_files(tmp_path, split="train", where="pvc://claim")
+    assert [file.name for file in files] == ["part-0.snappy.parquet"]
+
+
+def test_folder_is_refused_by_file_when_its_rows_are_of_a_form_that_is_not_read(tmp_path: Path) -> None:
+    for name in ("state.json", "dataset_info.json", "data-00000-of-00001.arrow"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(BadInputError, match=r"pvc://claim: has no .* but data-00000-of-00001\.arrow; write the rows"):
+        data_files(tmp_path, split="train", where="pvc://claim")
+
+
+@pytest.mark.parametrize("name", ["b.jsonl.zst", "b.jsonl"])
+def test_a_part_of_the_rows_is_not_left_out_when_a_file_of_them_cannot_be_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    if name.endswith("zst"):
+        (tmp_path / name).write_bytes(b"\x28\xb5\x2f\xfd")
+    else:
+        (tmp_path / name).symlink_to("../blobs/0")
+    with pytest.raises(BadInputError, match=rf"{name}: (files of this form are not read; write|is a link to a file)"):
+        [list(read_rows(file)) for file in data_files(tmp_path, split="train", where="pvc://claim")]
+
+
 def test_rows_are_those_of_the_table_when_the_file_is_parquet(tmp_path: Path) -> None:
     table = pyarrow.table({"question": ["1 + 1", "2 + 2"], "attempt": ["2", "4"]})
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
@@ -138,7 +196,14 @@ ROWS = b"".join(b'{"prompt": "%d", "completion": "caf\xc3\xa9"}\n' % number for 
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("rows.jsonl", ROWS), ("rows.jsonl.gz", gzip.compress(ROWS)), ("rows.json", ROWS)]
+    ("name", "content"),
+    [
+        ("rows.jsonl", ROWS),
+        ("rows.jsonl.gz", gzip.compress(ROWS)),
+        ("rows.json.gz", gzip.compress(ROWS)),
+        ("rows.json", ROWS),
+        ("rows.json", b"\xef\xbb\xbf" + ROWS),
+    ],
 )
 def test_rows_are_those_of_the_lines_when_a_line_is_a_row(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -162,6 +227,8 @@ def test_rows_are_those_of_the_lines_when_a_line_is_a_row(tmp_path: Path, name: 
         ),
         ("rows.jsonl.gz", ROWS, r"rows\.jsonl\.gz: is no whole gzip file .*after line 0\)"),
         ("rows.jsonl.gz", gzip.compress(ROWS)[:40] + b"\x00" * 400, r"rows\.jsonl\.gz: is no whole gzip file"),
+        ("rows.json", b"[" * 100_000, r"rows\.json: is not JSON .*recursion"),
+        ("rows.csv", b"prompt,completion", r"rows\.csv: files of this form are not read; write the rows as \.jsonl"),
         ("rows.parquet", b"", r"rows\.parquet: is no whole parquet file .*after row 0\); copy it again"),
         ("rows.parquet", ROWS, r"rows\.parquet: is no whole parquet file"),
     ],

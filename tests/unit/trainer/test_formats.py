@@ -98,6 +98,11 @@ def test_row_is_refused_when_a_turn_is_marked_as_not_to_be_trained(mark: dict[st
     marked = [{**ANSWERED[0], **mark}, {**ANSWERED[1], **mark}, *ANSWERED]
     with pytest.raises(BadInputError, match=rf"{next(iter(mark))} says that a turn .* prompt-completion row"):
         conversation({"messages": marked}, "messages")
+    with pytest.raises(BadInputError, match="says that a turn"):
+        conversation({"prompt": "q", "completion": [{**ANSWERED[1], **mark}]}, "prompt-completion")
+    turns = [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a", **mark}]
+    with pytest.raises(BadInputError, match="says that a turn"):
+        conversation({"conversations": turns}, "sky-t1")
     conversation({"messages": [{**ANSWERED[0], **mark}, {**ANSWERED[1], "weight": 1, "train": None}]}, "messages")
     assert conversation({"prompt": marked[:2], "completion": ANSWERED}, "prompt-completion").context == 2
 
@@ -199,7 +204,11 @@ def test_row_is_left_out_when_it_has_no_answer(row: dict[str, object], format_: 
         ({"prompt": "q"}, "prompt-completion", "'completion' is missing"),
         ({"messages": [{"role": "judge", "content": "q"}]}, "messages", "'judge' is unknown"),
         ({"question": "q", "reasoning": "t", "answer": "2"}, "s1", "no thinking: one of the fields thinking_traj"),
-        ({"question": None, "thinking": "t", "answer": "2"}, "s1", "question must be a text, found NoneType"),
+        ({"question": None, "thinking": "t", "answer": "2"}, "s1", "question must be text, found NoneType"),
+        ({"question": "q", "thinking": "t", "answer": 0}, "s1", "answer must be text, found int"),
+        ({"question": "q", "thinking_trajectories": ["t", None], "attempt": "2"}, "s1", "thinking must be text, found"),
+        ({"question": "q", "thinking": {"step": "t"}, "answer": "2"}, "s1", "thinking must be text, found dict"),
+        ({"system": 7, "conversations": []}, "sky-t1", "field system is neither a text nor a list"),
         ({"messages": [{"role": "user", "content": 7}, ANSWERED[1]]}, "messages", "content of user is neither a text"),
         ({"conversations": [{"from": "user", "value": [{"image": "x"}]}]}, "sky-t1", "value of user is neither"),
     ],
@@ -246,6 +255,26 @@ def test_only_assistant_tokens_are_trained_when_a_row_is_encoded(renderer: ChatR
     tokenizer = renderer._tokenizer
     assert tokenizer.decode(row.tokens[row.target == 1]) == "42.<|im_end|>\n"
     assert tokenizer.decode(row.tokens).endswith("assistant\n42.<|im_end|>\n")
+
+
+def test_turn_that_says_nothing_is_read_and_not_trained(renderer: ChatRenderer) -> None:
+    silent = [ANSWERED[0], {"role": "assistant", "content": None}, *ANSWERED]
+    found = conversation({"messages": silent}, "messages")
+    assert text(renderer, found, trained=True) == "a<|im_end|>\n"
+    assert text(renderer, found, trained=False).count("<|im_start|>assistant\n") == 2
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].content + 1 }}", "{{ 1 / 0 }}", "{% for %}"])
+def test_model_is_refused_when_its_chat_template_fails(template: str) -> None:
+    with pytest.raises(BadInputError, match="its chat template refuses the turns user, assistant"):
+        make_renderer(template=template)
+
+
+def test_model_is_refused_when_it_has_several_chat_templates_and_no_default() -> None:
+    tokenizer = build_tokenizer(["text"], vocabulary=300)
+    tokenizer.chat_template = {"rag": CHATML_TEMPLATE, "tool_use": CHATML_TEMPLATE}
+    with pytest.raises(BadInputError, match=r"has no one chat template .*'rag', 'tool_use'"):
+        ChatRenderer(tokenizer)
 
 
 def test_tokenizer_keeps_digits_apart_when_numbers_repeat() -> None:

@@ -69,6 +69,12 @@ def test_model_is_refused_by_file_when_it_is_not_whole(
     assert not source.with_name("model").exists()
 
 
+def test_model_is_refused_by_file_when_it_is_a_link_to_nothing(source: Path) -> None:
+    (source / "tokenizer.json").symlink_to("../../blobs/0")
+    with pytest.raises(BadInputError, match=r"model.uri .*: tokenizer\.json is a link to a file that is not there"):
+        fetch(source)
+
+
 def test_weights_that_another_library_has_beside_the_index_are_no_weights_of_the_model(source: Path) -> None:
     """As Mistral's repositories have them: the whole model once more, by other names."""
     twice = {name: numpy.ones((4, 4), dtype=numpy.float32) for name in ("layers.a", "layers.b")}

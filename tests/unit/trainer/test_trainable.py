@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rft_trainer.contract import LoraConfig, ModelSource
 from rft_trainer.errors import BadInputError
 from rft_trainer.paths import Layout
-from rft_trainer.prepare.model import check_rows, check_trainable, fetch_model
+from rft_trainer.prepare.model import check_rows, check_trainable, fetch_model, load_tokenizer
 from unit.trainer.factory import row
 
 
@@ -106,6 +106,26 @@ def test_rows_are_refused_when_the_tokenizer_knows_more_than_the_model(whole: Pa
     check_rows(whole, [row(1, size - 1, prompt=1)])
     with pytest.raises(BadInputError, match=rf"gives the rows token {size}, and the model knows those below {size};"):
         check_rows(whole, [row(1, 2, prompt=1), row(1, size, prompt=1)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (Path.unlink, r"has no token but 4 marks; copy the file of its vocabulary, too \(tokenizer\.json"),
+        (lambda file: file.write_bytes(file.read_bytes()[:3_000]), "cannot be loaded"),
+        (lambda file: file.write_text('{"version": "1.0", "model": {"type": "other"}}'), "cannot be loaded"),
+    ],
+    ids=["gone", "cut", "of another library"],
+)
+def test_model_is_refused_when_its_tokenizer_would_read_texts_as_nothing(
+    whole: Path, tmp_path: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
+    """The library makes a tokenizer of the marks alone, and all rows would be trained to end at once."""
+    path = Path(shutil.copytree(whole, tmp_path / "model"))
+    load_tokenizer(path)
+    spoil(path / "tokenizer.json")
+    with pytest.raises(BadInputError, match=f"model: its tokenizer {reason}"):
+        load_tokenizer(path)
 
 
 @pytest.mark.parametrize("target", ["c_attn", "embed_tokens", "lm_head"])

@@ -31,6 +31,8 @@ _CLOCK = "strftime_now"
 """What the library gives chat templates to tell a model the date (Llama 3.2, Mistral Small)."""
 _DAY = datetime(2024, 7, 26, tzinfo=UTC)
 """The one that Llama's chat template names where there is no clock."""
+_RAISED_BY_TEMPLATES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""Beside the library's own errors: a template is a program, and adds a text to a number, say."""
 _DIRECTIVES = "%A %a %B %b %d %-d %m %-m %Y %y %H %M %S %I %p %j %F %T"
 
 
@@ -74,7 +76,10 @@ class ChatRenderer:
             if "<|im_start|>" not in tokenizer.get_vocab():
                 raise BadInputError("model: its tokenizer has no chat template; use an instruction-tuned model")
             tokenizer.chat_template = CHATML_TEMPLATE
-        self._template = _always_of_one_day(tokenizer.get_chat_template())
+        try:
+            self._template = _always_of_one_day(tokenizer.get_chat_template())
+        except ValueError as error:  # of several, none of which is the default
+            raise BadInputError(f"model: it has no one chat template ({error})") from error
         self._end_of_turn = self._find_end_of_turn()
         self._end_of_row = _ENDS.get(eos, self._end_of_turn)
         if eos in _ENDS and _ENDS[eos].strip() not in tokenizer.get_vocab():
@@ -98,7 +103,7 @@ class ChatRenderer:
                     turns, tokenize=False, add_generation_prompt=prompt, chat_template=self._template
                 )
             )
-        except TemplateError as error:
+        except (TemplateError, *_RAISED_BY_TEMPLATES) as error:
             roles = ", ".join(message.role for message in messages)
             raise BadInputError(
                 f"model: its chat template refuses the turns {roles} ({error}); use rows and an evaluation.preset of "
@@ -117,8 +122,8 @@ class ChatRenderer:
         return self._render(messages, prompt=True)
 
     def segments(self, conversation: Conversation) -> list[Segment]:
-        """Text in order; all turns of the assistant after the context are trained, unless the template rewrites earlier
-        turns: then the last one alone is."""
+        """Text in order; all turns of the assistant after the context are trained, but for those that say nothing,
+        unless the template rewrites earlier turns: then the last one alone is."""
         messages = conversation.messages
         segments: list[Segment] = []
         done = ""
@@ -131,7 +136,7 @@ class ChatRenderer:
             end = self._end_of_row if index == len(messages) - 1 else self._end_of_turn
             segments.append(Segment(prompt[len(done) :], trained=False))
             said = _continuing(prompt, message.content) + end
-            segments.append(Segment(said, trained=True))
+            segments.append(Segment(said, trained=bool(message.content.strip())))
             done = prompt + said
         return segments
 

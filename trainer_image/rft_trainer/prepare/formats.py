@@ -106,35 +106,35 @@ def _check_characters(conversation: Conversation, *, where: str) -> None:
 def render_sky_t1(row: Row) -> Conversation:
     """``{system, conversations: [{from, value}]}``; a row without a system prompt gets the published one."""
     turns = _until_answer(_turns(row["conversations"], role_key="from", text_key="value"))
-    system = row.get("system")
+    system = _text(row.get("system"), of="field system")
     if any(turn.role == "system" for turn in turns):
         if system:
             raise ValueError("it has a system prompt in the field system, and another one among its turns")
         return Conversation(turns)
-    first = Message("system", system if isinstance(system, str) and system else SKY_T1_SYSTEM)
-    return Conversation((first, *turns))
+    return Conversation((Message("system", system or SKY_T1_SYSTEM), *turns))
 
 
 def render_s1(row: Row) -> Conversation:
     """``{question, thinking_trajectories, attempt}`` of s1K, and the names that s1K-1.1 gives to the same."""
     thinking, answer = _thinking_and_answer(row)
-    if isinstance(thinking, Sequence) and not isinstance(thinking, str):
-        thinking = "\n".join(str(part) for part in thinking)
-    question = row["question"]
-    if not isinstance(question, str):
-        raise TypeError(f"question must be a text, found {type(question).__name__}")
-    if not isinstance(answer, str) or not answer.strip():
-        return Conversation((Message("user", question),))
+    parts = thinking if isinstance(thinking, Sequence) and not isinstance(thinking, str) else [thinking or ""]
+    said = "" if answer is None else answer
+    texts = [("question", row["question"]), ("answer", said), *(("thinking", part) for part in parts)]
+    for name, value in texts:
+        if not isinstance(value, str):
+            raise TypeError(f"its {name} must be text, found {type(value).__name__}")
+    if not said.strip():
+        return Conversation((Message("user", row["question"]),))
     if not any(name in row for name in _ANSWERS):
         raise ValueError(f"it has no thinking: one of the fields {', '.join(_ANSWERS)}")
-    return s1_conversation(question=question, thinking=str(thinking or ""), answer=answer)
+    return s1_conversation(question=row["question"], thinking="\n".join(parts), answer=said)
 
 
 def _thinking_and_answer(row: Row) -> tuple[Any, Any]:
     """Those of one and the same source; a thought without its own answer has none."""
     for thinking, answers in _ANSWERS.items():
         answer = _first(row, *answers)
-        if row.get(thinking) and answer:
+        if row.get(thinking) and answer is not None:
             return row[thinking], answer
     every = dict.fromkeys(name for names in _ANSWERS.values() for name in names)
     return None, None if _first(row, *_ANSWERS) else _first(row, *every)
@@ -153,21 +153,12 @@ def s1_conversation(*, question: str, thinking: str, answer: str) -> Conversatio
 
 def render_messages(row: Row) -> Conversation:
     """``{messages: [{role, content}]}``; every turn of the assistant is trained, what follows the last is not kept."""
-    turns = _turns(row["messages"], role_key="role", text_key="content")
-    for name in _UNTRAINED:
-        if any(
-            turn.role == "assistant" and said.get(name) == 0 for turn, said in zip(turns, row["messages"], strict=True)
-        ):
-            raise ValueError(
-                f"{name} says that a turn of assistant is not to be trained; put what is only read into the prompt of "
-                "a prompt-completion row"
-            )
-    return Conversation(_until_answer(turns))
+    return Conversation(_until_answer(_turns(row["messages"], role_key="role", text_key="content")))
 
 
 def render_prompt_completion(row: Row) -> Conversation:
     """``{prompt, completion}``, each a text or a list of ``{role, content}``; of the prompt nothing is trained."""
-    prompt = _texts_or_turns(row["prompt"], role="user")
+    prompt = _texts_or_turns(row["prompt"], role="user", trained=False)
     return Conversation((*prompt, *_until_answer(_texts_or_turns(row["completion"], role="assistant"))), len(prompt))
 
 
@@ -179,13 +170,13 @@ RENDERERS: Mapping[Format, Callable[[Row], Conversation]] = {
 }
 
 
-def _texts_or_turns(value: Any, *, role: Literal["user", "assistant"]) -> tuple[Message, ...]:
+def _texts_or_turns(value: Any, *, role: Literal["user", "assistant"], trained: bool = True) -> tuple[Message, ...]:
     if isinstance(value, str):
         return (Message(role, value),)
-    return _turns(value, role_key="role", text_key="content")
+    return _turns(value, role_key="role", text_key="content", trained=trained)
 
 
-def _turns(turns: Any, *, role_key: str, text_key: str) -> tuple[Message, ...]:
+def _turns(turns: Any, *, role_key: str, text_key: str, trained: bool = True) -> tuple[Message, ...]:
     if not isinstance(turns, Sequence) or isinstance(turns, str):
         raise TypeError("the turns must be a list")
     messages = []
@@ -198,12 +189,18 @@ def _turns(turns: Any, *, role_key: str, text_key: str) -> tuple[Message, ...]:
             raise ValueError(
                 f"{unread} of {role} would not be trained; put it into {text_key}, thinking in <think> and </think>"
             )
+        marked = next((name for name in _UNTRAINED if turn.get(name) == 0), None)
+        if trained and role == "assistant" and marked is not None:
+            raise ValueError(
+                f"{marked} says that a turn of assistant is not to be trained; put what is only read into the prompt "
+                "of a prompt-completion row"
+            )
         messages.append(Message(role, _text(turn[text_key], of=f"{text_key} of {role}")))  # type: ignore[arg-type]
     return tuple(messages)
 
 
 def _text(content: Any, *, of: str) -> str:
-    """What a turn says: a text, OpenAI's list of parts that are texts, or nothing."""
+    """What is said: a text, OpenAI's list of parts that are texts, or nothing."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, Sequence) else [content]
@@ -221,7 +218,5 @@ def _until_answer(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _first(row: Row, *names: str) -> Any:
-    for name in names:
-        if row.get(name):
-            return row[name]
-    return None
+    """The first that is there; a number is, also if it is 0."""
+    return next((row[name] for name in names if row.get(name) not in (None, "", [])), None)

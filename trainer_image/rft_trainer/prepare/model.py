@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from rft_trainer.contract import LoraConfig, ModelSource
 from rft_trainer.errors import BadInputError
-from rft_trainer.files import fresh_directory, publish_directory, read_json
+from rft_trainer.files import LEADS_NOWHERE, fresh_directory, leads_nowhere, publish_directory, read_json
 from rft_trainer.hub import MODEL_FILES, download
 from rft_trainer.paths import Layout
 from rft_trainer.prepare.chat import EncodedRow
@@ -47,7 +47,10 @@ def fetch_model(
         fresh_directory(temporary)
         for pattern in MODEL_FILES:
             for file in sorted(path.glob(pattern)):
-                shutil.copyfile(file, temporary / file.name)
+                if leads_nowhere(file):
+                    raise BadInputError(f"model.uri {source.uri!r}: {file.name} {LEADS_NOWHERE}")
+                if file.is_file():
+                    shutil.copyfile(file, temporary / file.name)
     _check(temporary, source=source)
     for unread in set(temporary.glob("*.safetensors")) - set(weight_files(temporary)):
         unread.unlink()
@@ -74,13 +77,23 @@ def _check(path: Path, *, source: ModelSource) -> None:
 
 
 def load_tokenizer(path: Path) -> Any:
-    """The tokenizer in a model directory; raises :class:`BadInputError` when there is none."""
+    """The tokenizer in a model directory; raises :class:`BadInputError` when there is none.
+
+    Where its files are missing the library makes one of the marks alone, which would read every text as nothing.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # the library's parts raise what they like, one of them a plain Exception
         raise BadInputError(f"model: its tokenizer cannot be loaded ({error})") from error
+    marks = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    if set(tokenizer.get_vocab()) <= marks:
+        raise BadInputError(
+            f"model: its tokenizer has no token but {len(marks)} marks; copy the file of its vocabulary, too "
+            "(tokenizer.json, or tokenizer.model, vocab.json and merges.txt)"
+        )
+    return tokenizer
 
 
 def count_parameters(path: Path) -> int:

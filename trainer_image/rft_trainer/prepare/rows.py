@@ -5,16 +5,18 @@ Invariant: rows come in one order, that of the files sorted by name, so the same
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rft_trainer.contract import DatasetSource
 from rft_trainer.errors import BadInputError
+from rft_trainer.files import LEADS_NOWHERE, leads_nowhere
 from rft_trainer.gym import gym_questions
 from rft_trainer.hub import DATA_FILES, download
 from rft_trainer.paths import Layout
@@ -25,7 +27,17 @@ DEFAULT_GYM_ROWS = 12_000
 TRAINING_GYM_SEED = 1_000_000
 _SPLIT = re.compile(r"(?<![a-z0-9])(train|test|validation|valid|val|dev|eval)(?![a-z0-9])")
 """Words of a path that name a split by custom of the hub."""
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+_TRAIN = "train"
+"""The split that is meant where none is asked for: whatever names no split is of it."""
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+_OTHER_FORMS = (
+    ".arrow", ".bz2", ".csv", ".feather", ".lz4", ".pkl", ".tar", ".tar.gz", ".tgz", ".tsv", ".xlsx", ".xz", ".zip",
+    ".zst",
+)  # fmt: skip
+"""Of rows that others write, and nothing here reads."""
+_OTHERWISE_PACKED = re.compile(r"\.(?:jsonl?|parquet)\.(?:bz2|lz4|xz|zip|zst)$")
+_NO_ROWS = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+"""What the library datasets writes beside the rows."""
 
 
 def conversations(source: DatasetSource, layout: Layout, *, download_to: Path) -> Iterator[Conversation | None]:
@@ -45,26 +57,50 @@ def conversations(source: DatasetSource, layout: Layout, *, download_to: Path) -
             raise BadInputError(f"dataset.uri {source.uri!r}: write hf://, pvc://, file:// or gym://")
         path = found
     files = data_files(path, split=source.split, where=source.uri)
+    _check_split(files, path, source=source)
     for index, (where, row) in enumerate(row for file in files for row in read_rows(file)):
         if source.max_samples is not None and index >= source.max_samples:
             return
         yield to_conversation(row, format_=source.format, where=where)
 
 
+def _check_split(files: Sequence[Path], path: Path, *, source: DatasetSource) -> None:
+    """Raise :class:`BadInputError` when no file is named for a split that is asked for: rows of all would be trained.
+
+    A single file is named by its URI, without the claim's or the organisation's name.
+    """
+    inside = parse_uri(source.uri).target.partition("/")[2]
+    word = _word(source.split)
+    if source.split == _TRAIN or any(word.search(f"{inside}/{file.relative_to(path)}".lower()) for file in files):
+        return
+    what = "is one file" if path.is_file() else "has no file that is named for a split"
+    raise BadInputError(
+        f"dataset.split {source.split!r}: {source.uri} {what}, so its rows are of no split that is known; remove "
+        "dataset.split to train on all of them, or name the file or the folder of that split"
+    )
+
+
+def _word(split: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])")
+
+
 def data_files(path: Path, *, split: str, where: str) -> list[Path]:
     """The data files at ``path``: itself, or those whose path names the split as a word, or all if none names any."""
     if path.is_file():
         return [path]
-    found = sorted(
+    there = sorted(
         file
         for file in path.rglob("*")
-        if file.name.endswith(_SUFFIXES)
+        if not file.is_dir()
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and file.name not in {"dataset_infos.json", "dataset_info.json"}
+        and file.name not in _NO_ROWS
     )
+    found = [file for file in there if file.name.endswith(_SUFFIXES) or _OTHERWISE_PACKED.search(file.name)]
     if not found:
-        raise BadInputError(f"{where}: has no {', '.join(_SUFFIXES)} file")
-    word = re.compile(rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])")
+        other = next((file for file in there if file.name.endswith(_OTHER_FORMS)), None)
+        instead = f", but {other.relative_to(path)}; write the rows as one of these" if other is not None else ""
+        raise BadInputError(f"{where}: has no {', '.join(_SUFFIXES)} file{instead}")
+    word = _word(split)
     named = [file for file in found if word.search(str(file.relative_to(path)).lower())]
     others = [file for file in found if _SPLIT.search(str(file.relative_to(path)).lower())]
     if not named and others:
@@ -77,6 +113,10 @@ def data_files(path: Path, *, split: str, where: str) -> list[Path]:
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of one file, each with the place it stands at, for errors."""
+    if leads_nowhere(path):
+        raise BadInputError(f"{path.name}: {LEADS_NOWHERE}")
+    if path.name.lower().endswith(_OTHER_FORMS):
+        raise BadInputError(f"{path.name}: files of this form are not read; write the rows as {', '.join(_SUFFIXES)}")
     if path.suffix == ".parquet":
         yield from _parquet(path)
     elif path.suffix == ".json":
@@ -103,8 +143,8 @@ def _json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         rows = json.loads(path.read_bytes())
     except UnicodeDecodeError as error:
         raise _not_utf_8(path.name, error) from error
-    except ValueError as error:
-        if path.read_bytes()[:1] == b"{":
+    except (ValueError, RecursionError) as error:
+        if path.read_bytes().removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
             yield from _json_lines(path)
             return
         raise BadInputError(f"{path.name}: is not JSON ({error})") from error
