@@ -82,6 +82,8 @@ class PodFacts:
     resource_version: str
     phase: PodPhase
     created_at: int
+    orphaned: bool = False
+    """No object owns it: its Job was deleted without it, so that nobody would end it."""
     run_uid: str = ""
     """UID of the run it was made for; empty of one that an older operator made."""
     node: str | None = None

@@ -110,6 +110,7 @@ def digest_pod(raw: Raw) -> PodFacts | None:
         phase=phase,
         created_at=created_at,
         node=node,
+        orphaned=not meta.get("ownerReferences"),
         run_uid=annotations.get(ANNOTATION_RUN_UID, ""),
         gpus=_gpus(spec, annotations.get(ANNOTATION_GPU_RESOURCE, DEFAULT_GPU_RESOURCE)),
         scheduled_at=scheduled_at if scheduled_at is not None or not node else created_at,

@@ -24,7 +24,7 @@ from rft_operator.domain.gang import Gang, ended, gang_of, others_alive
 from rft_operator.domain.manifests import claim, run_config_map
 from rft_operator.domain.money_state import Money, meter, terms_of
 from rft_operator.domain.publishing import PublishStep, publish_step
-from rft_operator.domain.release import release_pods, remove_strays
+from rft_operator.domain.release import end_orphans, release_pods, remove_strays
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import answers_wait, take_report
 from rft_operator.domain.scores import evaluation_is_over
@@ -63,6 +63,7 @@ def plan(view: View, now: int) -> Plan:
         rest(draft, money)
     if resource.metadata.deletion_timestamp is None:
         remove_strays(draft)
+    end_orphans(draft, every=resource.metadata.deletion_timestamp is not None)
     release_pods(draft)
     return draft.finish()
 

@@ -1,4 +1,4 @@
-"""What no run needs any more: Jobs that nobody asked for, and finalizers of pods whose bill is closed.
+"""What no run needs any more: Jobs that nobody asked for, pods without a Job, finalizers of pods whose bill is closed.
 
 Invariant: a pod is let go only when its bill is closed on record; one of an open attempt also when its result is read.
 """
@@ -6,17 +6,39 @@ Invariant: a pod is let go only when its bill is closed on record; one of an ope
 from __future__ import annotations
 
 from rft_operator.api.status import Status
-from rft_operator.domain.actions import Delete, SetFinalizers
+from rft_operator.domain.actions import Delete, SetDeadline, SetFinalizers
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import FINALIZER, ChildKind, JobFacts, PodFacts
 from rft_operator.domain.gang import stray_jobs
 from rft_operator.domain.ledger import releasable
+
+PASSED_SECONDS = 1
+"""The shortest deadline there is."""
 
 
 def remove_strays(draft: Draft) -> None:
     """Delete unfinished Jobs of attempts that are closed on record."""
     for job in stray_jobs(draft):
         draft.actions.append(deletion_of(job))
+
+
+def end_orphans(draft: Draft, *, every: bool) -> None:
+    """End pods that are not to go on (or every one) and whose Job was deleted without them (--cascade=orphan).
+
+    A deadline that has passed sends them SIGTERM and gives them their grace, as a deletion would.
+    """
+    going_on = {
+        (each.stage, each.number)
+        for each in draft.recorded.attempts
+        if each.end_time is None and each.stop_reason is None
+    }
+    for pod in draft.view.children.pods:
+        wanted = not every and (pod.stage.value, pod.attempt) in going_on
+        alive = (pod.bindable or pod.holds_node) and pod.deleted_at is None
+        if pod.orphaned and alive and not wanted and pod.deadline_seconds != PASSED_SECONDS:
+            draft.actions.append(
+                SetDeadline(namespace=pod.namespace, name=pod.name, uid=pod.uid, deadline_seconds=PASSED_SECONDS)
+            )
 
 
 def release_pods(draft: Draft) -> None:

@@ -23,7 +23,7 @@ from rft_operator.domain.gang import ended, gang_of, others_alive
 from rft_operator.domain.money import usd_display
 from rft_operator.domain.money_state import Money, meter
 from rft_operator.domain.partial import PartialRun
-from rft_operator.domain.release import deletion_of, letting_go_of, release_pods, remove_strays
+from rft_operator.domain.release import deletion_of, end_orphans, letting_go_of, release_pods, remove_strays
 from rft_operator.domain.show import show_gang
 from rft_operator.domain.show_money import show_money, show_risk
 from rft_operator.domain.stops import UNREADABLE, Stop
@@ -64,6 +64,7 @@ def hold(view: View, found: PartialRun, now: int, *, recordable: bool = True) ->
         _stop(draft, found, money)
     if not deleting:
         remove_strays(draft)
+    end_orphans(draft, every=deleting)
     release_pods(draft)
     return draft.finish()
 
@@ -152,6 +153,7 @@ def _hold_without_record(draft: Draft, found: PartialRun, *, recordable: bool) -
     for job in jobs:
         if job.deleted_at is None and not (job.complete or job.failed):
             draft.actions.append(deletion_of(job))
+    end_orphans(draft, every=True)
     if meta.deletion_timestamp is None:
         if recordable and not finished(draft):
             _show(draft, found, at_rest=not others_alive(draft, None))

@@ -1,0 +1,70 @@
+"""Pods whose Job was deleted without them (kubectl delete job --cascade=orphan): they are ended as any other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rft_operator.api import KIND
+from rft_trainer.contract import Stage
+from support.builders import NAME, NAMESPACE
+from support.stage import World
+
+
+async def orphaned(stage: Stage, **spec: Any) -> World:
+    """A run whose pods have lost their Job."""
+    world = World(evaluation=None, **spec)
+    if stage is Stage.TRAIN:
+        await world.to_training()
+    else:
+        await world.settle()
+        world.run_pods(stage)
+    await world.settle()
+    for pod in world.pods(stage):
+        world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], lambda obj: obj["metadata"].pop("ownerReferences"))
+    world.kube.remove("Job", NAMESPACE, f"{NAME}-{stage.value}-1")
+    await world.after(5)
+    return world
+
+
+def deadlines(world: World, stage: Stage) -> list[int | None]:
+    return [pod["spec"].get("activeDeadlineSeconds") for pod in world.pods(stage)]
+
+
+async def test_orphaned_gang_goes_on_as_long_as_nobody_asks_it_to_stop() -> None:
+    world = await orphaned(Stage.TRAIN)
+    assert 1 not in deadlines(world, Stage.TRAIN)
+    assert world.status.attempts[-1].end_time is None
+    world.complete(Stage.TRAIN)
+    await world.after(1)
+    assert world.status.stage == "Complete"
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.TRAIN])
+async def test_orphaned_pods_are_ended_by_their_kubelet_when_the_run_is_suspended(stage: Stage) -> None:
+    world = await orphaned(stage)
+    world.edit(suspend=True)
+    await world.settle()
+    assert set(deadlines(world, stage)) == {1}
+    world.finish_pods(stage, exit_code=75)
+    await world.after(1)
+    assert world.status.stage == "Suspended"
+
+
+async def test_orphaned_pods_do_not_hold_up_the_deletion_of_their_run() -> None:
+    world = await orphaned(Stage.TRAIN)
+    world.kube.remove(KIND, NAMESPACE, NAME)
+    await world.reconciler.reconcile(world.key)
+    assert deadlines(world, Stage.TRAIN) == [1, 1]
+    assert await world.settle() == 0, "once is enough"
+    world.finish_pods(Stage.TRAIN, exit_code=75)
+    await world.settle()
+    assert not world.kube.find(KIND)
+
+
+async def test_orphaned_pods_of_a_run_that_cannot_be_read_are_ended() -> None:
+    world = await orphaned(Stage.TRAIN)
+    world.kube.patch(KIND, NAMESPACE, NAME, lambda obj: obj["spec"].update(novel=True))
+    await world.settle()
+    assert deadlines(world, Stage.TRAIN) == [1, 1]
