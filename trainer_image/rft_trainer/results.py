@@ -8,6 +8,7 @@ after the verdict: a published score must not pass for a measured one.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from rft_trainer.packed_answers import packed
 from rft_trainer.stage_results import BaseAnswers, EvaluateSummary, Score, StageResult
 
 ERROR_LIMIT_CHARACTERS = 1_000
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+"""Each would take six bytes of the message."""
 _DROPPED_FIRST_TO_LAST = (
     {"artifacts"}, {"baseline_stderr"}, {"thinking_tokens"}, {"interval"},
     {"wins", "losses", "p_value"}, {"scaling"}, {"verdict"}, {"comparison"}, {"capped"}, {"no_answer"},
@@ -32,7 +35,11 @@ def failed(stage: Stage, error: str) -> StageResult:
 
 
 def shorten(text: str) -> str:
-    """Text within the contract's limit for errors; the middle is left out, for the ends say most."""
+    """Text within the contract's limit for errors; the middle is left out, for the ends say most.
+
+    What drives a terminal goes, and what is half a character, as of a file's name that is not UTF-8, is marked.
+    """
+    text = _CONTROL.sub("", text).encode(errors="backslashreplace").decode()
     if len(text) <= ERROR_LIMIT_CHARACTERS:
         return text
     half = (ERROR_LIMIT_CHARACTERS - 5) // 2

@@ -97,7 +97,7 @@ class Pod:
         variables = {**os.environ, "RFT_GRACE_SECONDS": "60", **environment}
         with (self.layout.root / f"{stage}.log").open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rft_trainer.launch.main", stage, "--root", str(self.layout.root)],
+                [sys.executable, "-m", "rft_trainer.launch.entry", stage, "--root", str(self.layout.root)],
                 env=variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rft_trainer.contract import ExitCode, Outcome, Stage
+from rft_trainer.files import write_json
 from rft_trainer.launch import commands
 from rft_trainer.launch import main as supervisor
 from rft_trainer.launch.child import Child, become_subreaper, descendants_of
@@ -22,7 +23,8 @@ from rft_trainer.paths import Layout
 from rft_trainer.results import read_result, write_result
 from rft_trainer.stage_main import report_error
 from rft_trainer.stage_results import StageResult, TrainSummary
-from unit.trainer.factory import wait_until
+from rft_trainer.train.heartbeat import Heartbeat
+from unit.trainer.factory import Pod, run_config, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +52,8 @@ def ended(code: str) -> Child:
     return child
 
 
-def verdict(layout: Layout, code: str, *, stop_asked: bool = False) -> tuple[StageResult, int]:
-    return judge(Stage.TRAIN, layout, child=ended(code), stop_asked=stop_asked, killed=False)
+def verdict(layout: Layout, code: str) -> tuple[StageResult, int]:
+    return judge(Stage.TRAIN, layout, child=ended(code), stop_asked=False, killed=False)
 
 
 def test_code_0_is_a_failure_when_no_result_was_written(layout: Layout) -> None:
@@ -77,6 +79,33 @@ def test_drain_says_whether_a_checkpoint_was_saved_when_it_ends(
     train = TrainSummary(step=7, total_steps=9, tokens=1, checkpoint_step=saved)
     write_result(layout.result_file, StageResult(stage=Stage.TRAIN, outcome=Outcome.DRAINED, train=train))
     assert verdict(layout, "raise SystemExit(75)")[1] == code
+
+
+@pytest.mark.parametrize(
+    ("stage", "phase", "checkpoint", "code", "words"),
+    [
+        (Stage.TRAIN, "drain", 5, 76, "before a checkpoint was saved; raise checkpoint.graceSeconds"),
+        (Stage.TRAIN, "load", None, 76, "in the phase load, which the next attempt repeats"),
+        (Stage.TRAIN, "load", 5, 75, "in the phase load, which the next attempt repeats"),
+        (Stage.TRAIN, "export", 9, 75, "in the phase export, which the next attempt repeats"),
+        (
+            Stage.PREPARE,
+            None,
+            None,
+            76,
+            "before the stage could stop; the next attempt repeats what is not on the volume",
+        ),
+    ],
+)
+def test_verdict_says_what_is_lost_when_the_grace_period_ends(
+    layout: Layout, stage: Stage, phase: str | None, checkpoint: int | None, code: int, words: str
+) -> None:
+    if phase is not None:
+        Heartbeat(layout, rank=0).beat(phase, "step 9")
+        summary = TrainSummary(step=9, total_steps=9, tokens=1, checkpoint_step=checkpoint)
+        write_json(layout.progress_file, {"summary": summary.model_dump()})
+    result, given = judge(stage, layout, child=ended("pass"), stop_asked=True, killed=True)
+    assert (result.outcome, given, result.error) == (Outcome.DRAINED, code, f"the grace period ended {words}")
 
 
 def test_error_names_the_first_rank_that_failed_when_others_followed(layout: Layout) -> None:
@@ -167,6 +196,26 @@ def test_supervisor_leaves_a_result_when_a_volume_fails_it(tmp_path: Path, monke
     assert result is not None
     assert (result.outcome, result.error) == (Outcome.FAILED, "OSError: [Errno 116] Stale file handle")
     assert b"Stale file handle" in layout.termination_log.read_bytes()
+
+
+EARLY = """
+import os, signal, sys
+class AskedToStop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rft_trainer.launch.main":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, AskedToStop())
+from rft_trainer.launch.entry import main
+sys.exit(main())
+"""
+
+
+def test_stop_is_not_lost_when_it_is_asked_for_while_libraries_load(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, run_config(nodes=2), hosts="localhost slots=1\nno.such.host slots=1\n")
+    command = [sys.executable, "-c", EARLY, "train", "--root", str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, "RFT_GRACE_SECONDS": "60"}, timeout=60)
+    assert done.returncode == ExitCode.DRAINED_WITHOUT_CHECKPOINT
+    assert "stopped while waiting for the training gang" in str(pod.result().error)
 
 
 RANK = """

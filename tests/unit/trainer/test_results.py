@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from pathlib import Path
 
@@ -21,6 +22,15 @@ def test_message_fits_and_parses_when_the_error_is_long() -> None:
     message = termination_message(failed(Stage.TRAIN, "äöü" * 2000))
     assert len(message) <= TERMINATION_MESSAGE_LIMIT_BYTES
     assert StageResult.model_validate_json(message).outcome is Outcome.FAILED
+
+
+def test_message_says_the_error_when_it_has_what_no_message_can_hold() -> None:
+    """A name of a file that is not UTF-8, and what drives a terminal: six bytes of the message for each."""
+    words = "\x1b[1;31mERROR\x1b[0m " * 90 + os.fsdecode(b"donn\xe9es.jsonl") + ":1: is not JSON\x07"
+    error = StageResult.model_validate_json(termination_message(failed(Stage.PREPARE, words))).error
+    assert error is not None
+    assert error.startswith("ERROR ERROR ")
+    assert error.endswith("ERROR donn\\udce9es.jsonl:1: is not JSON")
 
 
 def test_message_keeps_every_benchmark_when_there_are_sixteen() -> None:

@@ -46,14 +46,19 @@ _POLL_SECONDS = 0.1
 
 
 class StopRequest:
-    """Remembers the first SIGTERM or SIGINT and writes the stop file."""
+    """Remembers the first SIGTERM or SIGINT and writes the stop file.
 
-    def __init__(self, layout: Layout, *, grace_seconds: float) -> None:
+    ``early`` are those that came before, and may still come until this one listens.
+    """
+
+    def __init__(self, layout: Layout, *, grace_seconds: float, early: Sequence[int] = ()) -> None:
         self._layout = layout
         self._grace_seconds = grace_seconds
         self._asked_at: float | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
+        for asked in early:
+            self._handle(asked, None)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._asked_at is None:
@@ -70,8 +75,8 @@ class StopRequest:
         return self._asked_at is not None and time.monotonic() > self._asked_at + self._grace_seconds - slack_seconds
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the pod's exit code."""
+def main(arguments: Sequence[str] | None = None, *, early: Sequence[int] = ()) -> int:
+    """Run the stage; returns the pod's exit code. ``early``: signals that came before (rft_trainer.launch.entry)."""
     parser = argparse.ArgumentParser(prog="rft-launch", description="Run one stage of a finetune in this pod.")
     parser.add_argument("stage", nargs="?", choices=[stage.value for stage in Stage], default=os.environ.get(ENV_STAGE))
     parser.add_argument("--root", type=Path, default=Path("/rft"), help="directory that stands for /rft")
@@ -85,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for directory in (layout.errors, layout.heartbeats, layout.stacks, layout.output):
         shutil.rmtree(directory, ignore_errors=True)
     try:
-        result, code = run(stage, layout)
+        result, code = run(stage, layout, early)
     except StageError as error:
         outcome = Outcome.DRAINED if isinstance(error, DrainedError) else Outcome.FAILED
         result = failed(stage, str(error)).model_copy(update={"outcome": outcome})
@@ -100,10 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def run(stage: Stage, layout: Layout) -> tuple[StageResult, int]:
+def run(stage: Stage, layout: Layout, early: Sequence[int] = ()) -> tuple[StageResult, int]:
     """Start the stage's process and watch it to its end."""
     grace_seconds = _number(ENV_GRACE_SECONDS, default=300.0)
-    stop = StopRequest(layout, grace_seconds=grace_seconds)
+    stop = StopRequest(layout, grace_seconds=grace_seconds, early=early)
     become_subreaper()
     config = layout.load_config()
     gang = _gang(config, layout) if stage is Stage.TRAIN else None
@@ -155,7 +160,3 @@ def _number(variable: str, *, default: float) -> float:
         return float(text)
     except ValueError as error:
         raise BadInputError(f"{variable}={text!r}: must be a number") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,6 +15,9 @@ from rft_trainer.paths import Layout
 from rft_trainer.results import failed, read_result
 from rft_trainer.stage_results import StageResult, TrainSummary
 
+_WITHOUT_STEPS = frozenset({"load", "convert", "export"})
+"""Phases in which all that was trained is saved, or nothing was trained yet."""
+
 
 def judge(stage: Stage, layout: Layout, *, child: Child, stop_asked: bool, killed: bool) -> tuple[StageResult, int]:
     """The stage's result and the pod's exit code."""
@@ -27,13 +30,34 @@ def judge(stage: Stage, layout: Layout, *, child: Child, stop_asked: bool, kille
         return result, ExitCode.DRAINED if saved else ExitCode.DRAINED_WITHOUT_CHECKPOINT
     train = _train_summary(layout) if stage is Stage.TRAIN else None
     if stop_asked and killed:
-        error = "the grace period ended before a checkpoint was saved; raise checkpoint.graceSeconds"
-        drained = StageResult(stage=stage, outcome=Outcome.DRAINED, error=error, train=train)
-        return drained, ExitCode.DRAINED_WITHOUT_CHECKPOINT
+        return _out_of_grace(stage, layout, train=train)
     if result is None:
         result = failed(stage, _explain(layout, child, code=code))
     result = result.model_copy(update={"train": result.train or train})
     return result, _exit_code(code)
+
+
+def _out_of_grace(stage: Stage, layout: Layout, *, train: TrainSummary | None) -> tuple[StageResult, int]:
+    """What was asked to stop and did not in time; raising the grace helps where that was the saving of a checkpoint."""
+    phase, code = _phase(layout), ExitCode.DRAINED_WITHOUT_CHECKPOINT
+    if stage is not Stage.TRAIN:
+        error = "the grace period ended before the stage could stop; the next attempt repeats what is not on the volume"
+    elif phase in _WITHOUT_STEPS:
+        error = f"the grace period ended in the phase {phase}, which the next attempt repeats"
+        if train is not None and train.checkpoint_step is not None:
+            code = ExitCode.DRAINED
+    else:
+        error = "the grace period ended before a checkpoint was saved; raise checkpoint.graceSeconds"
+    return StageResult(stage=stage, outcome=Outcome.DRAINED, error=error, train=train), code
+
+
+def _phase(layout: Layout) -> str | None:
+    """Where the ranks of this pod stood last, which they come to together."""
+    for path in layout.heartbeats.glob("rank-*"):
+        words = path.read_text().split(maxsplit=2)
+        if len(words) > 1:
+            return words[1]
+    return None
 
 
 def stalled(layout: Layout, error: str) -> StageResult:
