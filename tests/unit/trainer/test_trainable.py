@@ -134,6 +134,24 @@ def test_adapters_are_refused_when_a_name_is_of_no_linear_layer(whole: Path, tar
         check_trainable(whole, lora("q_proj", target))
 
 
+def test_model_whose_weights_are_named_otherwise_is_refused_with_the_name_that_its_files_have(tmp_path: Path) -> None:
+    """As the files of Pythia are; written by the remedy they are taken."""
+    config = AutoConfig.for_model(
+        "gpt_neox", vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path / "old")
+    with pytest.raises(
+        BadInputError,
+        match=r"1 weights are not in its files, the first is lm_head\.weight; they have embed_out\.weight of its size: "
+        r".*save_pretrained\(FOLDER, save_original_format=False\)",
+    ):
+        check_trainable(tmp_path / "old", None)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "old")
+    again.save_pretrained(tmp_path / "new", save_original_format=False)
+    check_trainable(tmp_path / "new", None)
+
+
 def test_mixture_of_experts_is_refused_as_one(tmp_path: Path) -> None:
     config = AutoConfig.for_model(
         "qwen3_moe", vocab_size=32, hidden_size=16, intermediate_size=16, moe_intermediate_size=8, num_experts=2,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ def _take_buffers(model: nn.Module, exact: nn.Module) -> None:
 
 def check_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
     """Raise :class:`BadInputError` when files with tensors of these shapes cannot fill a model."""
-    _check_names(model, shapes)
+    _check_names(model, shapes, shapes=shapes)
     for name, parameter in model.named_parameters():
         _check_shape(name, parameter, shapes[name])
 
@@ -109,11 +110,27 @@ def load_weights(model: nn.Module, path: Path, *, zero3: bool) -> None:
                 _assign(name, parameter, files.read(name))
 
 
-def _check_names(model: nn.Module, names: Container[str]) -> None:
-    missing = [name for name, _ in model.named_parameters() if name not in names]
-    if missing:
-        experts = "; mixtures of experts cannot be trained here" if any("expert" in name for name in missing) else ""
-        raise BadInputError(f"model: {len(missing)} weights are not in its files, the first is {missing[0]}{experts}")
+def _check_names(
+    model: nn.Module, names: Container[str], *, shapes: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> None:
+    """``shapes``: those of what the files have, by which a weight of another name is known."""
+    parameters = dict(model.named_parameters())
+    missing = [name for name in parameters if name not in names]
+    if not missing:
+        return
+    wanted = tuple(parameters[missing[0]].shape)
+    other = next((name for name, shape in shapes.items() if name not in parameters and tuple(shape) == wanted), None)
+    if any("expert" in name for name in missing):
+        remedy = "mixtures of experts cannot be trained here"
+    elif other is not None:
+        remedy = (
+            f"they have {other} of its size: where they were written for another version, which named weights "
+            "otherwise, load them once with AutoModelForCausalLM.from_pretrained, write them with "
+            "save_pretrained(FOLDER, save_original_format=False), the tokenizer too, and name that folder"
+        )
+    else:
+        remedy = "copy all files of the model"
+    raise BadInputError(f"model: {len(missing)} weights are not in its files, the first is {missing[0]}; {remedy}")
 
 
 def _check_shape(name: str, parameter: nn.Parameter, shape: Sequence[int]) -> None:
