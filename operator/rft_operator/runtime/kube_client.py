@@ -40,6 +40,8 @@ MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY_QUERY = {"force": "true", "fieldValidation": "Ignore"}
 """Server-side apply refuses unknown fields by itself; the second strict parse would only fill warnings nobody reads."""
+_UNUSABLE = (config.ConfigException, OSError, yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError)
+"""What the library raises of a kubeconfig that is empty, no text, or has values of other kinds."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -75,7 +77,7 @@ async def read_kubeconfig(
         loader = await config.load_kube_config(
             config_file=_kubeconfig_files(file), context=context, client_configuration=configuration
         )
-    except (config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:  # TypeError: an empty file
+    except _UNUSABLE as error:
         msg = f"no usable kubeconfig: {error}. Set KUBECONFIG to a file that `kubectl` can use."
         raise ConfigError(msg) from error
     return str(loader.current_context["context"].get("namespace") or "default")
@@ -98,7 +100,15 @@ class KubeClient:
     def __init__(
         self, configuration: client.Configuration, metrics: Metrics, *, instance: str = "rft-operator"
     ) -> None:
-        self._api = client.ApiClient(configuration)
+        """Make ready to connect; raises ConfigError where the configuration has certificates that cannot be read."""
+        try:
+            self._api = client.ApiClient(configuration)
+        except OSError as error:  # ssl.SSLError is one
+            msg = (
+                f"no usable kubeconfig: a certificate or key for {configuration.host} cannot be read: {error}. "
+                "Set KUBECONFIG to a file that `kubectl` can use."
+            )
+            raise ConfigError(msg) from error
         self._host: str = configuration.host
         self._metrics = metrics
         self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,33 @@ async def test_run_of_another_schema_is_an_error_in_words(client: AsyncClient, w
 async def test_missing_kubeconfig_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no usable kubeconfig"):
         await AsyncClient.connect(kubeconfig=tmp_path / "none")
+
+
+UNREADABLE = b64encode(b"no certificate").decode()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user"),
+    [
+        ({"certificate-authority-data": UNREADABLE}, {}),
+        ({}, {"client-certificate-data": UNREADABLE, "client-key-data": UNREADABLE}),
+        ({"server": 6443}, {}),
+        ({}, {"auth-provider": {"name": "gcp"}}),
+    ],
+)
+async def test_kubeconfig_with_values_that_cannot_be_read_is_an_error_in_words(
+    tmp_path: Path, cluster: dict[str, object], user: dict[str, object]
+) -> None:
+    file = tmp_path / "config"
+    document = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1", **cluster}}],
+        "users": [{"name": "u", "user": user}],
+    }
+    file.write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match=r"no usable kubeconfig: .* Set KUBECONFIG to a file"):
+        await AsyncClient.connect(kubeconfig=file)
 
 
 async def test_client_inside_a_pod_uses_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
