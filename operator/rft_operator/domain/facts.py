@@ -29,6 +29,8 @@ GATE = "rft.dev/budget"
 """Scheduling gate of the GPU pods of queued Jobs: no pod is bound before the operator has looked at the money again.
 
 Kueue may start a Job hours after it was made, and once more after it was preempted; the operator may be down then."""
+PASSED_SECONDS = 1
+"""The shortest activeDeadlineSeconds there is: of a pod that is to end now."""
 FINALIZER = "rft.dev/ledger"
 """On every GPU pod until its bill is closed, and on the resource while such pods may exist."""
 
@@ -139,7 +141,12 @@ class PodFacts:
     @property
     def bindable(self) -> bool:
         """Whether it waits for a node; one that is deleted before it is bound never gets one, nor an end."""
-        return self.scheduled_at is None and not self.terminal and self.deleted_at is None
+        return self.scheduled_at is None and not self.terminal and self.deleted_at is None and not self.doomed
+
+    @property
+    def doomed(self) -> bool:
+        """Whether nobody owns it and it can do nothing any more: a kubelet that gets it will end it at once."""
+        return self.orphaned and self.scheduled_at is None and self.deadline_seconds == PASSED_SECONDS
 
     @property
     def holds_node(self) -> bool:

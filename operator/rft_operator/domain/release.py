@@ -8,12 +8,9 @@ from __future__ import annotations
 from rft_operator.api.status import Status
 from rft_operator.domain.actions import Delete, SetDeadline, SetFinalizers
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import FINALIZER, ChildKind, JobFacts, PodFacts
+from rft_operator.domain.facts import FINALIZER, PASSED_SECONDS, ChildKind, JobFacts, PodFacts
 from rft_operator.domain.gang import stray_jobs
 from rft_operator.domain.ledger import releasable
-
-PASSED_SECONDS = 1
-"""The shortest deadline there is."""
 
 
 def remove_strays(draft: Draft) -> None:
@@ -52,11 +49,13 @@ def release_pods(draft: Draft) -> None:
 def _free_pods(draft: Draft, status: Status) -> list[PodFacts]:
     still_open = {(attempt.stage, attempt.number) for attempt in status.attempts if attempt.end_time is None}
     deleting = draft.view.resource.metadata.deletion_timestamp is not None
-    return [
+    pods = draft.view.children.pods
+    free = [
         pod
-        for pod in releasable(status.ledger, draft.view.children.pods)
+        for pod in releasable(status.ledger, pods)
         if pod.scheduled_at is None or deleting or (pod.stage.value, pod.attempt) not in still_open
     ]
+    return [*free, *(pod for pod in pods if deleting and pod.doomed and pod.has_finalizer and pod not in free)]
 
 
 def deletion_of(job: JobFacts) -> Delete:

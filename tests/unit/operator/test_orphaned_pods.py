@@ -9,6 +9,7 @@ import pytest
 from rft_operator.api import KIND
 from rft_trainer.contract import Stage
 from support.builders import NAME, NAMESPACE
+from support.run_steps import to_unbound_gang
 from support.stage import World
 
 
@@ -21,11 +22,16 @@ async def orphaned(stage: Stage, **spec: Any) -> World:
         await world.settle()
         world.run_pods(stage)
     await world.settle()
+    orphan(world, stage)
+    await world.after(5)
+    return world
+
+
+def orphan(world: World, stage: Stage) -> None:
+    """Take the Job from its pods."""
     for pod in world.pods(stage):
         world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], lambda obj: obj["metadata"].pop("ownerReferences"))
     world.kube.remove("Job", NAMESPACE, f"{NAME}-{stage.value}-1")
-    await world.after(5)
-    return world
 
 
 def deadlines(world: World, stage: Stage) -> list[int | None]:
@@ -68,3 +74,22 @@ async def test_orphaned_pods_of_a_run_that_cannot_be_read_are_ended() -> None:
     world.kube.patch(KIND, NAMESPACE, NAME, lambda obj: obj["spec"].update(novel=True))
     await world.settle()
     assert deadlines(world, Stage.TRAIN) == [1, 1]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_orphaned_pods_that_no_node_has_hold_nothing_up(deleted: bool) -> None:
+    world = World(evaluation=None)
+    await to_unbound_gang(world)
+    orphan(world, Stage.TRAIN)
+    await world.after(5)
+    if deleted:
+        world.kube.remove(KIND, NAMESPACE, NAME)
+        await world.settle()
+        assert not world.kube.find(KIND)
+        return
+    world.edit(suspend=True)
+    await world.settle()
+    assert world.status.stage == "Suspended"
+    world.edit(suspend=False)
+    await world.settle()
+    assert not world.job_gone(Stage.TRAIN, 2)
