@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,15 @@ def evaluate_command(model: str, benchmarks: tuple[str, ...], output: Path, **op
         sys.exit(TIME_IS_UP)
 
 
+def _refuse_unused(options: Mapping[str, Any], remedy: str) -> None:
+    """Raise :class:`EvaluateError` for an option that would change nothing."""
+    from rft_operator.errors import EvaluateError
+
+    for option, value in options.items():
+        if value is not None:
+            raise EvaluateError(f"--{option} {value}: is of no use here; {remedy}, or leave it out")
+
+
 def _evaluate(model: str, benchmarks: tuple[str, ...], output: Path, options: dict[str, Any]) -> bool:
     """Return whether it was ended before all was measured."""
     from rft_operator.cli.evaluate import LONGEST_SECONDS, evaluation_of, format_of
@@ -97,7 +107,10 @@ def _evaluate(model: str, benchmarks: tuple[str, ...], output: Path, options: di
     url, tokenizer, context = options.pop("endpoint"), options.pop("tokenizer"), options.pop("context_tokens")
     if url is not None and tokenizer is None:
         raise EvaluateError("--endpoint: needs --tokenizer, for prompts are rendered and tokens counted here")
-    options["max_seconds"] = options["max_seconds"] or LONGEST_SECONDS
+    _refuse_unused({"tokenizer": tokenizer, "context-tokens": context} if url is None else {}, "add --endpoint")
+    _refuse_unused({each: options[each] for each in ("engine", "gpus")} if url is not None else {}, "remove --endpoint")
+    if options["max_seconds"] is None:
+        options["max_seconds"] = LONGEST_SECONDS
     evaluation = evaluation_of(benchmarks, options, model=model, compared=base is not None)
     try:
         from rft_trainer.errors import StageError

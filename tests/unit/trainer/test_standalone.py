@@ -233,6 +233,16 @@ def test_scores_are_partial_and_the_exit_code_says_so_when_time_is_up(
         (["MODEL", "-b", "Own=ROWS"], "--benchmark 'Own': string should match pattern"),
         (["m", "-b", "own=ROWS", "--endpoint", "http://x/v1"], "--endpoint: needs --tokenizer"),
         (["m", "-b", "own=ROWS", "--endpoint", "x", "--tokenizer", "MODEL"], "endpoint 'x': must start with http://"),
+        (
+            ["m", "-b", "own=ROWS", "--tokenizer", "t"],
+            "--tokenizer t: is of no use here; add --endpoint, or leave it out",
+        ),
+        (["m", "-b", "own=ROWS", "--context-tokens", "8"], "--context-tokens 8: is of no use here; add --endpoint"),
+        (
+            ["m", "-b", "own=ROWS", "--endpoint", "http://x/v1", "--tokenizer", "MODEL", "--engine", "vllm"],
+            "--engine vllm: is of no use here; remove --endpoint",
+        ),
+        (["MODEL", "-b", "own=ROWS", "--max-seconds", "0"], "--max-seconds 0: input should be greater than or equal"),
         (["MODEL", "-b", "own=ROWS", "--engine", "vllm"], "vllm is not installed here"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else None,
