@@ -79,7 +79,7 @@ def delete(draft: Draft, money: Money) -> None:
         draft.wake(draft.now + 5)
         return
     if not is_booked(draft):
-        if not is_over(draft.recorded):
+        if not is_over(draft.recorded) or draft.view.unbooked:
             close_bill(draft)
         return
     if draft.status == draft.recorded:

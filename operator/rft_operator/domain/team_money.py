@@ -15,7 +15,7 @@ from rft_operator.api.team import FinetuneBudget, Reservation
 from rft_operator.domain.bill import bill
 from rft_operator.domain.budget import RAISE
 from rft_operator.domain.draft import Draft, condition_of, is_true
-from rft_operator.domain.money import micro_usd, usd_display
+from rft_operator.domain.money import micro_of_text, micro_usd, usd_display
 from rft_operator.domain.team import begin_of
 from rft_operator.domain.team_run import (
     ASKING,
@@ -71,7 +71,17 @@ def effective_limit(draft: Draft) -> int:
     if is_true(draft.recorded, ConditionType.FAILED) or is_true(draft.recorded, ConditionType.COMPLETE):
         return limit
     allowed = [each.allowed_micro_usd for each in claims(draft)]
+    if draft.view.unreadable_budgets:
+        allowed.append(_limit_on_record(draft))
     return min([limit, *(each for each in allowed if each is not None)])
+
+
+def _limit_on_record(draft: Draft) -> int | None:
+    """Return the limit that the money on record speaks of: it holds where a budget cannot say what it has reserved."""
+    cost = draft.recorded.cost
+    if cost.remaining_usd is None:
+        return None
+    return cost.spent_micro_usd + micro_of_text(cost.remaining_usd) - micro_of_text(cost.overshoot_usd)
 
 
 def in_a_team(draft: Draft, message: str) -> str:
@@ -93,11 +103,14 @@ class Wait:
 
 def unreserved(draft: Draft) -> Wait | None:
     """Return why the run may not be let in yet: some budget that it shares has nothing reserved for it."""
-    if draft.view.unreadable_budgets:
-        names = ", ".join(draft.view.unreadable_budgets)
-        return Wait(reason=WAITING, message=f"Team budget {names} cannot be read; apply the CRD of this version.")
     missing = [each for each in claims(draft) if each.record is None]
-    return _wait(draft, missing) if missing else None
+    return _unreadable(draft) or (_wait(draft, missing) if missing else None)
+
+
+def _unreadable(draft: Draft) -> Wait | None:
+    names = ", ".join(draft.view.unreadable_budgets)
+    words = f"Team budget {names} cannot be read; apply the CRD of this version."
+    return Wait(reason=WAITING, message=words) if names else None
 
 
 def unraised(draft: Draft) -> Wait | None:
@@ -110,7 +123,7 @@ def unraised(draft: Draft) -> Wait | None:
         or each.allowed_micro_usd < limit
         or (each.record is not None and each.record.observed_generation != generation)
     ]
-    return _wait(draft, short) if short else None
+    return _unreadable(draft) or (_wait(draft, short) if short else None)
 
 
 def _wait(draft: Draft, short: Sequence[Claim]) -> Wait:
@@ -189,6 +202,8 @@ def start_is_known(draft: Draft) -> bool:
 
 def is_booked(draft: Draft) -> bool:
     """Return whether each budget has booked the final bill."""
+    if draft.view.unbooked:
+        return False
     ledger = draft.status.ledger
     spent = bill(ledger, now=draft.now).spent_micro_usd
     for claim in claims(draft):
@@ -209,6 +224,9 @@ def close_bill(draft: Draft) -> None:
     status = within.status if within is not None else True
     spent = usd_display(bill(draft.status.ledger, now=draft.now).spent_micro_usd)
     message = f"{spent} in all; waiting for the team budgets to book it."
+    if draft.view.unbooked:
+        names = ", ".join(draft.view.unbooked)
+        message += f" {names} cannot be read by this operator: apply the CRD of this version again, or delete it."
     draft.set_condition(ConditionType.WITHIN_BUDGET, status, BILL_CLOSED, message)
 
 

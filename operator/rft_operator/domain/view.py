@@ -32,6 +32,8 @@ class View:
     budgets: tuple[FinetuneBudget, ...] = ()
     """Team budgets of the namespace."""
     unreadable_budgets: tuple[str, ...] = ()
-    """Names of those that do not fit this operator's schema: nothing is let in beside them."""
+    """Names of those that do not fit this operator's schema: nothing is let in or raised beside them."""
+    unbooked: tuple[str, ...] = ()
+    """Names of those of them that have a record of this run: they cannot book its bill."""
     listening_since: int
     """Since when this operator takes progress reports: nobody's silence before counts."""

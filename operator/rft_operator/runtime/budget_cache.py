@@ -25,6 +25,8 @@ class Seen:
     raw: JsonObject
     budget: FinetuneBudget | None
     """None: it does not fit this operator's schema."""
+    holds: frozenset[str] = frozenset()
+    """Of one that does not: the uids of the runs that it has a record of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +54,10 @@ class BudgetCache:
         found = self._seen.get(namespace, {})
         return tuple(each.budget for _, each in sorted(found.items()) if each.budget is not None)
 
-    def unreadable(self, namespace: str) -> tuple[str, ...]:
-        """Return the names of the budgets of a namespace that cannot be read."""
-        return tuple(sorted(name for name, each in self._seen.get(namespace, {}).items() if each.budget is None))
+    def unreadable(self, namespace: str, *, holding: str | None = None) -> tuple[str, ...]:
+        """Return the names of the budgets of a namespace that cannot be read, or of those that hold a run's record."""
+        found = [(name, each) for name, each in self._seen.get(namespace, {}).items() if each.budget is None]
+        return tuple(sorted(name for name, each in found if holding is None or holding in each.holds))
 
     def raw(self, namespace: str, name: str) -> JsonObject | None:
         """Return a budget's identity, for an Event about it."""
@@ -71,11 +74,13 @@ class BudgetCache:
         if old is not None and not newer(meta["resourceVersion"], old.version):
             return None
         slim = {key: meta[key] for key in ("namespace", "name", "uid")}
+        budget = _parsed(raw)
         new = Seen(
             uid=meta["uid"],
             version=meta["resourceVersion"],
             raw={"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": slim},
-            budget=_parsed(raw),
+            budget=budget,
+            holds=frozenset() if budget is not None else _holds(raw),
         )
         self._seen.setdefault(namespace, {})[name] = new
         same = old is not None and old.uid == new.uid
@@ -115,3 +120,10 @@ def _parsed(raw: JsonObject) -> FinetuneBudget | None:
         return FinetuneBudget.parse(dict(raw))
     except ValidationError:
         return None
+
+
+def _holds(raw: JsonObject) -> frozenset[str]:
+    status = raw.get("status")
+    records = status.get("reservations") if isinstance(status, dict) else None
+    found = [each.get("uid") for each in records if isinstance(each, dict)] if isinstance(records, list) else []
+    return frozenset(each for each in found if isinstance(each, str))

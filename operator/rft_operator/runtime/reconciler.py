@@ -181,6 +181,7 @@ class Reconciler:
             listening_since=self._listening_since,
             budgets=self._budgets.of(resource.metadata.namespace),
             unreadable_budgets=self._budgets.unreadable(resource.metadata.namespace),
+            unbooked=self._budgets.unreadable(resource.metadata.namespace, holding=resource.metadata.uid),
         )
 
     async def _referred(self, resource: ReasoningFinetune) -> _Referred:

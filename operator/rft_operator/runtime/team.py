@@ -61,6 +61,8 @@ class TeamKeeper:
         self._refresh_seconds = refresh_seconds
         self._runs: dict[Key, tuple[tuple[str, str], TeamRun | None]] = {}
         """By key: uid and resourceVersion, and what it says; None for a run of another controller."""
+        self._told: set[tuple[str, str]] = set()
+        """Namespace and name of budgets of which it was said that they cannot be read."""
 
     # -- what is asked for ------------------------------------------------------------------------------------
 
@@ -141,8 +143,7 @@ class TeamKeeper:
 
     async def settle(self, namespace: str) -> float | None:
         """Settle the budgets of a namespace once; return in how many seconds to look again, or None."""
-        for name in self._budgets.unreadable(namespace):
-            await self._announce(namespace, name, Emit(type="Warning", reason="Unreadable", message=UNREADABLE))
+        await self._tell_unreadable(namespace)
         budgets = self._budgets.of(namespace)
         if not budgets:
             for key in [key for key in self._runs if key.namespace == namespace]:
@@ -157,6 +158,15 @@ class TeamKeeper:
             if again is not None:
                 due.append(again)
         return max(0, min(due) - now) if due else None
+
+    async def _tell_unreadable(self, namespace: str) -> None:
+        """Say once of each budget that cannot be read that it cannot."""
+        names = self._budgets.unreadable(namespace)
+        self._told = {place for place in self._told if place[0] != namespace or place[1] in names}
+        for name in names:
+            if (namespace, name) not in self._told:
+                self._told.add((namespace, name))
+                await self._announce(namespace, name, Emit(type="Warning", reason="Unreadable", message=UNREADABLE))
 
     async def _write(self, budget: FinetuneBudget, new: Statement, *, now: int) -> int | None:
         """Write a budget's status if it is due; return when it is, if it is not yet."""

@@ -260,6 +260,7 @@ def test_budget_that_cannot_be_read_is_known_by_name() -> None:
     cache.put(stored(version=2, limitUSD="lots"))
     assert cache.of(NAMESPACE) == ()
     assert cache.unreadable(NAMESPACE) == ("team",)
+    assert cache.unreadable(NAMESPACE, holding="uid-of-a-run") == ()
     assert cache.raw(NAMESPACE, "team") is not None
     assert cache.raw(NAMESPACE, "other") is None
 

@@ -108,7 +108,49 @@ async def test_nothing_starts_beside_a_budget_that_cannot_be_read() -> None:
     assert accepted(world, "a") == ("False", "WaitingForTeamBudget")
     assert "'team'" not in world.condition("Accepted").message
     assert world.condition("Accepted").message.startswith("Team budget team cannot be read")
-    assert ("Warning", "Unreadable") in {(type_, reason) for type_, reason, _ in world.kube.events}
+    for _ in range(3):
+        await world.keeper.settle(NAMESPACE)
+    assert world.reasons().count("Unreadable") == 1
+
+
+async def test_raised_limit_waits_and_the_old_one_holds_while_the_budget_cannot_be_read() -> None:
+    world = TeamWorld(team_budget(limitUSD=15), names=("a",), **PLAIN)
+    await world.to_training()
+    world.edit(budget={"limitUSD": 50})
+    await world.settle()
+    make_readable(world, False)
+    await world.after(60)
+    assert within(world, "a") == ("True", "WaitingForTeamBudget")
+    cost = world.status.cost
+    assert cost.spent_micro_usd + round(float(cost.remaining_usd) * DOLLAR) == 10 * DOLLAR
+    make_readable(world, True)
+    await world.settle()
+    assert within(world, "a") == ("True", "TeamBudgetExhausted")
+
+
+async def test_deleted_run_waits_for_a_budget_that_cannot_be_read_so_that_its_bill_is_booked_as_it_is() -> None:
+    world = TeamWorld(team_budget(limitUSD=15), names=("a",), **PLAIN)
+    await world.to_training()
+    make_readable(world, False)
+    await delete(world, "a")
+    for pod in world.pods(Stage.TRAIN):
+        world.set_status(pod, phase="Failed", exit_code=143)
+    await world.settle()
+    assert within(world, "a") == ("True", "BillClosed")
+    assert "team cannot be read by this operator" in world.condition("WithinBudget").message
+    spent = world.status.cost.spent_micro_usd
+    make_readable(world, True)
+    await world.settle()
+    assert world.kube.find("ReasoningFinetune") == []
+    assert world.budget().status.closed_micro_usd == spent
+    assert "RunVanished" not in world.reasons()
+
+
+def make_readable(world: TeamWorld, readable: bool) -> None:
+    def write(obj: dict[str, Any]) -> None:
+        obj["spec"] = {"limitUSD": 15} if readable else {"limitUSD": 15, "novel": True}
+
+    world.kube.patch(BUDGET_KIND, NAMESPACE, "team", write)
 
 
 async def test_gpu_pods_start_only_when_the_budget_knows_that_they_may_exist() -> None:
