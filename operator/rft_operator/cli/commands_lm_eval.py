@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from rft_operator.cli.common import Problem
+from rft_operator.cli.common import Problem, write_file
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -33,11 +33,9 @@ def lm_eval_command(folder: Path, base: Path | None, output: Path | None) -> Non
         ) from error
     try:
         found = scores_of(folder, base)
-        if output is not None:
-            output.write_text(json.dumps(found.document(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    except StageError as error:
+    except (StageError, OSError) as error:
         raise Problem(str(error)) from error
-    except OSError as error:
-        raise Problem(f"{error.filename}: {error.strerror}") from error
+    if output is not None:
+        write_file(output, json.dumps(found.document(), indent=1, sort_keys=True) + "\n")
     for line in found.lines():
         click.echo(line)

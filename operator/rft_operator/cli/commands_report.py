@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from rft_operator.cli.common import Problem, Where, carry_out, cluster_options, complete_names
+from rft_operator.cli.common import Problem, Where, carry_out, cluster_options, complete_names, write_file
 from rft_operator.errors import RftError
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ def _write(text: str, output: Path) -> None:
     if str(output) == "-":
         click.echo(text, nl=False)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Problem(f"{output}: {error.strerror}") from error
+    write_file(output, text)
     click.echo(f"{output}: {len(text) // 1_024} KiB, open it in any browser", err=True)
 
 
@@ -88,12 +85,10 @@ def score_command(file: BinaryIO, output: Path | None) -> None:
     try:
         rows = read_rows(file)
         verdicts = judge_rows(rows)
-        if output is None:
-            click.echo(to_jsonl(rows, verdicts), nl=False)
-        else:
-            output.write_text(to_jsonl(rows, verdicts))
-    except RftError as error:
+    except (RftError, OSError) as error:
         raise Problem(str(error)) from error
-    except OSError as error:
-        raise Problem(f"{error.filename}: {error.strerror}") from error
+    if output is None:
+        click.echo(to_jsonl(rows, verdicts), nl=False)
+    else:
+        write_file(output, to_jsonl(rows, verdicts))
     click.echo(summary(verdicts), err=True)

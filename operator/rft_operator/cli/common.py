@@ -1,8 +1,8 @@
 """What all commands share: where the cluster is, how an error ends a command, and what its exit code says.
 
 Invariant: exit code 0 is yes, 1 is no (the run failed, the plan is too dear, the bill disagrees), 2 is that the command
-could not be carried out, 3 is that time was up and the run goes on, 130 is Ctrl-C. An expected error is words, never a
-traceback.
+could not be carried out, 3 is that time was up and the run goes on, 130 is Ctrl-C, 141 a closed pipe. An expected error
+is words, never a traceback.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
 NO = 1
 INTERRUPTED = 130
+NOT_READ = 141
+"""As of a program that the closed pipe has ended: nobody reads what is written any more, which is no "no"."""
 NAME_SECONDS = 2.0
 """A completion that takes longer is no help."""
 
@@ -119,6 +121,14 @@ def carry_out(work: Coroutine[Any, Any, Value]) -> Value:
         raise Problem(str(error)) from error
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def write_file(output: Path, text: str) -> None:
+    """Write a result to a file; raises Problem."""
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:  # its own name of the file is absent where a disk is full
+        raise Problem(f"{output}: {error.strerror}") from error
 
 
 def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

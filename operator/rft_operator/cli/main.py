@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from importlib.metadata import version
 from typing import Any
 
 import click
 
-from rft_operator.cli.common import Problem
+from rft_operator.cli.common import NOT_READ, Problem
 
 COMMANDS = {
     "apply": "commands_runs:apply_command",
@@ -72,6 +73,11 @@ class LazyGroup(click.Group):
                 raise
             words = f"{library} is not installed; rft {ctx.invoked_subcommand} needs it"
             raise Problem(f"{words}: pip install 'reasoning-finetune-operator[{EXTRA}]'") from error
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else it is tried once more at the end
+            sys.exit(NOT_READ)
+        except OSError as error:  # of what is written to, as a full disk behind a redirection
+            raise Problem(f"rft {ctx.invoked_subcommand}: {error}") from error
 
 
 def _is_installed(place: str) -> bool:
@@ -84,7 +90,7 @@ def main() -> None:
     """Train and evaluate reasoning models on Kubernetes within a budget.
 
     Exit codes: 0 yes; 1 no (the run failed, the plan is too dear, the bill disagrees); 2 the command could not be
-    carried out; 3 time was up and the run goes on; 130 Ctrl-C.
+    carried out; 3 time was up and the run goes on; 130 Ctrl-C; 141 the pipe that is written to was closed.
     """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,35 @@ def test_version_without_a_cluster_is_the_programs_own(tmp_path: Path) -> None:
     assert "cluster: not reached: no usable kubeconfig" in done.output
     assert CliRunner().invoke(main, ["version", "--client"]).output.startswith("rft ")
     assert CliRunner().invoke(main, ["--version"]).output.startswith("rft, version ")
+
+
+ROW = '{"id": 1, "scorer": "letter", "answer": "A", "text": "B"}'
+
+
+@pytest.mark.parametrize("words", [["completion", "bash"], ["score", "-"]])
+def test_a_closed_pipe_ends_a_command_without_a_word_and_is_no_no(words: list[str]) -> None:
+    """As ``rft get | head -1`` closes it."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "rft_operator.cli.main", *words],
+            input=ROW.encode(), stdout=closed, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("words", [["completion", "bash"], ["score", "-"], ["score", "-", "-o", "/dev/full"]])
+def test_a_full_disk_ends_a_command_in_words(words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rft_operator.cli.main", *words],
+            input=ROW.encode(), stdout=full, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    said = done.stderr.decode()
+    assert done.returncode == 2, said
+    assert said.startswith("Error: /dev/full: No space" if "-o" in words else f"Error: rft {words[0]}: [Errno 28] No")
+    assert said.count("\n") == 1
 
 
 def test_help_names_all_commands_and_local_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
