@@ -22,6 +22,11 @@ from rft_operator.domain.money import usd_display
 BAR_WIDTH = 16
 WIDE, MEDIUM = 130, 100
 """Terminals of fewer columns get no step and loss, and of fewer still no bars."""
+COLUMNS = {
+    "RUN": 0, "STAGE": 0, "PROGRESS": 50, "ETA": 80, "PODS": 80, "$/H": 80, "SPENT OF LIMIT": 0, "STOP LINE": 60,
+    "SCORE": 70,
+}  # fmt: skip
+"""The columns of the table, and how many the terminal must have for each."""
 STAGE_STYLES = {"Complete": "bold green", "Failed": "bold red", "Suspended": "yellow", "Restarting": "yellow"}
 SOON_SECONDS = 900
 """A stop line that is so near is shown in red."""
@@ -59,22 +64,24 @@ class LiveTable:
 def drawn(found: list[Figures], *, width: int, trouble: str = "") -> RenderableType:
     """Return the table for a terminal of so many columns."""
     spaces = len({it.namespace for it in found}) > 1
+    heads = [head for head, least_columns in COLUMNS.items() if width >= least_columns]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("RUN", "STAGE", "PROGRESS", "ETA", "PODS", "$/H", "SPENT OF LIMIT", "STOP LINE", "SCORE"):
-        table.add_column(head, no_wrap=True)
+    for head in heads:
+        # what is long goes on in the next line: half a figure would be another figure
+        table.add_column(head, no_wrap=head not in ("RUN", "SCORE"), overflow="fold")
     for it in found:
-        name = f"{it.namespace}/{it.name}" if spaces else it.name
-        table.add_row(
-            name,
-            Text(it.stage, style=STAGE_STYLES.get(it.stage, "cyan")),
-            _work(it, width=width),
-            age(it.eta_seconds) if it.eta_seconds is not None else "-",
-            it.pods or "-",
-            usd_display(it.rate_micro_usd) if it.rate_micro_usd else "-",
-            _money(it, width=width),
-            _stop(it),
-            it.score or "-",
-        )
+        cells: dict[str, RenderableType] = {
+            "RUN": f"{it.namespace}/{it.name}" if spaces else it.name,
+            "STAGE": Text(it.stage, style=STAGE_STYLES.get(it.stage, "cyan")),
+            "PROGRESS": _work(it, width=width),
+            "ETA": age(it.eta_seconds) if it.eta_seconds is not None else "-",
+            "PODS": it.pods or "-",
+            "$/H": usd_display(it.rate_micro_usd) if it.rate_micro_usd else "-",
+            "SPENT OF LIMIT": _money(it, width=width),
+            "STOP LINE": _stop(it),
+            "SCORE": it.score or "-",
+        }
+        table.add_row(*(cells[head] for head in heads))
     notes = [Text(one_line(f"{it.name}: {it.why}"), style="yellow") for it in found if it.why]
     troubles = [Text(one_line(trouble), style="red")] if trouble else []
     return Group(table, *notes, *troubles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.console import Console
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.cli import board
 from rft_operator.cli.figures import summary_line
-from rft_operator.cli.live import LiveTable
+from rft_operator.cli.live import LiveTable, drawn
 from rft_operator.cli.output import age, span, table
 from rft_operator.cli.report import report
 from rft_operator.domain.figures import figures
@@ -171,7 +172,9 @@ async def test_live_table_draws_work_money_and_the_stop_line() -> None:
     [
         (150, ["step 20/50", "loss 1.5"], []),
         (110, [" 40%", "━"], ["step 20/50"]),
-        (80, [" 40%", "$0.13 of $10.00"], ["━"]),
+        (80, [" 40%", "$0.13 of $10.00", "2/2"], ["━"]),
+        (60, [" 40%", "$0.13 of $10.00", "in 75m"], ["2/2"]),
+        (40, ["Training", "$0.13 of $10.00"], [" 40%"]),
     ],
 )
 async def test_live_table_shows_less_on_a_narrow_terminal_and_cuts_nothing(
@@ -187,6 +190,18 @@ async def test_live_table_shows_less_on_a_narrow_terminal_and_cuts_nothing(
     shown = screen.getvalue()
     assert all(part in shown for part in there)
     assert not any(part in shown for part in [*absent, "…"])
+
+
+async def test_live_table_goes_on_in_the_next_line_where_a_name_is_long() -> None:
+    world = World()
+    await world.to_training()
+    found = replace(figures(world.run, now=world.now), name="x" * 60)
+    screen = io.StringIO()
+    Console(file=screen, width=40, color_system=None).print(drawn([found], width=40))
+    shown = screen.getvalue()
+    assert shown.count("x") == 60
+    assert "SPENT OF LIMIT" in shown
+    assert " of $10.00" in shown
 
 
 async def test_live_table_says_why_a_run_does_not_go_on() -> None:
