@@ -118,6 +118,7 @@ async def _run(runtime: Runtime, stop: asyncio.Event, watching: asyncio.Event) -
     parts = {
         asyncio.create_task(watches, name="watches"),
         asyncio.create_task(runtime.watch_loop_lag(), name="pulse"),
+        asyncio.create_task(runtime.follow_prices(), name="prices"),
         asyncio.create_task(_lead(runtime, elector), name="leader"),
     }
     stopping = asyncio.create_task(stop.wait(), name="stop")

@@ -50,9 +50,11 @@ class Operator:
     async def leading(self) -> AsyncIterator[asyncio.Task[None]]:
         """Lead while the block runs; fails if the lead ends by itself."""
         task = asyncio.create_task(self.runtime.lead())
+        beside = asyncio.create_task(self.runtime.follow_prices())
         try:
             yield task
             assert not task.done(), task
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for each in (task, beside):
+                each.cancel()
+            await asyncio.gather(task, beside, return_exceptions=True)

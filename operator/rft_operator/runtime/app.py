@@ -153,7 +153,7 @@ class Runtime:
             self.queue.add(key)
 
     async def lead(self) -> None:
-        """Reconcile until cancelled: the first sweep, then workers, ticker and sweeps.
+        """Reconcile until cancelled: the first sweep, then workers and sweeps.
 
         Return when other namespaces can be read than before.
         """
@@ -171,7 +171,6 @@ class Runtime:
                 group.create_task(self.team.run())
                 group.create_task(self.events.run())
                 group.create_task(self._sweep_again())
-                group.create_task(self._tick())
         except* NamespacesChanged as changed:
             log.warning("starting anew: %s", changed.exceptions[0])
         finally:
@@ -219,7 +218,9 @@ class Runtime:
         if found.barred != self.barred:
             raise NamespacesChanged(f"namespaces that cannot be read now: {', '.join(found.barred) or 'none'}")
 
-    async def _tick(self) -> None:
+    async def follow_prices(self) -> None:
+        """Read the prices again when they change. So does a standby: it may lead at any time, and its series speak of
+        them, too."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if self.prices.reload():

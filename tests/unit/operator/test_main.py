@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 import pytest
 from aiohttp import web
@@ -19,6 +21,7 @@ from kubernetes.aio import config as kube_config
 
 from rft_operator.__main__ import amain, main
 from rft_operator.errors import ConfigError
+from support.operator_process import free_port
 from support.polling import eventually
 from support.web_api import Request, WebApi, serve
 
@@ -170,6 +173,34 @@ async def test_operator_runs_without_a_lease_when_elections_are_off(
     os.kill(os.getpid(), signal.SIGTERM)
     assert await asyncio.wait_for(running, timeout=20) == 0
     assert cluster.lease is None
+
+
+async def test_standby_follows_the_prices_which_it_may_have_to_charge_at_any_time(
+    cluster: Cluster, watches: Watches, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cluster.lease = {"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": "another"}}
+    prices, port = tmp_path / "prices.yaml", free_port()
+    prices.write_text("version: 1\nprices: [{name: a}]\n")
+    monkeypatch.setattr("rft_operator.runtime.app.TICK_SECONDS", 0.01)
+    monkeypatch.setenv("RFT_PRICES_FILE", str(prices))
+    monkeypatch.setenv("RFT_METRICS_PORT", str(port))
+    running = asyncio.create_task(amain())
+
+    def shows(line: str) -> Callable[[], Awaitable[bool]]:
+        async def shown() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with aiohttp.request("GET", f"http://127.0.0.1:{port}/metrics") as answer:
+                    return line in (await answer.text()).splitlines()
+            return False
+
+        return shown
+
+    await eventually(shows("rft_price_catalogue_problems 1.0"), what="the wrong price")
+    prices.write_text("version: 1\nprices: []\n")
+    await eventually(shows("rft_price_catalogue_problems 0.0"), what="the corrected catalogue")
+    assert cluster.holder == "another"
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(running, timeout=20) == 0
 
 
 @pytest.mark.parametrize(
