@@ -67,6 +67,8 @@ class AsyncClient:
         cls, *, kubeconfig: Path | None = None, context: str | None = None, namespace: str | None = None
     ) -> AsyncClient:
         """Connect by the kubeconfig, or inside a pod by its service account; raises ConfigError."""
+        if namespace:
+            _check_name(namespace, "a namespace")
         api, home = await connect(kubeconfig=kubeconfig, context=context)
         return cls(api, namespace=namespace or home)
 
@@ -102,11 +104,19 @@ class AsyncClient:
         self, *, namespace: str | None = None, all_namespaces: bool = False, label_selector: str | None = None
     ) -> Sequence[dict[str, Any]]:
         """Return all runs as the API server has them, by namespace and name."""
-        where = None if all_namespaces else namespace or self.namespace
+        where = self._chosen(namespace, all_namespaces=all_namespaces)
         selectors = {"labelSelector": label_selector} if label_selector else {}
         async with explaining(self.api, namespace=where or self.namespace):
             items, _ = await self.api.listing(kind=KIND, namespace=where, selectors=selectors)
         return sorted(items, key=lambda each: (each["metadata"]["namespace"], each["metadata"]["name"]))
+
+    def _chosen(self, namespace: str | None, *, all_namespaces: bool) -> str | None:
+        """Return the namespace to look into; None for all of them."""
+        if all_namespaces:
+            return None
+        where = namespace or self.namespace
+        _check_name(where, "a namespace")
+        return where
 
     async def list(
         self, *, namespace: str | None = None, all_namespaces: bool = False, label_selector: str | None = None
@@ -138,7 +148,7 @@ class AsyncClient:
         on_trouble: Callable[[KubeError], None] = lambda _: None,
     ) -> AsyncGenerator[Change, None]:
         """Yield the runs that are there, then every change of them, through breaks, time-outs and 410."""
-        where = None if all_namespaces else namespace or self.namespace
+        where = self._chosen(namespace, all_namespaces=all_namespaces)
         selectors = {"labelSelector": label_selector} if label_selector else {}
         if name is not None:
             _check_name(name, "a run")

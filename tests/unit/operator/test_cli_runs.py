@@ -11,8 +11,24 @@ import yaml
 from click.testing import CliRunner
 
 from rft_operator.cli.main import main
+from rft_operator.client import AsyncClient, Refused
 from support.builders import NAME, NAMESPACE, resource
 from support.command_line import COMPLETE, FAILED, TIME, CommandLine, condition, run_in
+
+
+@pytest.mark.parametrize("words", [("get",), ("watch",), ("cost",), ("logs", NAME), ("apply", "-f", "run.yaml")])
+def test_namespace_that_none_can_have_is_named_and_nothing_is_asked(cli: CommandLine, words: tuple[str, ...]) -> None:
+    """The API server would have no such path, and the cluster be said to have no operator."""
+    code, _, err = cli.rft(*words, "-n", "a/b")
+    assert (code, err) == (2, "Error: 'a/b' is no name of a namespace: names have letters, digits, - and . only\n")
+    assert not cli.api.requests
+
+
+async def test_client_names_a_namespace_that_none_can_have(cli: CommandLine) -> None:
+    async with await AsyncClient.connect(kubeconfig=cli.api.kubeconfig) as client:
+        with pytest.raises(Refused, match="'team/x' is no name of a namespace"):
+            await client.list(namespace="team/x")
+    assert not cli.api.requests
 
 
 def test_get_lists_runs_with_their_figures(cli: CommandLine) -> None:
