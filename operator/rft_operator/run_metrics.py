@@ -42,7 +42,7 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "GPU-seconds of ended pods that were paid for and trained or evaluated nothing.",
         ("reason",),
     ),
-    "train_steps": ("Optimizer steps done, the furthest of all attempts.", ()),
+    "train_steps": ("Optimizer steps done by all attempts, those of lost work again each time.", ()),
     "budget_stops": (
         "Attempts that ended for the budget: soft saved, hard did not, deadline by the kubelet.",
         ("kind",),
@@ -223,7 +223,7 @@ class _Run:
             self._reported(status.progress)
         if status.checkpoint is not None:
             self._show("checkpoint_timestamp_seconds", epoch(status.checkpoint.time))
-        self._count("train_steps", _furthest_step(self.run))
+        self._count("train_steps", _steps_done(self.run))
         for kind in ("soft", "hard", "deadline"):
             self._count("budget_stops", sum(_budget_stop(each) == kind for each in status.attempts), kind)
         if status.evaluation is not None:
@@ -284,12 +284,20 @@ def _open_attempt(run: ReasoningFinetune) -> Attempt | None:
     return next((each for each in run.status.attempts if each.end_time is None), None)
 
 
-def _furthest_step(run: ReasoningFinetune) -> int:
-    steps = [each.end_step or 0 for each in run.status.attempts if each.stage == Stage.TRAIN]
+def _steps_done(run: ReasoningFinetune) -> int:
+    """Return the steps of all attempts: one that works its way up to where another ended does steps, and is no hang.
+
+    What attempts did that status no longer holds counts up to where the first one that it holds began.
+    """
+    attempts = [each for each in run.status.attempts if each.stage == Stage.TRAIN]
+    done = attempts[0].start_step or 0 if attempts else 0
     progress = run.status.progress
-    if progress is not None and progress.stage == Stage.TRAIN:
-        steps.append(progress.step or 0)
-    return max(steps, default=0)
+    for each in attempts:
+        last = each.end_step or 0
+        if progress is not None and (progress.stage, progress.attempt) == (each.stage, each.number):
+            last = max(last, progress.step or 0)
+        done += max(0, last - (each.start_step or 0))
+    return done
 
 
 def _budget_stop(attempt: Attempt) -> str | None:

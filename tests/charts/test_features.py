@@ -68,17 +68,22 @@ def test_rules_are_those_of_the_plain_file_but_for_what_the_values_say(helm: Hel
 
 
 @pytest.mark.parametrize(
-    ("operator", "ledger", "sweep"),
-    [({}, 120, 1_800), ({"progressWriteSeconds": 300, "sweepSeconds": 3_600}, 600, 14_400)],
-    ids=["default", "seldom"],
+    ("operator", "ledger", "sweep", "steps"),
+    [
+        ({}, 120, 1_800, "10m"),
+        ({"progressWriteSeconds": 300, "sweepSeconds": 3_600}, 600, 14_400, "10m"),
+        ({"progressWriteSeconds": 3_600}, 7_200, 1_800, "3600s"),
+    ],
+    ids=["default", "seldom", "hourly"],
 )
 def test_alerts_are_as_patient_as_the_operator_is_told_to_be(
-    helm: Helm, operator: Manifest, ledger: int, sweep: int
+    helm: Helm, operator: Manifest, ledger: int, sweep: int, steps: str
 ) -> None:
     made = the(helm.objects(more={"prometheusRule": {"enabled": True}, "operator": operator}), "PrometheusRule")
     found = {rule.get("alert"): rule["expr"] for group in made["spec"]["groups"] for rule in group["rules"]}
     assert f" > {ledger} and on " in found["RftLedgerStale"]
     assert f" > {sweep} and on " in found["RftSweepOld"]
+    assert f"reasoning_finetune_train_steps_total[{steps}]" in found["RftHeldWithoutStep"]
 
 
 def test_alert_that_is_not_there_cannot_be_switched_off(helm: Helm) -> None:

@@ -227,6 +227,26 @@ def test_loss_is_absent_when_none_was_reported_of_the_training_that_runs(
     assert it.value("reasoning_finetune_progress_ratio") == pytest.approx(0.4)
 
 
+def test_steps_that_are_done_again_count_again() -> None:
+    progress = {
+        "stage": "train",
+        "attempt": 2,
+        "step": 430,
+        "percent": 43,
+        "display": "43%",
+        "lastReportTime": "2026-01-01T00:50:00Z",
+        "lastAdvanceTime": "2026-01-01T00:50:00Z",
+    }
+    lost = {"stage": "train", "number": 1, "startTime": "2026-01-01T00:00:00Z", "endTime": "2026-01-01T00:30:00Z"}
+    goes_on = {"stage": "train", "number": 2, "startTime": "2026-01-01T00:31:00Z", "startStep": 400}
+    it = Scraped(run(attempts=[{**lost, "endStep": 500}, goes_on]))
+    assert it.value("reasoning_finetune_train_steps_total") == 500
+    it.runs = [run(attempts=[{**lost, "endStep": 500}, goes_on], progress=progress)]
+    assert it.value("reasoning_finetune_train_steps_total") == 530
+    it.runs = [run(attempts=[goes_on], progress=progress)]
+    assert it.value("reasoning_finetune_train_steps_total") == 430
+
+
 def test_time_of_the_newest_checkpoint_is_shown() -> None:
     it = Scraped(run(checkpoint={"step": 20, "time": "2026-01-01T00:30:00Z"}))
     assert it.value("reasoning_finetune_checkpoint_timestamp_seconds") == epoch("2026-01-01T00:30:00Z")
