@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rft_trainer.errors import BadInputError, StageError
 from rft_trainer.files import fresh_directory, read_json, write_json
+from rft_trainer.full_volume import NO_ROOM
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -145,6 +146,8 @@ def _explained(name: str, *, kind: Kind) -> Iterator[None]:
             ) from error
         raise _cannot_be_downloaded(name, kind=kind, error=error) from error
     except Exception as error:  # the client lets errors of several HTTP libraries through; none is the user's
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise  # of the volume, not of the hub
         raise _cannot_be_downloaded(name, kind=kind, error=error) from error
 
 

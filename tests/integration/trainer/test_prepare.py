@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -54,6 +55,17 @@ def test_prepare_refuses_a_volume_that_the_first_checkpoint_would_fill(
     assert pod.run_here("prepare") == ExitCode.BAD_INPUT
     assert "the volume has room for 0.0 MB" in (pod.result().error or "")
     assert not pod.paths.prepared.exists()
+
+
+def test_prepare_says_what_to_do_when_the_volume_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rft_trainer.prepare.main.save", full)
+    pod = Pod(tmp_path, run_config())
+    assert pod.run_here("prepare") == 1, "the volume may be larger at the next attempt"
+    assert "prepare: the volume is full; " in (pod.result().error or "")
+    assert "enlarge the claim" in (pod.result().error or "")
 
 
 def test_prepare_drops_rows_whole_when_they_are_too_long_held_out_or_unanswered(tmp_path: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from peft import PeftConfig
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from rft_trainer.contract import EndOfTurn, LoraConfig
+from rft_trainer.errors import StageError
 from rft_trainer.hub import RECORD
 from rft_trainer.prepare.chat import CHATML_TEMPLATE
 from rft_trainer.prepare.tiny import END_OF_TEXT, TURN_END, build_model
@@ -86,6 +91,22 @@ def test_export_has_an_index_of_its_files_when_it_does_not_fit_into_one(
     assert len(list(path.glob("model-*-of-*.safetensors"))) > 2
     before, after = (AutoModelForCausalLM.from_pretrained(each).state_dict() for each in (base, path))
     assert all(torch.allclose(after[name], tensor + 0.5) for name, tensor in before.items())
+
+
+def test_export_that_finds_no_room_says_so_and_leaves_the_volume_as_it_was(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(base)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    monkeypatch.setattr(safetensors.torch, "save_file", no_room)
+    with pytest.raises(StageError, match=r"export: the volume is full; .* enlarge the claim, or lower"):
+        exported(base, step=9)
+    assert {path.name for path in base.parent.iterdir()} == {"base", "export"}
+    assert exported_step(base.with_name("export")) == 6
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
 def test_export_replaces_an_older_one_whole_when_there_is_one(base: Path) -> None:

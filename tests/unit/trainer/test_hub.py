@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 from pathlib import Path
@@ -197,6 +198,18 @@ def test_model_is_refused_when_its_address_names_a_place_in_the_repository(hub: 
     with pytest.raises(BadInputError, match="hf://org/base/sub: a model is a whole repository; write hf://org/base"):
         get_model("org/base/sub", tmp_path / "model")
     assert hub.requests == []
+
+
+def test_full_volume_is_not_said_to_be_an_error_of_the_hub(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    hub.add("model", "org/base", MODEL)
+    monkeypatch.setattr("huggingface_hub.HfApi.snapshot_download", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        get_model("org/base", tmp_path)
 
 
 def test_download_may_be_tried_again_when_nothing_listens(

@@ -23,6 +23,7 @@ from rft_trainer.evaluate.prompts import wordings
 from rft_trainer.evaluate.protocol import Exam
 from rft_trainer.evaluate.room import check_room
 from rft_trainer.files import read_json, write_json
+from rft_trainer.full_volume import room_explained
 from rft_trainer.libraries import load_libraries
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.prepare.chat import ChatRenderer, EncodedRow
@@ -75,6 +76,12 @@ def prepare(layout: Layout) -> StageResult:
     marker = read_json(paths.prepared)
     if isinstance(marker, dict) and marker.get("fingerprint") == fingerprint:
         return _result(PrepareSummary.model_validate(marker["summary"]))
+    with room_explained(paths.data, what="prepare"):
+        return _prepare(config, layout, paths, fingerprint=fingerprint)
+
+
+def _prepare(config: RunConfig, layout: Layout, paths: RunPaths, *, fingerprint: str) -> StageResult:
+    """Make the products, the marker last."""
     counts = _Counts()
     work = Work(Reporter.from_environment())
     work.tell(done=0, total=_DONE, phase="read")

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rft_trainer.errors import BadInputError, StageError
 from rft_trainer.files import read_json, write_json
+from rft_trainer.full_volume import is_full, room_explained
 from rft_trainer.paths import CARD_FILE
-from rft_trainer.train.room import is_full, room_explained
 
 MARKER = "complete.json"
 UNIVERSAL_MARKER = "universal.json"
@@ -135,7 +135,7 @@ def save(engine: Any, directory: Path, *, facts: Facts, card: Mapping[str, Any],
         _remove_universal_forms(directory)  # every rank has loaded what it resumed from
         shutil.rmtree(path, ignore_errors=True)
     dist.barrier()
-    with room_explained(path):
+    with room_explained(directory, what=f"checkpoint {path.name}"):
         if dist.get_rank() == 0:
             path.mkdir(parents=True)
             write_json(path / CARD_FILE, card)

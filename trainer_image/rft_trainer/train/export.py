@@ -17,6 +17,7 @@ import torch
 from rft_trainer.contract import EndOfTurn, RunConfig, TrainingConfig
 from rft_trainer.errors import StageError
 from rft_trainer.files import fresh_directory, publish_directory, read_json, write_json
+from rft_trainer.full_volume import room_explained
 from rft_trainer.hub import MODEL_CARD, RECORD
 from rft_trainer.paths import CARD_FILE, RunPaths
 from rft_trainer.train.adapter import FOLDER as ADAPTER_FOLDER
@@ -90,9 +91,22 @@ def export_checkpoint(export: Export, checkpoint: Checkpoint) -> None:
 
 
 def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: Mapping[str, Any], step: int) -> None:
+    destination = export.destination
+    temporary = destination.with_name(f".{destination.name}.part")
+    try:
+        with room_explained(destination.parent, what="export"):
+            _fill(fresh_directory(temporary), export, state, card=card, step=step)
+    except StageError:
+        shutil.rmtree(temporary, ignore_errors=True)  # it holds the room of what the next attempt writes
+        raise
+    publish_directory(temporary, destination)
+
+
+def _fill(
+    temporary: Path, export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: Mapping[str, Any], step: int
+) -> None:
     """The base model's other files, where turns end, the weights (adapters merged), the card, the marker."""
-    lora, destination = export.training.lora, export.destination
-    temporary = fresh_directory(destination.with_name(f".{destination.name}.part"))
+    lora = export.training.lora
     for file in export.base.iterdir():
         notes = file.name.startswith(".") or file.name == MODEL_CARD
         weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")
@@ -107,7 +121,6 @@ def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: M
     _write_shards(((name, tensor.to(export.dtype)) for name, tensor in state), temporary)
     write_json(temporary / CARD_FILE, card)
     write_json(temporary / MARKER, {"version": 1, "step": step})
-    publish_directory(temporary, destination)
 
 
 def _loadable(export: Export) -> BaseModelName:

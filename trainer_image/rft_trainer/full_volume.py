@@ -15,7 +15,7 @@ from rft_trainer.errors import StageError
 
 FULL_BYTES = 256 << 20
 """With less than that free, a write of a large tensor that failed has failed for want of room."""
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def is_full(directory: Path) -> bool:
@@ -27,14 +27,20 @@ def is_full(directory: Path) -> bool:
 
 
 @contextmanager
-def room_explained(path: Path) -> Iterator[None]:
-    """While a checkpoint is written at ``path``: torch tells of a full volume as of wrong positions in a file."""
+def room_explained(directory: Path, *, what: str) -> Iterator[None]:
+    """While something large is written below ``directory``.
+
+    Torch tells of a full volume as of wrong positions in a file, and safetensors has an error of its own.
+    """
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if getattr(error, "errno", None) in _NO_ROOM or is_full(path.parent):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        number = getattr(error, "errno", None)
+        if number in NO_ROOM or (number is None and is_full(directory)):
             raise StageError(
-                f"checkpoint {path.name}: the volume is full; it needs room for checkpoint.keepLast checkpoints and one"
-                " more, the base model and the export: enlarge the claim, or lower checkpoint.keepLast"
+                f"{what}: the volume is full; it needs room for checkpoint.keepLast checkpoints and one more, the base "
+                "model and the export: enlarge the claim, or lower checkpoint.keepLast"
             ) from error
         raise
