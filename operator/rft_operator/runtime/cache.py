@@ -59,7 +59,7 @@ class Cache:
         self._nodes: dict[str, NodeFacts] = {}
         self._node_versions: dict[str, str] = {}
         self._tombstones: dict[str, str] = {}
-        """By uid: the resourceVersion of its deletion; none where a LIST showed it."""
+        """By uid: the resourceVersion of its deletion; where a LIST showed it, the last one known (none of a run)."""
 
     def resource(self, key: Key) -> JsonObject | None:
         """Return the raw resource, or None if it does not exist."""
@@ -174,9 +174,7 @@ class Cache:
     def drop(self, raw: JsonObject) -> tuple[Key, ...]:
         """Forget a deleted object; return the keys whose view changed."""
         kind, meta = raw["kind"], raw["metadata"]
-        self._tombstones[meta["uid"]] = meta.get("resourceVersion", "")
-        if len(self._tombstones) > TOMBSTONES_KEPT:
-            del self._tombstones[next(iter(self._tombstones))]
+        self._bury(meta["uid"], meta.get("resourceVersion", ""))
         if kind == "Node":
             self._node_versions.pop(meta["name"], None)
             self._nodes.pop(meta["name"], None)
@@ -192,6 +190,11 @@ class Cache:
             return (key,)
         fact = digest(raw)
         return () if fact is None else self._drop_fact(fact)
+
+    def _bury(self, uid: str, version: str) -> None:
+        self._tombstones[uid] = version
+        if len(self._tombstones) > TOMBSTONES_KEPT:
+            del self._tombstones[next(iter(self._tombstones))]
 
     def _is_buried(self, meta: JsonObject) -> bool:
         version = self._tombstones.get(meta["uid"])
@@ -241,6 +244,8 @@ class Cache:
             for run in list(self._runs.values()):
                 fact = run.children.get((kind, name))
                 if fact is not None and fact.namespace == namespace and fact.uid == uid:
+                    # What the watch has still to tell is older than the LIST; a folded bill would be opened anew.
+                    self._bury(uid, fact.resource_version)
                     changed += self._drop_fact(fact)
         return tuple(changed)
 

@@ -226,6 +226,16 @@ def test_what_a_list_lacks_is_dropped_when_it_was_known_before() -> None:
     assert sorted(each.name for each in cache.children(KEY).pods) == ["a", "c"]
 
 
+def test_late_event_does_not_bring_back_what_a_list_lacks_and_a_later_one_does() -> None:
+    cache = Cache()
+    cache.put(pod("a", uid="u-a", version=7))
+    cache.drop_missing("Pod", before=cache.identities("Pod"), listed=[])
+    for version in (6, 7):
+        assert cache.put(pod("a", uid="u-a", version=version)) == ()
+    assert cache.children(KEY).pods == ()
+    assert cache.put(pod("a", uid="u-a", version=8)) == (KEY,), "its label was taken off, and is on again"
+
+
 def test_namesake_survives_when_a_list_lacks_its_forerunner() -> None:
     cache = Cache()
     cache.put(pod("a", uid="old", version=1))
