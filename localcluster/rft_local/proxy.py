@@ -12,7 +12,7 @@ from rft_local.layout import MOST_CLUSTERS, NETWORK, api_address
 
 VARIABLES = ("NO_PROXY", "no_proxy")
 """Go reads the first one first, curl and Python the second."""
-# Python's urllib, and with it `rft`, compares names and knows no networks: each API server stands there by itself.
+# Python's urllib compares names and knows no networks: each API server stands there by itself.
 DIRECT = (
     "127.0.0.1",
     "localhost",

@@ -25,8 +25,8 @@ from rft_operator.runtime.kube_client import (
     KubeClient,
     map_error,
     read_kubeconfig,
-    settle_proxy,
 )
+from rft_operator.runtime.proxies import settle_proxy
 
 FIELD_MANAGER = "rft"
 PAGE = 500

@@ -13,8 +13,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import yaml
@@ -29,6 +28,7 @@ from rft_operator.runtime.clock import ServerClock
 from rft_operator.runtime.events import EventWriter
 from rft_operator.runtime.kinds import ENDPOINTS, path_of
 from rft_operator.runtime.kube import FIELD_MANAGER, STATUS_FIELD_MANAGER, JsonObject
+from rft_operator.runtime.proxies import settle_proxy
 
 TIMEOUT_SECONDS = 15
 LIST_TIMEOUT_SECONDS = 60
@@ -56,14 +56,6 @@ async def load_configuration() -> client.Configuration:
     configuration.retries = None
     settle_proxy(configuration)
     return configuration
-
-
-def settle_proxy(configuration: client.Configuration) -> None:
-    """Look the environment's proxy up once: the session would read it, and ~/.netrc in a thread, for every request."""
-    server = urlsplit(configuration.host)
-    if configuration.proxy is None and not proxy_bypass(server.netloc):
-        configuration.proxy = getproxies().get(server.scheme)
-    configuration.client_session_kwargs = {"trust_env": False}
 
 
 async def read_kubeconfig(
