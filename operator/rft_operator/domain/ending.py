@@ -46,15 +46,18 @@ def revive(draft: Draft) -> None:
     draft.wake(draft.now)
 
 
-def rest(draft: Draft, money: Money) -> None:
-    """Look after a finished run: close the ledger, let go of the finalizer, delete it after its time to live."""
+def rest(draft: Draft, money: Money, *, may_expire: bool = True) -> None:
+    """Look after a finished run: close the ledger, let go of the finalizer, delete it after its time to live.
+
+    One that is asked to go on, and waits for its team's money, is not thrown away meanwhile.
+    """
     _close_ledger(draft, money)
     meta = draft.view.resource.metadata
     held = FINALIZER in meta.finalizers and draft.status == draft.recorded
     if held and _settled(draft) and is_booked(draft):
         draft.actions.append(without_finalizer(draft))
     ttl = draft.spec.ttl_seconds_after_finished
-    if ttl is None or draft.status.completion_time is None:
+    if ttl is None or draft.status.completion_time is None or not may_expire:
         return
     due = epoch(draft.status.completion_time) + ttl
     if draft.now < due:

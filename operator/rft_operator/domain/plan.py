@@ -75,7 +75,7 @@ def _go_on(draft: Draft, money: Money) -> None:
         revive(draft)
     else:
         ask_again(draft, wait)
-        rest(draft, money)
+        rest(draft, money, may_expire=False)
 
 
 def _live(draft: Draft, money: Money) -> None:

@@ -220,6 +220,23 @@ async def test_failed_run_goes_on_only_with_its_reservation_when_its_limit_is_ra
     assert world.promised() == 15 * DOLLAR
 
 
+async def test_failed_run_is_not_thrown_away_by_its_time_to_live_while_it_waits_for_its_team_to_go_on() -> None:
+    spec = {**PLAIN, "budget": {"limitUSD": 2}, "ttlSecondsAfterFinished": 600}
+    world = TeamWorld(team_budget(limitUSD=15), names=("a",), **spec)
+    await world.to_training()
+    world.report(step=9, checkpoint=9)
+    await world.after(960)
+    world.drain(Stage.TRAIN)
+    await world.after(1)
+    world.edit(budget={"limitUSD": 30})
+    await world.settle()
+    await world.after(700)
+    assert within(world, "a") == ("False", "TeamBudgetExhausted")
+    world.edit(budget={"limitUSD": 2})
+    await world.settle()
+    assert not world.kube.find("ReasoningFinetune")
+
+
 async def test_failed_run_asks_no_more_when_its_limit_is_lowered_again() -> None:
     world = TeamWorld(team_budget(limitUSD=15), names=("a",), **{**PLAIN, "budget": {"limitUSD": 2}})
     await world.to_training()
