@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from rft_trainer.contract import ExitCode, Outcome, Stage
 from rft_trainer.files import write_json
+from rft_trainer.launch import child as children
 from rft_trainer.launch import commands
 from rft_trainer.launch import main as supervisor
 from rft_trainer.launch.child import Child, become_subreaper, descendants_of
@@ -216,6 +219,36 @@ def test_stop_is_not_lost_when_it_is_asked_for_while_libraries_load(tmp_path: Pa
     done = subprocess.run(command, env={**os.environ, "RFT_GRACE_SECONDS": "60"}, timeout=60)
     assert done.returncode == ExitCode.DRAINED_WITHOUT_CHECKPOINT
     assert "stopped while waiting for the training gang" in str(pod.result().error)
+
+
+def test_last_words_are_said_within_the_grace_when_a_process_cannot_be_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waits for a disk that is gone: no signal ends it, and the kubelet kills us when the grace is over."""
+    said: list[float] = []
+
+    def stopped(child: Child, stop: supervisor.StopRequest, _: object) -> tuple[bool, None]:
+        signal.raise_signal(signal.SIGTERM)
+        said.append(time.monotonic())
+        wait_until(lambda: child.poll() or stop.overdue(), timeout_seconds=20)
+        return True, None
+
+    others = children.descendants_of
+    monkeypatch.setattr(children, "descendants_of", lambda ancestor: [*others(ancestor), 2**22 - 1])
+    monkeypatch.setattr(
+        supervisor, "stage_command", lambda *_, **__: [sys.executable, "-c", "import time; time.sleep(9)"]
+    )
+    monkeypatch.setattr(supervisor, "_watch", stopped)
+    monkeypatch.setenv(supervisor.ENV_GRACE_SECONDS, "5")
+    pod = Pod(tmp_path, run_config())
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert supervisor.main(["prepare", "--root", str(tmp_path)]) == ExitCode.DRAINED_WITHOUT_CHECKPOINT
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert time.monotonic() - said[0] < 5
+    assert pod.result().outcome is Outcome.DRAINED
 
 
 RANK = """

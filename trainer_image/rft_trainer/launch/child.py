@@ -1,7 +1,7 @@
 """One supervised child and everything it starts.
 
-Invariant: when :meth:`Child.wait` or :meth:`Child.kill` returns, no process of this pod but ours is left: we are a
-subreaper (or process 1), so orphans come to us and are reaped.
+Invariant: when :meth:`Child.kill` returns, no process of this pod but ours is left, or none that a signal can end: we
+are a subreaper (or process 1), so orphans come to us and are reaped.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from rft_trainer.launch.output import Output
 
+KILL_SECONDS = 10.0
 _PR_SET_CHILD_SUBREAPER = 36
 _ERROR_LINE = re.compile(r"^(?:\[rank\d+\]:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Killed)\b.*)")
 
@@ -65,9 +66,9 @@ class Child:
                 self.returncode = os.waitstatus_to_exitcode(status)
                 self._process.returncode = self.returncode
 
-    def kill(self) -> None:
-        """Kill the child and all its descendants, and reap them."""
-        deadline = time.monotonic() + 10
+    def kill(self, *, timeout_seconds: float = KILL_SECONDS) -> None:
+        """Kill the child and all its descendants, and reap them; one that waits for a disk is not waited for longer."""
+        deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             descendants = descendants_of(os.getpid())
             if not descendants and self.poll():

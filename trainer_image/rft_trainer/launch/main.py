@@ -8,6 +8,7 @@ only if its own process said so.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import signal
@@ -30,7 +31,7 @@ from rft_trainer.contract import (
 )
 from rft_trainer.errors import BadInputError, DrainedError, StageError
 from rft_trainer.files import write_atomic
-from rft_trainer.launch.child import Child, become_subreaper
+from rft_trainer.launch.child import KILL_SECONDS, Child, become_subreaper
 from rft_trainer.launch.commands import stage_command, stage_environment
 from rft_trainer.launch.gang import Bounds, Gang, assemble, read_hostfile
 from rft_trainer.launch.hang import Hang, HangWatch, secure_evidence
@@ -71,8 +72,18 @@ class StopRequest:
 
     def overdue(self) -> bool:
         """Whether the grace, less the time we need ourselves, is used up."""
-        slack_seconds = min(5.0, self._grace_seconds / 5)
-        return self._asked_at is not None and time.monotonic() > self._asked_at + self._grace_seconds - slack_seconds
+        return self._left_seconds() < self._slack_seconds
+
+    def kill_seconds(self) -> float:
+        """How long processes may take to die: half of the slack is kept to say how the stage ended."""
+        return max(self._slack_seconds / 4, min(KILL_SECONDS, self._left_seconds() - self._slack_seconds / 2))
+
+    @property
+    def _slack_seconds(self) -> float:
+        return min(5.0, self._grace_seconds / 5)
+
+    def _left_seconds(self) -> float:
+        return math.inf if self._asked_at is None else self._asked_at + self._grace_seconds - time.monotonic()
 
 
 def main(arguments: Sequence[str] | None = None, *, early: Sequence[int] = ()) -> int:
@@ -122,7 +133,7 @@ def run(stage: Stage, layout: Layout, early: Sequence[int] = ()) -> tuple[StageR
         killed, hang = _watch(child, stop, HangWatch(layout, config) if stage is Stage.TRAIN else None)
         error = secure_evidence(hang, layout, config) if hang is not None else None
     finally:
-        child.kill()
+        child.kill(timeout_seconds=stop.kill_seconds())
     if error is not None:
         return stalled(layout, error), ExitCode.STALLED
     return judge(stage, layout, child=child, stop_asked=stop.asked(), killed=killed)
