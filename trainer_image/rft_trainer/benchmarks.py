@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,7 +178,10 @@ def _question(row: Mapping[str, Any], *, where: str, index: int, seed: int, scor
 def _right(row: Mapping[str, Any], *, where: str) -> Any:
     """The right answer; of a program nothing, for its tests stay where they are."""
     if row.get("tests") is None:
-        return row.get("answer")
+        answer = row.get("answer")
+        if isinstance(answer, dict) or (isinstance(answer, float) and not math.isfinite(answer)):
+            raise BadInputError(f"{where}: answer {answer!r} is neither a text nor a number, and nobody could give it")
+        return answer
     if row.get("scorer") not in (None, "code"):
         raise BadInputError(f"{where}: has tests and scorer {row['scorer']!r}; tests are for scorer code")
     return ""
@@ -205,10 +209,22 @@ def _choices(row: Mapping[str, Any], *, where: str) -> tuple[list[str], int | No
     if answer in letters:
         return choices, letters.index(answer)
     if choices.count(answer) == 1:
+        _check_position(row["answer"], given, where=where)
         return choices, choices.index(answer)
     raise BadInputError(
         f"{where}: answer {answer!r} is neither one of the choices nor its letter, {', '.join(letters)}"
     )
+
+
+def _check_position(answer: Any, choices: list[Any], *, where: str) -> None:
+    """Raise :class:`BadInputError` for a number that may be one of the choices, or the place of another one (MMLU)."""
+    if not isinstance(answer, int) or answer in choices or not 0 <= answer < len(choices):
+        return
+    if choices[answer] != str(answer):
+        raise BadInputError(
+            f"{where}: answer {answer} may be one of the choices, or the place of {choices[answer]!r} among them; write "
+            "the letter of the right one, or its text in quotes"
+        )
 
 
 def _shuffled(count: int, *, seed: int, question: str) -> list[int]:

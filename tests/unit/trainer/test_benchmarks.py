@@ -52,6 +52,9 @@ def test_order_of_choices_is_that_of_seed_and_id_when_rows_come_otherwise(tmp_pa
 def test_choice_is_right_when_the_answer_is_its_text(tmp_path: Path) -> None:
     [question] = read(tmp_path, [{**CITY, "answer": "Oslo"}])
     assert question.choices["ABCD".index(question.answer)] == "Oslo"
+    for numbers, answer in (([3, 2, 1, 0], 1), (["3", "2", "1", "0"], "1"), (["7", "8", "9"], 9), (["0", "1"], 1)):
+        [question] = read(tmp_path, [{**CITY, "choices": numbers, "answer": answer}])
+        assert question.choices["ABCD".index(question.answer)] == str(answer)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,12 @@ def test_choice_is_right_when_the_answer_is_its_text(tmp_path: Path) -> None:
         ({**CITY, "answer": "E"}, "answer 'E' is neither one of the choices nor its letter, A, B, C, D"),
         ({**CITY, "choices": ["one"]}, "choices must be a list of 2 to 10 texts"),
         ({**CITY, "scorer": "math"}, "scorer 'math' cannot judge a choice"),
+        (
+            {**CITY, "choices": ["3", "2", "1", "0"], "answer": 1},
+            "answer 1 may be one of the choices, or the place of '2'",
+        ),
+        ({"problem": "1+1?", "answer": float("nan")}, "answer nan is neither a text nor a number"),
+        ({"problem": "1+1?", "answer": {"value": 2}}, "answer {'value': 2} is neither a text nor a number"),
         ({"problem": "1+1?"}, "needs the fields problem and answer"),
         ({"problem": " ", "answer": "2"}, "needs the fields problem and answer"),
         ({"problem": "1+1?", "answer": "two", "scorer": "integer"}, "answer 'two' is not a number"),
