@@ -222,8 +222,8 @@ def _check_position(answer: Any, choices: list[Any], *, where: str) -> None:
         return
     if choices[answer] != str(answer):
         raise BadInputError(
-            f"{where}: answer {answer} may be one of the choices, or the place of {choices[answer]!r} among them; write "
-            "the letter of the right one, or its text in quotes"
+            f"{where}: answer {answer} may be one of the choices, or the place of {choices[answer]!r} among them; "
+            "write the letter of the right one, or its text in quotes"
         )
 
 
