@@ -18,22 +18,27 @@ _HUB = "self.uri.startsWith('hf://')"
 _LIMIT = "self.spec.budget.limitUSD"
 _GPU_LIKE = "key == self.gpuResource || key.contains('gpu') || key.contains('/mig-')"
 _SPENT = "oldSelf.status.cost.spentMicroUSD"
+_COMPLETE = (
+    "has(oldSelf.status) && has(oldSelf.status.conditions) && "
+    "oldSelf.status.conditions.exists(each, each.type == 'Complete' && each.status == 'True')"
+)
 _RESERVES_FOR_NOTHING = "has({0}.spec.budget.evaluationReserveUSD) && !has({0}.spec.evaluation)"
 
 
 def _fixed(field: str, *, optional: bool = False) -> Rule:
     """A field that gives the run its meaning cannot change once the run has started."""
     started = "has(oldSelf.status) && has(oldSelf.status.startTime)"
-    new, old = f"self.spec.{field}", f"oldSelf.spec.{field}"
-    same = f"{new} == {old}"
-    if optional:
-        same = f"has({new}) == has({old}) && (!has({new}) || {same})"
     return Rule(
-        expression=f"!({started}) || ({same})",
+        expression=f"!({started}) || ({_same(field, optional=optional)})",
         message="cannot change once the run has started; undo the change, or apply it as a resource of another name",
         field=f".spec.{field}",
         reason=FORBIDDEN,
     )
+
+
+def _same(field: str, *, optional: bool) -> str:
+    new, old = f"self.spec.{field}", f"oldSelf.spec.{field}"
+    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
 
 
 def _only_hub(field: str, message: str) -> Rule:
@@ -85,6 +90,14 @@ RULES: dict[Path, list[Rule]] = {
         *(_fixed(name, optional=True) for name in ("recipe", "evaluation", "managedBy")),
         _fixed("budget.usdPerGpuHour", optional=True),
         _fixed("budget.pricePolicy"),
+        Rule(
+            # Nobody would look at it any more: what the message of a failed publication says helps another run, or rft.
+            expression=f"!({_COMPLETE}) || ({_same('publish', optional=True)})",
+            message="nothing is published once the run is complete; undo the change, and publish its folder with "
+            "rft publish DIR --to URI",
+            field=".spec.publish",
+            reason=FORBIDDEN,
+        ),
         Rule(
             # A run that was let in by an older CRD is not held up: its limit must remain free to be raised.
             expression=f"!({_RESERVES_FOR_NOTHING.format('self')}) || "

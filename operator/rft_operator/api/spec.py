@@ -181,7 +181,8 @@ class Spec(ApiModel):
     evaluation: Evaluation | None = None
     """Evaluation; absent means that the run is complete after training."""
     publish: Publish | None = None
-    """Publishing, once the run is trained and evaluated; that it fails loses nothing. It may be changed until then."""
+    """Publishing, once the run is trained and evaluated; that it fails loses nothing. It may be changed until it is
+    over and the run complete."""
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
     """Overlay on the pods."""
     suspend: bool = False

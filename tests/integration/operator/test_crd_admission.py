@@ -45,6 +45,14 @@ def started(admission: Admission) -> dict[str, Any]:
     return stored(admission, "started", FULL, started=True, spent_micro_usd=60_250_000)
 
 
+@pytest.fixture(scope="module")
+def complete(admission: Admission) -> dict[str, Any]:
+    """A run that is complete."""
+    stored(admission, "complete", FULL, started=True)
+    done = {"type": "Complete", "status": "True", "reason": "Succeeded", "lastTransitionTime": "2026-01-02T00:00:00Z"}
+    return admission.patch_status("complete", {"conditions": [done]})
+
+
 def stored(
     admission: Admission, name: str, spec: dict[str, Any], *, started: bool, spent_micro_usd: int = 0
 ) -> dict[str, Any]:
@@ -127,12 +135,13 @@ def test_field_is_refused_by_name_when_its_value_is_beyond_a_bound(admission: Ad
 
 
 def test_rule_has_a_manifest_that_breaks_it_when_it_is_in_the_crd(
-    admission: Admission, started: dict[str, Any]
+    admission: Admission, started: dict[str, Any], complete: dict[str, Any]
 ) -> None:
     answers = [admission.create(resource("run", **change)) for change, _, _ in BAD]
     answers += [admission.create(resource(name)) for name in NAMES]
     answers += [admission.replace(edited(started, change)) for change, _ in FIXED]
     answers.append(admission.replace(edited(started, {"budget": {"limitUSD": 1}})))
+    answers.append(admission.replace(edited(complete, {"publish": None})))
     for case in BOUNDS:
         answers.append(admission.create({**resource("run"), "spec": wrong_spec(case)[0]}))
     causes = {
@@ -162,6 +171,16 @@ def test_edit_is_refused_when_the_run_has_started_and_the_field_gives_it_its_mea
     (cause,) = refused(admission.replace(edited(started, change))).causes
     assert cause.field == field
     assert "cannot change once the run has started; undo the change, or apply it" in cause.message
+
+
+@pytest.mark.parametrize("publish", [{"uri": "hf://team/another"}, {"secretRef": {"name": "other"}}, None], ids=str)
+def test_edit_of_publish_is_refused_when_the_run_is_complete_and_nobody_would_look_at_it(
+    admission: Admission, complete: dict[str, Any], publish: dict[str, Any] | None
+) -> None:
+    (cause,) = refused(admission.replace(edited(complete, {"publish": publish}))).causes
+    assert cause.field == "spec.publish"
+    assert "nothing is published once the run is complete" in cause.message
+    accepted(admission.replace(edited(complete, {"budget": {"limitUSD": 500}})))
 
 
 @pytest.mark.parametrize("limit", [60, "60.249999", "1"])

@@ -384,6 +384,29 @@ def test_the_stage_publishes_as_its_environment_says(
     assert "$12.340000" in (layout.root / "publish" / "team" / "s1" / "README.md").read_text()
 
 
+def test_the_stage_writes_to_the_volume_when_the_path_begins_with_a_slash(
+    paths: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "rft")
+    monkeypatch.setenv("RFT_PUBLISH_URI", f"pvc://models/{tmp_path}/elsewhere")
+    assert publish_main.main(["--root", str(layout.root)]) == 0
+    assert not (tmp_path / "elsewhere").exists()
+    assert (layout.root / "publish" / str(tmp_path).lstrip("/") / "elsewhere" / "README.md").is_file()
+
+
+@pytest.mark.parametrize("inside", ["../../elsewhere", "a/%2E%2E/..%2F../elsewhere"])
+def test_the_stage_refuses_a_path_that_leaves_the_volume(
+    paths: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    layout = Layout(tmp_path / "rft")
+    monkeypatch.setenv("RFT_PUBLISH_URI", f"pvc://models/{inside}")
+    assert publish_main.main(["--root", str(layout.root)]) == BadInputError.exit_code
+    result = read_result(layout.result_file, stage=Stage.PUBLISH)
+    assert result is not None
+    assert result.error is not None
+    assert "'..' may leave the volume" in result.error
+
+
 def test_the_stage_says_what_is_wrong_with_its_target(
     paths: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

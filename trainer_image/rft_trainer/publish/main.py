@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rft_trainer.contract import ENV_PUBLISH_PRIVATE, ENV_PUBLISH_URI, ENV_RUN_COST, PUBLISH_DIRECTORY, Outcome, Stage
@@ -35,11 +35,10 @@ def publish_run(layout: Layout) -> StageResult:
     """Publish as the environment says."""
     paths = RunPaths.of(layout, layout.load_config())
     uri = os.environ.get(ENV_PUBLISH_URI, "")
-    folder = layout.real(PUBLISH_DIRECTORY) / parse_uri(uri).target.partition("/")[2] if uri else None
     it = publish(
         paths,
         uri,
-        folder=folder,
+        folder=_folder(layout, uri) if uri else None,
         private=os.environ.get(ENV_PUBLISH_PRIVATE, "true") != "false",
         token=os.environ.get("HF_TOKEN") or None,
         cost=_cost(os.environ.get(ENV_RUN_COST)),
@@ -47,6 +46,14 @@ def publish_run(layout: Layout) -> StageResult:
     sys.stdout.write(f"{it.uri}: {it.files} files, {it.written} of them new, {it.size} bytes\n")
     summary = PublishSummary(uri=it.uri, revision=it.revision, files=it.files, bytes=it.size)
     return StageResult(stage=Stage.PUBLISH, outcome=Outcome.COMPLETED, publish=summary)
+
+
+def _folder(layout: Layout, uri: str) -> Path:
+    """Where the volume's folder is mounted; what is outside of it would be gone with the pod, and told as published."""
+    inside = PurePosixPath(parse_uri(uri).target.partition("/")[2].lstrip("/"))
+    if ".." in inside.parts:
+        raise BadInputError(f"publish.uri {uri!r}: '..' may leave the volume; write pvc://claim/path without it")
+    return layout.real(PUBLISH_DIRECTORY) / inside
 
 
 def publish(
