@@ -48,7 +48,10 @@ def parse_uri(text: str) -> Uri:
     if scheme not in {"gym", "init"}:
         return Uri(text=text, scheme=scheme, target=unquote(rest))
     target, _, query = rest.partition("?")
-    options = {name: _typed(value) for name, value in parse_qsl(query, keep_blank_values=True)}
+    pairs = parse_qsl(query, keep_blank_values=True)
+    options = {name: _typed(value) for name, value in pairs}
+    if len(options) < len(pairs):
+        raise BadInputError(f"{text}: has an option twice; give each once")
     return Uri(text=text, scheme=scheme, target=target, options=options)
 
 

@@ -58,5 +58,7 @@ def test_generator_is_refused_by_its_uri_when_task_or_option_is_wrong(text: str)
 
 
 def test_options_are_typed_when_the_uri_is_parsed() -> None:
+    with pytest.raises(BadInputError, match="has an option twice"):
+        parse_uri("gym://x?a=1&a=2")
     options = parse_uri("gym://x?a=1&b=0.5&c=false&d=word").options
     assert options == {"a": 1, "b": 0.5, "c": False, "d": "word"}

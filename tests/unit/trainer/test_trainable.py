@@ -90,6 +90,30 @@ def test_model_is_refused_when_no_rank_could_train_it(
         check_trainable(path, None)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("hidden=36&heads=4", "hidden=36 must be a multiple of twice heads=4"),
+        ("hidden=40&heads=5", None),
+        ("hidden=32&heads=4&kv_heads=3", "heads=4 must be a multiple of kv_heads=3"),
+        ("hidden=32&heads=2&kv_heads=4", "heads=2 must be a multiple of kv_heads=4"),
+    ],
+)
+def test_preset_is_refused_when_its_layers_could_not_compute(tmp_path: Path, options: str, reason: str | None) -> None:
+    source = ModelSource(uri=f"init://tiny-qwen2?layers=1&{options}")
+    model = tmp_path / "model"
+
+    def fetch() -> None:
+        fetch_model(source, Layout(tmp_path), model, texts=["1 + 1 = 2"], seed=1, max_sequence_length=32)
+
+    if reason is not None:
+        with pytest.raises(BadInputError, match=reason):
+            fetch()
+        return
+    fetch()
+    AutoModelForCausalLM.from_pretrained(model)(input_ids=torch.tensor([[1, 2, 3]]))
+
+
 def test_rows_are_refused_when_they_are_longer_than_the_model_by_its_configuration(whole: Path, tmp_path: Path) -> None:
     long, too_long = ([row(*[5] * tokens, prompt=1)] for tokens in (512, 513))
     check_rows(whole, long)

@@ -54,8 +54,11 @@ def build_model(uri: Uri, destination: Path, *, texts: Sequence[str], seed: int,
     uri.allow_only(_OPTIONS)
     hidden = uri.integer("hidden", default=64, minimum=8)
     heads = uri.integer("heads", default=4, minimum=1)
-    if hidden % heads:
-        raise BadInputError(f"model.uri {uri.text!r}: hidden={hidden} must be a multiple of heads={heads}")
+    kv_heads = uri.integer("kv_heads", default=1 if heads % 2 else heads // 2, minimum=1)
+    if hidden % (2 * heads):  # positions turn pairs of numbers
+        raise BadInputError(f"model.uri {uri.text!r}: hidden={hidden} must be a multiple of twice heads={heads}")
+    if heads % kv_heads:
+        raise BadInputError(f"model.uri {uri.text!r}: heads={heads} must be a multiple of kv_heads={kv_heads}")
     tokenizer = build_tokenizer(texts, vocabulary=uri.integer("vocab", default=384, minimum=300))
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -63,7 +66,7 @@ def build_model(uri: Uri, destination: Path, *, texts: Sequence[str], seed: int,
         intermediate_size=uri.integer("intermediate", default=hidden * 11 // 4, minimum=8),
         num_hidden_layers=uri.integer("layers", default=2, minimum=1),
         num_attention_heads=heads,
-        num_key_value_heads=uri.integer("kv_heads", default=max(1, heads // 2), minimum=1),
+        num_key_value_heads=kv_heads,
         max_position_embeddings=uri.integer("positions", default=max(512, max_sequence_length), minimum=16),
         tie_word_embeddings=True,
         initializer_range=0.05,
