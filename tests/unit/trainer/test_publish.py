@@ -357,6 +357,16 @@ def test_a_folder_of_somebody_else_is_left_alone(paths: RunPaths, tmp_path: Path
     assert [each.name for each in (tmp_path / "a").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("inside", ["", "published/here"])
+def test_the_exported_model_is_never_written_to(paths: RunPaths, tmp_path: Path, inside: str) -> None:
+    """Else the next publication would hold this one."""
+    before = sorted(paths.export.rglob("*"))
+    (tmp_path / "mounted-elsewhere").symlink_to(paths.export)
+    with pytest.raises(BadInputError, match="is within the exported model"):
+        publish(paths, "file:///x", folder=tmp_path / "mounted-elsewhere" / inside)
+    assert sorted(paths.export.rglob("*")) == before
+
+
 def test_the_picture_of_a_sweep_is_well_formed_and_always_the_same() -> None:
     text = scaling_plot(RESULTS["scaling"])
     assert text is not None

@@ -75,7 +75,17 @@ def publish(
         return publish_to_hub(bundle, target.target, token=token, private=private)
     if target.scheme not in ("pvc", "file") or folder is None:
         raise BadInputError(f"publish.uri {uri!r}: write hf://organisation/name, pvc://claim/path or file:///path")
+    if _is_within(folder, story.export):
+        raise BadInputError(
+            f"publish.uri {uri!r}: is within the exported model, which is only read; name a folder beside it"
+        )
     return publish_to_folder(make_bundle(story, paths, repository=None), folder, name=uri)
+
+
+def _is_within(folder: Path, export: Path) -> bool:
+    """Whether a folder is another one or in it, also where a volume is mounted at two places."""
+    above = (folder.absolute(), *folder.absolute().parents)
+    return any(each.exists() and each.samefile(export) for each in above)
 
 
 def _cost(text: str | None) -> dict[str, Any]:
