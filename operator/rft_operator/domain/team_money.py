@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rft_operator.api.ledger import Ledger
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.status import ConditionType
 from rft_operator.api.team import FinetuneBudget, Reservation
 from rft_operator.domain.bill import bill
-from rft_operator.domain.budget import RAISE
+from rft_operator.domain.budget import CPU_STAGES, RAISE
 from rft_operator.domain.draft import Draft, condition_of, is_true
 from rft_operator.domain.money import micro_of_text, micro_usd, usd_display
 from rft_operator.domain.team import begin_of
@@ -166,10 +167,13 @@ def _numbers(draft: Draft, claim: Claim, *, poor: bool) -> str:
 
 def show_team(draft: Draft) -> None:
     """Say in WithinBudget why a live run may not spend its whole limit yet."""
-    wait = unraised(draft) if effective_limit(draft) < micro_usd(draft.spec.budget.limit_usd) else None
+    raised = effective_limit(draft) < micro_usd(draft.spec.budget.limit_usd)
+    unknown = _unknown_start(draft)
+    wait = unknown or (unraised(draft) if raised else None)
     within = draft.condition(ConditionType.WITHIN_BUDGET)
     if wait is not None and within is not None:
-        message = f"{wait.message} Until then the run may spend {usd_display(effective_limit(draft))}."
+        held = "takes no GPU" if unknown else f"may spend {usd_display(effective_limit(draft))}"
+        message = f"{wait.message} Until then the run {held}."
         _announce(draft, wait)
         draft.set_condition(ConditionType.WITHIN_BUDGET, within.status, wait.reason, message)
     elif within is not None and within.reason in ASKING:
@@ -197,7 +201,14 @@ def ask_no_more(draft: Draft) -> None:
 
 def start_is_known(draft: Draft) -> bool:
     """Return whether each budget knows that GPU pods may exist: a run that vanishes is booked in full from then on."""
-    return all(each.record is None or each.record.started for each in claims(draft))
+    return _unknown_start(draft) is None and all(each.record is None or each.record.started for each in claims(draft))
+
+
+def _unknown_start(draft: Draft) -> Wait | None:
+    """Return why the first GPU pod must wait: a budget that cannot be read holds the run's record, as of no GPU yet."""
+    recorded = draft.recorded
+    started = recorded.ledger != Ledger() or any(each.stage not in CPU_STAGES for each in recorded.attempts)
+    return _unreadable(draft) if draft.view.unbooked and not started else None
 
 
 def is_booked(draft: Draft) -> bool:

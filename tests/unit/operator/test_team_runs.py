@@ -128,6 +128,24 @@ async def test_raised_limit_waits_and_the_old_one_holds_while_the_budget_cannot_
     assert within(world, "a") == ("True", "TeamBudgetExhausted")
 
 
+async def test_first_gpu_pod_waits_for_a_budget_that_cannot_be_read_and_so_not_told_of_it() -> None:
+    world = TeamWorld(team_budget(limitUSD=15), names=("a",), **PLAIN)
+    await world.settle()
+    make_readable(world, False)
+    world.run_pods(Stage.PREPARE)
+    world.complete(Stage.PREPARE)
+    await world.settle()
+    assert [each.stage for each in world.status.attempts] == ["prepare"]
+    assert within(world, "a") == ("True", "WaitingForTeamBudget")
+    assert "cannot be read" in world.condition("WithinBudget").message
+    assert "takes no GPU" in world.condition("WithinBudget").message
+    make_readable(world, True)
+    await world.settle()
+    assert world.budget().status.reservations[0].started
+    assert [each.stage for each in world.status.attempts] == ["prepare", "train"]
+    assert within(world, "a") == ("True", "WithinLimit")
+
+
 async def test_deleted_run_waits_for_a_budget_that_cannot_be_read_so_that_its_bill_is_booked_as_it_is() -> None:
     world = TeamWorld(team_budget(limitUSD=15), names=("a",), **PLAIN)
     await world.to_training()
