@@ -10,7 +10,7 @@ import yaml
 
 from rft_operator.api.team import TeamSpec, Window
 from rft_operator.domain.prices import Entry, Match
-from support.helm import CHART, Helm
+from support.helm import CHART, Helm, container_of
 
 PRICE = {"name": "a", "match": {"zone": "z"}, "usdPerHour": "1.50"}
 BUDGET = {"name": "a", "namespace": "b", "limitUSD": 10}
@@ -66,6 +66,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "negative price": ({"prices": [{**PRICE, "usdPerHour": -1}]}, "/prices/0/usdPerHour"),
     "shared by nobody": ({"prices": [{**PRICE, "basis": "gpu", "gpusPerNode": 8}]}, "/prices/0/basis"),
     "free by accident": ({"prices": [{**PRICE, "usdPerHour": "0.00"}]}, "free"),
+    "free at a price": ({"prices": [{**PRICE, "free": True}]}, "/prices/0/free"),
+    "price of a billion": ({"prices": [{**PRICE, "usdPerHour": 1_000_000_000}]}, "/prices/0/usdPerHour"),
+    "budget of a billion": ({"teamBudgets": [{**BUDGET, "limitUSD": 1_000_000_000}]}, "/teamBudgets/0/limitUSD"),
+    "day that no month has": ({"prices": [{**PRICE, "asOf": "2026-08-41"}]}, "/prices/0/asOf"),
     "price without a name": ({"prices": [{"match": {"zone": "z"}, "usdPerHour": 1}]}, "name"),
     "day in words": ({"prices": [{**PRICE, "asOf": "August 2026"}]}, "/prices/0/asOf"),
     "start without a time zone": ({"prices": [{**PRICE, "effectiveFrom": "2026-01-01T00:00:00"}]}, "effectiveFrom"),
@@ -78,6 +82,27 @@ def test_schema_refuses_and_names_the_value_when_it_is_wrong(helm: Helm, values:
     assert done.returncode != 0
     assert "values don't meet the specifications of the schema" in done.stderr
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["RFT_LOG_LEVEL"], "extraEnv: the chart sets RFT_LOG_LEVEL itself; use the value operator.logLevel"),
+        (["RFT_NAMESPACE"], "extraEnv: the chart sets RFT_NAMESPACE itself; leave it out"),
+        (["HTTPS_PROXY", "HTTPS_PROXY"], "extraEnv: HTTPS_PROXY is there twice"),
+    ],
+    ids=["has a value", "the chart's own", "twice"],
+)
+def test_variable_is_refused_when_it_would_be_there_twice(helm: Helm, names: list[str], words: str) -> None:
+    done = helm.template(more={"extraEnv": [{"name": name, "value": "x"} for name in names]}, check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
+def test_every_variable_that_the_chart_sets_is_refused_among_those_of_the_user(helm: Helm) -> None:
+    for each in container_of(helm.objects())["env"]:
+        done = helm.template(more={"extraEnv": [{"name": each["name"], "value": "x"}]}, check=False)
+        assert f"extraEnv: the chart sets {each['name']} itself" in done.stderr
 
 
 def test_schema_knows_every_value_and_no_other() -> None:

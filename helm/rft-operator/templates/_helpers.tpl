@@ -47,6 +47,27 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end }}
 
+{{/* The user's variables. One that is there twice Helm 4 cannot apply, and Helm 3 lets the second one win. */}}
+{{- define "rft.extraEnv" -}}
+{{- $values := dict
+  "RFT_TRAINER_IMAGE" "trainer.image" "RFT_IMAGE_PULL_POLICY" "trainer.pullPolicy" "RFT_WATCH_NAMESPACES" "watchNamespaces"
+  "RFT_PRICES_FILE" "prices" "RFT_WORKERS" "operator.workers" "RFT_LOG_FORMAT" "operator.logFormat"
+  "RFT_LOG_LEVEL" "operator.logLevel" "RFT_SWEEP_SECONDS" "operator.sweepSeconds"
+  "RFT_PROGRESS_WRITE_SECONDS" "operator.progressWriteSeconds" "RFT_NODE_LOST_SECONDS" "operator.nodeLostSeconds"
+  "RFT_RESTART_BACKOFF_SECONDS" "operator.restartBackoffSeconds"
+  "RFT_EXPECTED_STARTUP_SECONDS" "operator.expectedStartupSeconds"
+-}}
+{{- $own := list "RFT_NAMESPACE" "RFT_POD_NAME" "RFT_PROGRESS_URL" "RFT_PROGRESS_SECRET" "RFT_LEASE_NAME" -}}
+{{- $names := list -}}
+{{- range .Values.extraEnv -}}
+{{- if hasKey $values .name }}{{ fail (printf "extraEnv: the chart sets %s itself; use the value %s" .name (get $values .name)) }}{{ end -}}
+{{- if has .name $own }}{{ fail (printf "extraEnv: the chart sets %s itself; leave it out" .name) }}{{ end -}}
+{{- if has .name $names }}{{ fail (printf "extraEnv: %s is there twice" .name) }}{{ end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- toYaml .Values.extraEnv -}}
+{{- end }}
+
 {{/* What the operator may do with runs and their children, in the namespaces it watches. */}}
 {{- define "rft.rules" -}}
 - apiGroups: [rft.dev]
