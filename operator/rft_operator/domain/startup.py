@@ -23,7 +23,8 @@ def remember_start(draft: Draft) -> None:
     if attempt.bound_time is None and attempt.gpus and bound:
         found["bound_time"] = rfc3339(min(bound))
     if attempt.running_time is None and gang.started_at is not None:
-        found["running_time"] = rfc3339(gang.started_at)
+        # It is on a node's clock: one that is ahead would make the next start-up look too long to be paid for.
+        found["running_time"] = rfc3339(min(gang.started_at, draft.now))
     if found:
         draft.replace_attempt(attempt.model_copy(update=found))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rft_operator.domain.facts import Settings
+from rft_operator.domain.timestamps import rfc3339
 from rft_trainer.contract import Stage
+from support.builders import NAMESPACE
 from support.stage import World
 
 TWO_GPUS: dict[str, Any] = {"evaluation": None, "checkpoint": {"graceSeconds": 30}}
@@ -104,3 +106,23 @@ async def test_attempt_that_never_made_a_step_was_starting_until_all_ranks_ran()
     it.finish_pods(Stage.TRAIN, exit_code=1)
     await it.after(30)
     assert "to start (about 200 s)" in it.condition("Failed").message
+
+
+async def test_node_whose_clock_is_ahead_makes_no_start_up_too_long_to_be_paid_for() -> None:
+    it = world("2")
+    await prepared(it)
+    it.create_pods(Stage.TRAIN)
+    stamp = rfc3339(it.now + 7_200)
+
+    def write(obj: dict[str, Any]) -> None:
+        obj["status"]["containerStatuses"] = [{"name": "trainer", "state": {"running": {"startedAt": stamp}}}]
+
+    for index, pod in enumerate(it.pods(Stage.TRAIN)):
+        it.bind(pod, f"node-{index + 1}")
+        it.set_status(pod, phase="Running", running=True)
+        it.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], write)
+    await it.after(5)
+    it.finish_pods(Stage.TRAIN, exit_code=1)
+    await it.after(1)
+    await it.after(30)
+    assert last_training(it).number == 2
