@@ -251,6 +251,42 @@ def test_last_words_are_said_within_the_grace_when_a_process_cannot_be_killed(
     assert pod.result().outcome is Outcome.DRAINED
 
 
+def test_ranks_are_asked_to_stop_as_soon_as_the_disk_of_the_node_has_room_for_it(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that evicts its pods because its disk is full; what is trained is on another one."""
+    touch, tries = Path.touch, iter([OSError(errno.ENOSPC, "No space left on device")])
+
+    def full_at_first(path: Path) -> None:
+        for error in tries:
+            raise error
+        touch(path)
+
+    monkeypatch.setattr(Path, "touch", full_at_first)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = supervisor.StopRequest(layout, grace_seconds=60, early=[signal.SIGTERM])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert stop.asked()
+    assert not layout.stop_file.exists()
+    assert not stop.overdue()
+    assert layout.stop_file.exists()
+
+
+def test_last_words_are_said_when_only_the_result_finds_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "run", lambda *_: (StageResult(stage=Stage.TRAIN, outcome=Outcome.DRAINED), 75))
+    monkeypatch.setattr(supervisor, "write_result", full)
+    assert supervisor.main(["train", "--root", str(tmp_path)]) == ExitCode.DRAINED
+    assert b"drained" in Layout(tmp_path).termination_log.read_bytes()
+
+
 RANK = """
 import os, sys, threading
 from pathlib import Path

@@ -8,6 +8,7 @@ only if its own process said so.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import shutil
@@ -30,7 +31,6 @@ from rft_trainer.contract import (
     Stage,
 )
 from rft_trainer.errors import BadInputError, DrainedError, StageError
-from rft_trainer.files import write_atomic
 from rft_trainer.launch.child import KILL_SECONDS, Child, become_subreaper
 from rft_trainer.launch.commands import stage_command, stage_environment
 from rft_trainer.launch.gang import Bounds, Gang, assemble, read_hostfile
@@ -61,10 +61,15 @@ class StopRequest:
         for asked in early:
             self._handle(asked, None)
 
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self._asked_at is None:
             self._asked_at = time.monotonic()
-            write_atomic(self._layout.stop_file, signal.Signals(number).name + "\n")
+            self._tell()
+
+    def _tell(self) -> None:
+        """Leave the stop file: an empty one, for which also a full disk has room, as of a node that evicts for it."""
+        with contextlib.suppress(OSError):
+            self._layout.stop_file.touch()
 
     def asked(self) -> bool:
         """Whether a stop was asked for."""
@@ -72,6 +77,8 @@ class StopRequest:
 
     def overdue(self) -> bool:
         """Whether the grace, less the time we need ourselves, is used up."""
+        if self.asked() and not self._layout.stop_file.exists():
+            self._tell()
         return self._left_seconds() < self._slack_seconds
 
     def kill_seconds(self) -> float:
@@ -109,8 +116,11 @@ def main(arguments: Sequence[str] | None = None, *, early: Sequence[int] = ()) -
     except OSError as error:  # of a volume or a network: the next attempt may find it well
         traceback.print_exc()
         result, code = failed(stage, f"{type(error).__name__}: {error}"), 1
-    write_result(layout.result_file, result)
-    write_termination_message(layout.termination_log, result)
+    for write, path in ((write_result, layout.result_file), (write_termination_message, layout.termination_log)):
+        try:
+            write(path, result)
+        except OSError:  # a full disk of the node: what can be said is said, and the exit code in any case
+            traceback.print_exc()
     if result.error is not None:
         sys.stderr.write(f"rft-launch: {stage.value} {result.outcome.value}: {result.error}\n")
     return code
