@@ -140,7 +140,9 @@ def _advance(draft: Draft, money: Money, snapshot: Snapshot) -> None:
     if others_alive(draft, None):
         return
     if draft.spec.suspend:
-        draft.set_condition(ConditionType.SUSPENDED, True, "Requested", "spec.suspend is true; no GPU is held.")
+        lost = draft.status.ledger.open  # on nodes that do not answer: what else was alive is waited for above
+        held = "GPUs are held only by nodes that do not answer (BudgetAtRisk)" if lost else "no GPU is held"
+        draft.set_condition(ConditionType.SUSPENDED, True, "Requested", f"spec.suspend is true; {held}.")
         return
     _wanted_again(draft)
     stage = _next_stage(draft, money)

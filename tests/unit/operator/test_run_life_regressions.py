@@ -229,6 +229,22 @@ async def test_save_is_no_stall_when_its_report_changed_nothing_else() -> None:
     assert world.status.attempts[-1].stop_reason is None
 
 
+async def test_suspended_run_does_not_say_that_it_holds_no_gpu_when_a_silent_node_does() -> None:
+    world = World()
+    await world.to_training()
+    silence_node(world, "node-2")
+    world.edit(suspend=True)
+    await world.after(60)
+    world.set_status(world.pods(Stage.TRAIN)[0], phase="Failed", exit_code=76)
+    await world.after(60)
+    suspended = world.condition("Suspended")
+    assert suspended.status == "True"
+    assert "nodes that do not answer" in suspended.message
+    world.kube.remove("Node", "", "node-2")
+    await world.after(5)
+    assert "no GPU is held" in world.condition("Suspended").message
+
+
 async def test_pod_is_not_lost_at_once_when_its_node_answered_again_just_before_it_was_bound() -> None:
     world = World(settings=Settings(trainer_image="trainer", node_lost_seconds=30))
     await to_unbound_gang(world)
