@@ -15,12 +15,14 @@ from rft_operator.errors import RftError
 if TYPE_CHECKING:
     from rft_operator.domain.cost import CostTable
 
+NO_TEXT = "is no text in UTF-8, which it must be saved as"
+"""As what older shells of Windows write."""
 SPLITS = ("run", "namespace", "team", "label", "stage", "machine", "waste")
 
 
 @click.command("plan", short_help="Estimate memory, time and cost of a run.")
 @click.option(
-    "-f", "--file", "file", type=click.File(encoding="utf-8"), required=True, help="The resource; - is stdin."
+    "-f", "--file", "file", type=click.File(encoding="utf-8-sig"), required=True, help="The resource; - is stdin."
 )
 @click.option("--prices", type=click.Path(path_type=Path), help="Price catalogue, where the resource names no price.")
 @output_option("text", "json", "yaml")
@@ -34,7 +36,9 @@ def plan_command(file: TextIO, output: str, **options: Any) -> None:
 
     try:
         plan = make_plan(file.read(), Options(**options), now=int(time.time()))
-    except (RftError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise Problem(f"{file.name}: {NO_TEXT} ({error})") from error
+    except RftError as error:
         raise Problem(str(error)) from error
     click.echo(page(plan) if output == "text" else _as(to_json(plan), output), nl=False)
     for note in plan.notes if output != "text" else ():
@@ -44,7 +48,9 @@ def plan_command(file: TextIO, output: str, **options: Any) -> None:
 
 
 @click.command("audit", short_help="Compute the bill anew and compare.")
-@click.option("-f", "--file", "file", type=click.File(encoding="utf-8"), required=True, help="The dump; - is stdin.")
+@click.option(
+    "-f", "--file", "file", type=click.File(encoding="utf-8-sig"), required=True, help="The dump; - is stdin."
+)
 @click.option("--prices", type=click.Path(path_type=Path), help="Price catalogue, where resources name no price.")
 @click.option("--now", "now_text", help="Instant of the dump (RFC 3339), for pods that still run. Default: now.")
 @output_option("text", "json", "yaml")
@@ -62,7 +68,9 @@ def audit_command(file: TextIO, prices: Path | None, now_text: str | None, outpu
         raise Problem(f"--now {now_text!r} is no instant; write for example 2026-01-01T00:00:00Z") from error
     try:
         found = run_audit(file.read(), prices, now=now)
-    except (RftError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise Problem(f"{file.name}: {NO_TEXT} ({error})") from error
+    except RftError as error:
         raise Problem(str(error)) from error
     click.echo(page(found) if output == "text" else _as(to_json(found), output), nl=False)
     for note in found.notes:

@@ -87,6 +87,19 @@ def test_a_full_disk_ends_a_command_in_words(words: list[str]) -> None:
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["audit", "plan"])
+def test_file_that_a_shell_of_windows_wrote_is_read_or_named(command: str, tmp_path: Path) -> None:
+    """With a mark in front of UTF-8, or in UTF-16."""
+    file, text = tmp_path / "in.json", json.dumps({"kind": "List", "items": []})
+    file.write_bytes(text.encode("utf-8-sig"))
+    read = CliRunner().invoke(main, [command, "-f", str(file)])
+    assert ("Total: 0 GPU-seconds" if command == "audit" else "holds 0 (kinds: List)") in read.output
+    file.write_bytes(text.encode("utf-16"))
+    named = CliRunner().invoke(main, [command, "-f", str(file)])
+    assert named.exit_code == 2
+    assert f"Error: {file}: is no text in UTF-8, which it must be saved as" in named.output
+
+
 def test_help_names_all_commands_and_local_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     words = CliRunner().invoke(main, ["--help"]).output
     for command in ("apply", "watch", "report", "top-up", "local"):
