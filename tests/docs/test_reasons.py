@@ -14,10 +14,10 @@ _KUBERNETES = """
 Always ConfigMap ContainerCreating CreateContainerConfigError CreateContainerError DeletionByPodGC
 DeletionByTaintManager DisruptionTarget Egress ErrImageNeverPull ErrImagePull Error EvictionByEvictionAPI Exists Failed
 FallbackToLogsOnError IfNotPresent Indexed Ingress InvalidImageName Job Memory NetworkPolicy Never NodeAffinity
-NoSchedule NodeShutdown NonIndexed None Normal NotIn OnRootMismatch Pending PersistentVolumeClaim Pod
+NoSchedule NodeShutdown NonIndexed None Normal NotIn OnRootMismatch OutOf Pending PersistentVolumeClaim Pod
 PodInitializing PodScheduled PreemptionByScheduler ReadOnlyMany ReadWriteMany ReadWriteOnce Ready ReasoningFinetune
-RunContainerError Running RuntimeDefault SchedulingGated Secret Service Terminated TerminationByKubelet True Unknown
-Warning
+RunContainerError Running RuntimeDefault SchedulingGated Secret Service Terminated TerminationByKubelet
+TopologyAffinityError True UnexpectedAdmissionError Unknown Warning
 """
 KUBERNETES = frozenset(_KUBERNETES.split())
 """Words that Kubernetes says, and kinds."""

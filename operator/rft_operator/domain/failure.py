@@ -1,7 +1,7 @@
 """What went wrong, in words: pods that wait and pods that ended, classified.
 
-Invariant: what is not the training's fault (preemption, node loss, eviction, a drain) never uses up a restart; bad
-input and a training that diverged are never tried again; everything else counts.
+Invariant: what is not the training's fault (preemption, a node that is lost or refuses the pod, eviction, a drain)
+never uses up a restart; bad input and a training that diverged are never tried again; everything else counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ CRASH_LOOP = "CrashLoopBackOff"
 """Of a sidecar or an init step: the trainer's own container is never started again."""
 PREEMPTION = frozenset({"PreemptionByScheduler", "TerminationByKubelet", "EvictionByEvictionAPI"})
 NODE_LOSS = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
-NODE_SHUTDOWN = frozenset({"NodeShutdown", "Terminated", "NodeLost", "NodeAffinity"})
+NODE_SHUTDOWN = frozenset({"NodeShutdown", "Terminated", "NodeLost"})
+REFUSALS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError", "NodeAffinity"})
+"""A kubelet's reasons to run nothing of a pod that was bound to it; so are those that begin with OUT_OF."""
+OUT_OF = "OutOf"
+"""OutOfcpu, OutOfnvidia.com/gpu: a kubelet that came back before its devices did, for instance."""
 LAST_WORDS = 600
 GRAVE = frozenset({ExitCode.BAD_INPUT, ExitCode.DIVERGED, ExitCode.STALLED})
 """Codes of ranks that know the cause."""
@@ -97,6 +101,10 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
     for pod in failed:
         if pod.disruption_reason or pod.pod_reason in NODE_SHUTDOWN or pod.pod_reason == "Evicted":
             return _disrupted(pod)
+        if _is_refused(pod):
+            where = f"{pod.name} was bound to node {pod.node}, whose kubelet refused it"
+            words = f"{where} ({pod.pod_reason}): {(pod.pod_message or '').strip()}"
+            return Trouble(reason="NodeRefused", message=words[:LAST_WORDS], pod=pod)
     drained = [pod for pod in failed if pod.exit_code in (ExitCode.DRAINED, ExitCode.DRAINED_WITHOUT_CHECKPOINT)]
     causes = [pod for pod in failed if pod not in drained]
     overdue = next((pod for pod in failed if pod.pod_reason == "DeadlineExceeded"), None)
@@ -108,6 +116,11 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
     if not causes:
         return _drained(drained)
     return _crashed(min(causes, key=_blame))
+
+
+def _is_refused(pod: PodFacts) -> bool:
+    reason = pod.pod_reason or ""
+    return pod.started_at is None and (reason in REFUSALS or reason.startswith(OUT_OF))
 
 
 def suspended_by_queue(job: JobFacts) -> Trouble:

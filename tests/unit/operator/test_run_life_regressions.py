@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rft_operator.api.status import MAX_ATTEMPTS_KEPT
@@ -108,6 +110,26 @@ async def test_pod_of_a_deleted_namesake_is_no_rank_of_the_new_run_when_its_node
     await fresh.settle()
     assert not fresh.job_gone(Stage.TRAIN)
     assert fresh.status.attempts[-1].stop_reason is None
+
+
+@pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfnvidia.com/gpu", "NodeAffinity"])
+async def test_pod_that_its_kubelet_refuses_uses_up_no_restart_and_its_words_are_told(reason: str) -> None:
+    world = World(retries={"maxRestarts": 0})
+    await to_unbound_gang(world)
+
+    def refuse(obj: dict[str, Any]) -> None:
+        words = "Pod was rejected: no healthy devices present"
+        obj["status"].update(phase="Failed", reason=reason, message=words)
+
+    for pod in world.pods(Stage.TRAIN):
+        world.bind(pod, "node-1")
+        world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], refuse)
+    await world.after(1)
+    first = world.status.attempts[1]
+    assert (first.reason, first.counted) == ("NodeRefused", False)
+    assert "node-1, whose kubelet refused it" in first.message
+    assert first.message.endswith("no healthy devices present")
+    assert world.status.attempts[-1].number == 2
 
 
 async def test_pods_are_the_gang_when_the_clock_of_the_api_server_that_stored_them_is_behind() -> None:
