@@ -65,7 +65,7 @@ def up(name: str, nodes: int, gpus: int, audit: bool) -> None:
         cluster = start(ClusterOptions(name=name, nodes=nodes, gpus=gpus, audit=audit))
     except subprocess.CalledProcessError as error:
         raise Problem(f"{error}\n{error.stderr}") from error
-    click.echo(f"export KUBECONFIG={cluster.kubeconfig}")
+    click.echo(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
     if has_proxy(os.environ):
         words = shlex.quote(no_proxy(os.environ))
         click.echo(f"export NO_PROXY={words} no_proxy={words}")

@@ -21,7 +21,7 @@ from rft_local import addons, cgroups, host, network
 from rft_local.control_plane import AGENT, API, CONTROLLERS, DNS, ETCD, SCHEDULER, ControlPlane
 from rft_local.errors import LocalClusterError, StateError
 from rft_local.images import host_folders, write_images
-from rft_local.layout import MOST_NODES, Layout, index_of, state_of
+from rft_local.layout import FILE, MOST_NODES, Layout, index_of, state_of
 from rft_local.node import Node
 from rft_local.processes import Processes, wait_until
 from rft_local.tools import ensure
@@ -75,24 +75,42 @@ def start(options: ClusterOptions) -> Cluster:
         host.ensure_packages(options.say)
     for family in ("etcd", "kubernetes", *(("coredns",) if options.nodes else ())):
         ensure(family, say=options.say)
-    state.mkdir(parents=True, exist_ok=True)
-    layout = _new_layout(options, state)
-    layout.save()
-    cluster = Cluster(layout, say=options.say)
+    cluster = _claim(options, state)
     try:
         cluster.bring_up()
     except (LocalClusterError, subprocess.CalledProcessError, OSError, KeyboardInterrupt):
-        keep = state.with_name(f"{state.name}.failed-logs")
-        shutil.rmtree(keep, ignore_errors=True)
-        shutil.copytree(state / "log", keep, dirs_exist_ok=True)
-        options.say(f"the start failed; logs are kept in {keep}")
+        _keep_logs(state, options.say)
         cluster.down()
         raise
     return cluster
 
 
+def _claim(options: ClusterOptions, state: Path) -> Cluster:
+    """Take name and number; what is not taken whole is given back."""
+    state.mkdir(parents=True, exist_ok=True)
+    layout = _new_layout(options, state)
+    try:
+        layout.save()
+    except (LocalClusterError, OSError):
+        if layout.nodes:
+            network.disconnect(layout)
+        raise
+    return Cluster(layout, say=options.say)
+
+
+def _keep_logs(state: Path, say: Callable[[str], None]) -> None:
+    keep = state.with_name(f"{state.name}.failed-logs")
+    shutil.rmtree(keep, ignore_errors=True)
+    try:
+        shutil.copytree(state / "log", keep, dirs_exist_ok=True)
+    except OSError as error:  # a full disk, which may be why the start failed, too
+        say(f"the start failed; its logs cannot be kept ({error})")
+    else:
+        say(f"the start failed; logs are kept in {keep}")
+
+
 def _refuse_twin(state: Path, name: str) -> None:
-    if not (state / "cluster.json").exists():
+    if not (state / FILE).exists():
         return
     if Cluster.load(state).running():
         msg = f"cluster {name!r} runs already ({state}); end it (rft local down --name {name}) or take another --name"
@@ -108,7 +126,7 @@ def _new_layout(options: ClusterOptions, state: Path) -> Layout:
         state=state,
         nodes=options.nodes,
         gpus=options.gpus,
-        number=network.claim_number() if options.nodes else 0,
+        number=network.claim_number(state) if options.nodes else 0,
         api_port=6443 if options.nodes else ports[0],
         etcd_port=ports[1],
         etcd_peer_port=ports[2],
@@ -295,10 +313,10 @@ class Cluster:
         layout = self.layout
         for name in (*layout.node_names(), *PARTS):
             self.processes.kill(name)
-        if layout.nodes:
+        if layout.nodes and network.has_its_number(layout):
             cgroups.remove(layout.cgroup)
             network.disconnect(layout)
-        shutil.rmtree(layout.state)
+        layout.remove()
 
 
 def _is_ready(node: dict[str, object]) -> bool:

@@ -192,7 +192,7 @@ class ControlPlane:
     def _start_dns(self) -> None:
         layout = self._layout
         host = layout.api_host
-        records = f"kubeconfig {self.kubeconfig(DNS)}\n    pods insecure\n    ttl 5"
+        records = f'kubeconfig "{self.kubeconfig(DNS)}"\n    pods insecure\n    ttl 5'  # a home may have a space
         plugin = f"kubernetes cluster.local in-addr.arpa {{\n    {records}\n  }}"
         lines = [f"bind {host}", "errors", f"ready {host}:8181", plugin, "cache 5"]
         corefile = layout.state / "Corefile"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ INSTANCE_TYPE = "rft-local"
 GPU_PRODUCT = "Fake-H100"
 GPU_RESOURCE = "nvidia.com/gpu"
 EPHEMERAL_STORAGE = "ephemeral-storage"
+FILE = "cluster.json"
 _NAME = re.compile(r"[a-z0-9][-a-z0-9]{0,39}")
 """What ends a cluster removes the folder of its name, so no name may lead elsewhere."""
 
@@ -31,9 +33,9 @@ def api_address(number: int) -> str:
 
 
 def state_home() -> Path:
-    """Return the folder of all clusters' state."""
+    """Return the folder of all clusters' state; absolute, since the parts of a cluster work in another folder."""
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "rft"
+    return (Path(base).absolute() if base else Path.home() / ".local" / "state") / "rft"
 
 
 def state_of(name: str) -> Path:
@@ -125,17 +127,39 @@ class Layout:
         """Return the host's end of a node's cable."""
         return f"rft{self.number}n{index}"
 
+    @property
+    def file(self) -> Path:
+        """Where it is kept: what is in a folder with this file is a cluster's."""
+        return self.state / FILE
+
     def save(self) -> None:
-        """Write the layout into the state folder."""
+        """Write the layout into the state folder; raises StateError if another cluster's is there already."""
         raw = {**asdict(self), "state": str(self.state)}
-        temporary = self.state / "cluster.tmp"
-        temporary.write_text(json.dumps(raw, indent=1))
-        temporary.rename(self.state / "cluster.json")
+        temporary = self.state / f"cluster.{os.getpid()}.tmp"
+        try:
+            temporary.write_text(json.dumps(raw, indent=1))
+            self.file.hardlink_to(temporary)
+        except FileExistsError:
+            msg = f"cluster {self.name!r} is being started by somebody else ({self.state}); take another --name"
+            raise StateError(msg) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the state folder, this file last: a folder without it is no cluster's, and a new one would go on with
+        the etcd that was left in it."""
+        for each in self.state.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each)
+            elif each != self.file:
+                each.unlink()
+        self.file.unlink()
+        self.state.rmdir()
 
     @classmethod
     def load(cls, state: Path) -> Layout:
         """Read a layout; raises StateError if there is no cluster."""
-        file = state / "cluster.json"
+        file = state / FILE
         try:
             raw = json.loads(file.read_text())
             return cls(**{**raw, "state": Path(raw["state"])})

@@ -1,11 +1,14 @@
 """Bridge, cables and network namespaces: what `ip` sets up for a cluster, and its removal.
 
-Invariant: everything made here carries the cluster's number in its name, and removing it touches nothing else. Nodes
+Invariant: everything made here carries the cluster's number in its name, the bridge says whose the number is, and
+removing it touches nothing else. Nodes
 are entered with nsenter, never with `ip netns exec`, which hides the cgroup mounts.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from pathlib import Path
 
@@ -25,17 +28,30 @@ def ip(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def claim_number() -> int:
+def claim_number(state: Path) -> int:
     """Make the bridge of the first free cluster number and return the number: making it is the claim."""
     for number in range(MOST_CLUSTERS):
         done = ip("link", "add", f"rft{number}", "type", "bridge", check=False)
         if done.returncode == 0:
+            ip("link", "set", f"rft{number}", "alias", _mark(state))
             return number
         if "File exists" not in done.stderr:
             msg = f"this machine lets no bridge be made (ip link add rft{number} type bridge: {done.stderr.strip()})"
             raise NotSupportedHere(f"{msg}. {OTHERWISE}")
     msg = f"{MOST_CLUSTERS} clusters exist already (links rft0 to rft{MOST_CLUSTERS - 1}); end one with: rft local down"
     raise StateError(msg)
+
+
+def has_its_number(layout: Layout) -> bool:
+    """Return whether a cluster's number is its own still: after a restart of the machine another one may have it."""
+    done = ip("-j", "link", "show", layout.bridge, check=False)
+    found = json.loads(done.stdout)[0].get("ifalias") if done.returncode == 0 else None
+    return found is None or found == _mark(layout.state)
+
+
+def _mark(state: Path) -> str:
+    """Return what a bridge says of whose it is; the kernel keeps 255 bytes."""
+    return hashlib.sha256(str(state).encode()).hexdigest()
 
 
 def connect(layout: Layout) -> None:

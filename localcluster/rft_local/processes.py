@@ -6,6 +6,7 @@ somebody else's process is safe.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -68,7 +69,12 @@ class Processes:
         if started is None:
             msg = f"{name} ended at once; {self.tail(name)}"
             raise StartError(msg)
-        self._save({**self.records(), name: Record(process.pid, started)})
+        try:
+            self._save({**self.records(), name: Record(process.pid, started)})
+        except OSError:  # a full disk: nobody could end what is on no record
+            process.kill()
+            process.wait()
+            raise
         _reap_later(process)
         return process.pid
 
@@ -100,7 +106,8 @@ class Processes:
             wait_until(lambda: not self.alive(name), what=f"{name} to end", seconds=10)
             # A program's first thread is a zombie before the others have ended; only then can it be collected.
             wait_until(lambda: _reaped(pid), what=f"{name} to be collected", seconds=10)
-        self._save({other: record for other, record in self.records().items() if other != name})
+        with contextlib.suppress(OSError):  # a full disk; the record of a process that is gone harms nobody
+            self._save({other: record for other, record in self.records().items() if other != name})
 
     def tail(self, name: str, lines: int = 8) -> str:
         """Return the end of a process's log, for error messages."""

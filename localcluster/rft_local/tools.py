@@ -90,12 +90,15 @@ FAMILIES = {
 
 
 def cache_directory() -> Path:
-    """Return the user's cache of this project: RFT_CACHE_DIR, else below XDG_CACHE_HOME or ~/.cache."""
+    """Return the user's cache of this project: RFT_CACHE_DIR, else below XDG_CACHE_HOME or ~/.cache.
+
+    It is absolute: programs are built and started in other folders.
+    """
     chosen = os.environ.get("RFT_CACHE_DIR")
     if chosen:
-        return Path(chosen)
+        return Path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "rft"
+    return (Path(base).absolute() if base else Path.home() / ".cache") / "rft"
 
 
 def require_checkout(family_name: str = "kubernetes") -> None:

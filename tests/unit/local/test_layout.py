@@ -72,6 +72,32 @@ def test_layout_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     assert Layout.load(tmp_path) == it
 
 
+def test_second_of_two_that_start_at_once_is_refused_and_the_first_ones_layout_stays(tmp_path: Path) -> None:
+    first = replace(layout(5), state=tmp_path)
+    first.save()
+    with pytest.raises(StateError, match=r"cluster 'c6' is being started by somebody else .*take another --name"):
+        replace(layout(6), state=tmp_path).save()
+    assert Layout.load(tmp_path) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster.json"]
+
+
+def test_folder_is_a_clusters_until_nothing_else_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = replace(layout(nodes=0), state=tmp_path / "state")
+    (it.state / "etcd" / "member").mkdir(parents=True)
+    it.save()
+
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            it.remove()
+    assert Layout.load(it.state) == it
+    it.remove()
+    assert not it.state.exists()
+
+
 def test_missing_cluster_is_named_with_the_command_that_starts_one(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="rft local up"):
         Layout.load(tmp_path / "none")
@@ -91,6 +117,9 @@ def test_name_of_no_node_is_refused_with_the_names_there_are(name: str) -> None:
 def test_state_lies_where_the_user_keeps_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert state_home() == tmp_path / "rft"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", "here")
+    assert state_home() == tmp_path / "here" / "rft", "the parts of a cluster work in another folder"
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert state_home() == Path("/home/me/.local/state/rft")

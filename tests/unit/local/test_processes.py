@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -69,6 +70,34 @@ def test_process_that_ended_is_dead_also_while_it_is_a_zombie(processes: Process
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not processes.alive("part"), what="the end", seconds=10, every_seconds=0.01)
     assert not processes.signal("part", signal.SIGTERM)
+
+
+def test_process_that_can_be_put_on_no_record_is_ended(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        processes.start("part", ["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000"])
+    monkeypatch.setattr(Path, "rename", rename)
+    written = (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""
+    assert not written.strip() or start_ticks(int(written)) is None
+    assert processes.records() == {}
+
+
+def test_process_is_ended_when_the_disk_is_full(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = processes.start("part", SLEEP)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full_disk)
+        processes.kill("part")
+    assert start_ticks(pid) is None
+    assert not processes.alive("part")
+
+
+def full_disk(path: Path, *_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
 def test_unknown_process_is_neither_alive_nor_an_error(processes: Processes) -> None:

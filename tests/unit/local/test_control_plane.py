@@ -1,0 +1,28 @@
+"""What the parts of the control plane are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rft_local import control_plane
+from rft_local.control_plane import ControlPlane
+from rft_local.layout import Layout
+from rft_local.processes import Processes
+
+LAYOUT = Layout(
+    name="it", state=Path("/state"), nodes=1, gpus=1, number=0, api_port=6443, etcd_port=1, etcd_peer_port=2
+)
+
+
+def test_name_server_finds_its_kubeconfig_when_a_folder_has_a_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "my user"
+    state.mkdir()
+    monkeypatch.setattr(control_plane, "binary", lambda _: "true")
+    monkeypatch.setattr(Processes, "start", lambda *_: 1)
+    ControlPlane(replace(LAYOUT, state=state), Processes(state), print)._start_dns()
+    assert f'kubeconfig "{state}/pki/coredns.kubeconfig"\n' in (state / "Corefile").read_text()
