@@ -196,8 +196,8 @@ def ended(draft: Draft, attempt: Attempt, gang: Gang) -> bool:
     terminal = [pod for pod in gang.pods if pod.terminal]
     if job is None:
         return bool(terminal)
-    if not (job.complete or job.failed):
-        return len(terminal) >= gang.desired
+    if not (job.complete or job.failed):  # one that is being deleted makes no more pods, and may wait for ours to go
+        return len(terminal) >= gang.desired or (gone and bool(terminal))
     if terminal:
         return True
     due = epoch(attempt.start_time) + 120

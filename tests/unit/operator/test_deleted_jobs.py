@@ -1,4 +1,4 @@
-"""Pods whose Job was deleted without them (kubectl delete job --cascade=orphan): they are ended as any other."""
+"""Jobs that somebody else deleted: pods without one are ended as any other, and nothing waits for more."""
 
 from __future__ import annotations
 
@@ -93,3 +93,19 @@ async def test_orphaned_pods_that_no_node_has_hold_nothing_up(deleted: bool) -> 
     world.edit(suspend=False)
     await world.settle()
     assert not world.job_gone(Stage.TRAIN, 2)
+
+
+async def test_attempt_ends_when_its_job_is_being_deleted_before_it_made_all_pods_and_waits_for_those_it_made() -> None:
+    world = World(evaluation=None)
+    await world.to_prepared()
+    world.create_pods(Stage.TRAIN, ranks=[0])
+    (pod,) = world.pods(Stage.TRAIN)
+    world.bind(pod, "node-1")
+    await world.after(5)
+    job = "Job", NAMESPACE, f"{NAME}-train-1"
+    world.kube.patch(*job, lambda obj: obj["metadata"].update(finalizers=["foregroundDeletion"]))
+    world.kube.remove(*job)
+    world.set_status(pod, phase="Failed", exit_code=76)
+    await world.after(1)
+    trained = [each for each in world.status.attempts if each.stage == "train"]
+    assert [(each.number, each.reason) for each in trained] == [(1, "DrainedWithoutCheckpoint"), (2, None)]
