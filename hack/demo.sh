@@ -7,12 +7,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/.venv/bin
 file=${DEMO_FILE:-examples/tiny-local.yaml}
-name=$("$bin/python" - "$file" <<'END'
+found=$("$bin/python" - "$file" <<'END'
 import sys, yaml
-runs = [each for each in yaml.safe_load_all(open(sys.argv[1])) if each and each.get("kind") == "ReasoningFinetune"]
-print(runs[0]["metadata"]["name"] if runs else sys.exit(f"error: DEMO_FILE={sys.argv[1]} holds no ReasoningFinetune"))
+try:
+    every = list(yaml.safe_load_all(open(sys.argv[1])))
+except (OSError, ValueError, yaml.YAMLError) as error:
+    sys.exit(f"error: DEMO_FILE={sys.argv[1]} cannot be read: {error}")
+runs = [each["metadata"] for each in every if isinstance(each, dict) and each.get("kind") == "ReasoningFinetune"]
+if not runs:
+    sys.exit(f"error: DEMO_FILE={sys.argv[1]} holds no ReasoningFinetune")
+print(runs[0]["name"], runs[0].get("namespace", ""))
 END
 )
+read -r name namespace <<<"$found"
+where=()
+[ -z "$namespace" ] || where=(--namespace "$namespace")
 began=$SECONDS
 
 say() { printf '\n== %s\n' "$*"; }
@@ -22,7 +31,7 @@ finish() {
   trap - EXIT INT TERM
   if [ "$status" -ne 0 ]; then
     say "the demo failed; what the cluster says"
-    "$kubectl" describe reasoningfinetune "$name" 2>/dev/null | tail -n 40 || true
+    "$kubectl" describe reasoningfinetune "$name" "${where[@]}" 2>/dev/null | tail -n 40 || true
     "$kubectl" get pods --all-namespaces 2>/dev/null || true
     "$kubectl" -n rft-system logs deployment/rft-operator --tail=30 2>/dev/null || true
   fi
@@ -63,15 +72,16 @@ else
     "$kubectl" apply --server-side -f helm/rendered/rft-operator-local.yaml
   fi
   "$kubectl" -n rft-system rollout status deployment/rft-operator --timeout=180s
+  [ -z "$namespace" ] || "$kubectl" get namespace "$namespace" >/dev/null 2>&1 || "$kubectl" create namespace "$namespace"
 fi
 
 say "3/4 one file"
 "$kubectl" apply -f "$file"
-"$bin/rft" watch "$name" --timeout 1500
+"$bin/rft" watch "$name" "${where[@]}" --timeout 1500
 
 say "4/4 what is left of it"
-"$kubectl" get reasoningfinetune "$name" -o wide
-"$kubectl" get events --field-selector "involvedObject.name=$name" --sort-by=.eventTime \
+"$kubectl" get reasoningfinetune "$name" "${where[@]}" -o wide
+"$kubectl" get events "${where[@]}" --field-selector "involvedObject.name=$name" --sort-by=.eventTime \
   -o custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message
 echo
 echo "done in $((SECONDS - began)) s"

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 out=${DIST:-dist}
 helm=${HELM:-$(.venv/bin/python -m rft_local tools helm)/helm}
 cache=${RFT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/rft}
-uv=$(ls -d "$cache"/uv-*/bin/uv 2>/dev/null | tail -n 1)
+uv=$(ls -d "$cache"/uv-*/bin/uv 2>/dev/null | tail -n 1) || true
 if [ -z "$uv" ]; then
   echo "error: uv is not in $cache; run: make setup" >&2
   exit 1

@@ -22,11 +22,19 @@ wanted=$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
 
 # Compiled once here: the local cluster's pods mount .venv and the packages read-only, and would compile torch, or a second's
 # worth of our own modules, at every start.
+# Where that cannot be done (a folder that root has made, a module that is being edited), what runs compiles for itself.
 compile_packages() {
-  .venv/bin/python -m compileall -q operator/rft_operator trainer_image/rft_trainer localcluster/rft_local
+  .venv/bin/python -m compileall -q operator/rft_operator trainer_image/rft_trainer localcluster/rft_local ||
+    echo "setup: these modules are not compiled ahead" >&2
 }
 
-if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+is_up_to_date() { [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }
+
+if ! is_up_to_date && command -v flock >/dev/null; then
+  exec 9<.  # another setup of this checkout may be at it: it would be built into while it is cleared
+  flock 9
+fi
+if is_up_to_date; then
   compile_packages
   exit 0
 fi

@@ -111,3 +111,11 @@ def test_packaging_is_refused_when_the_keyring_of_a_key_is_not_named(helm_progra
     assert done.returncode != 0
     assert "SIGN_KEYRING must name the keyring" in done.stderr
     assert not (tmp_path / "dist").exists()
+
+
+def test_packaging_says_what_to_do_when_nothing_is_set_up(helm_program: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "HELM": str(helm_program), "RFT_CACHE_DIR": str(tmp_path)}
+    argv = [ROOT / "hack" / "package.sh"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == f"error: uv is not in {tmp_path}; run: make setup\n"

@@ -130,19 +130,58 @@ def test_list_is_printed_for_a_shell() -> None:
     assert done.stdout == f"{proxy.no_proxy(os.environ)}\n"
 
 
+class Demo:
+    """The demo among programs that only write down what they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.script, self.log = folder / "hack" / "demo.sh", folder / "log"
+        self.script.parent.mkdir()
+        self.script.write_text((ROOT / "hack" / "demo.sh").read_text())
+        programs = folder / ".venv" / "bin"
+        program(programs / "python", f'exec {sys.executable} "$@"')
+        note = f'echo "$NO_PROXY $no_proxy $(basename $0) $*" >>{self.log}'
+        program(programs / "kubectl", note)
+        program(programs / "rft", f'{note}\ncase "$2" in tools) echo {programs};; kubeconfig) echo kc;; esac')
+
+    def run(self, file: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PATH": "/usr/bin:/bin", "DEMO_FILE": str(file)}
+        return subprocess.run(["bash", str(self.script)], capture_output=True, text=True, env=environment)
+
+
 def test_demo_asks_no_proxy_for_its_cluster(tmp_path: Path) -> None:
-    demo = tmp_path / "hack" / "demo.sh"
-    demo.parent.mkdir()
-    demo.write_text((ROOT / "hack" / "demo.sh").read_text())
-    programs, log = tmp_path / ".venv" / "bin", tmp_path / "log"
-    program(programs / "python", f'exec {sys.executable} "$@"')
-    note = f'echo "$(basename $0) $1 $NO_PROXY $no_proxy" >>{log}'
-    program(programs / "kubectl", note)
-    program(programs / "rft", f'{note}\ncase "$2" in tools) echo {programs};; kubeconfig) echo kc;; esac')
-    environment = {**os.environ, "PATH": "/usr/bin:/bin", "DEMO_FILE": str(ROOT / "examples" / "tiny-local.yaml")}
-    done = subprocess.run(["bash", str(demo)], capture_output=True, text=True, env=environment)
+    demo = Demo(tmp_path)
+    done = demo.run(ROOT / "examples" / "tiny-local.yaml")
     assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in log.read_text().splitlines()]
-    assert {tuple(line[:2]) for line in lines} >= {("kubectl", "apply"), ("rft", "watch"), ("rft", "local")}
+    lines = [line.split() for line in demo.log.read_text().splitlines()]
+    assert {tuple(line[2:4]) for line in lines} >= {("kubectl", "apply"), ("rft", "watch"), ("rft", "local")}
     wanted = no_proxy(os.environ)
-    assert [line for line in lines if line[2:] != [wanted, wanted]] == []
+    assert [line for line in lines if line[:2] != [wanted, wanted]] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read: [Errno 2] No such file or directory"),
+        ("a: [", "cannot be read: while parsing"),
+        ("- 1\n--- 2\n", "holds no ReasoningFinetune"),
+    ],
+    ids=["no file", "no YAML", "no run"],
+)
+def test_demo_says_what_is_wrong_with_its_file(tmp_path: Path, text: str | None, words: str) -> None:
+    demo, file = Demo(tmp_path), tmp_path / "own.yaml"
+    if text is not None:
+        file.write_text(text)
+    done = demo.run(file)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: DEMO_FILE={file} {words}")
+
+
+def test_demo_looks_at_its_run_where_the_file_puts_it(tmp_path: Path) -> None:
+    demo, file = Demo(tmp_path), tmp_path / "own.yaml"
+    file.write_text("kind: ReasoningFinetune\nmetadata: {name: mine, namespace: team}\n")
+    done = demo.run(file)
+    assert done.returncode == 0, done.stderr
+    lines = demo.log.read_text().splitlines()
+    named = [line for line in lines if "mine" in line]
+    assert len(named) >= 3
+    assert [line for line in named if "--namespace team" not in line] == []
