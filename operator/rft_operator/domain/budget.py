@@ -77,7 +77,7 @@ class BudgetState:
     """Where a running stage stands against its stop line."""
 
     stop_at: int | None
-    """Epoch second at which the stage must be stopped; None while it holds no GPU."""
+    """Epoch second at which the stage must be stopped; None while it holds no GPU, or if the money lasts for ever."""
     past_stop_line: bool
 
 
@@ -88,10 +88,11 @@ def assess(
 
     ``schedule`` is the rate from now on of all that holds GPUs and of the stage's GPUs that are not bound yet: they may
     be at any moment. A stage that waits for its GPUs is past the line when it could not stop in time once it has them.
+    Money that outlasts every deadline has no line: its instant may be in no calendar.
     """
     left = amount_of(limit_micro_usd - reserve_micro_usd) - bill.amount
     lasts = schedule.lasts(left) if left > 0 else 0
-    if lasts is None:
+    if lasts is None or lasts > LONGEST_DEADLINE_SECONDS:
         return BudgetState(stop_at=None, past_stop_line=False)
     seconds = lasts - bound_seconds
     if seconds < 1:

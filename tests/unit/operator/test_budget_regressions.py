@@ -172,3 +172,17 @@ async def test_run_that_is_not_let_in_is_told_that_a_smaller_reserve_would_do_wh
     world.edit(budget={"evaluationReserveUSD": "0.13"})
     await world.settle()
     assert world.condition("Accepted").status == "True"
+
+
+async def test_run_whose_money_lasts_longer_than_the_calendar_is_tended_as_any_other() -> None:
+    world = World(budget={"limitUSD": 999_999_999, "usdPerGpuHour": "0.000001"}, evaluation=None)
+    await world.to_training()
+    await world.after(100)
+    assert not world.status.cost.stop_time
+    assert world.status.usage.gpu_seconds == 2 * 101
+    world.edit(budget={"limitUSD": "0.0001"})
+    await world.settle()
+    assert world.status.cost.stop_time
+    world.complete(Stage.TRAIN)
+    await world.settle()
+    assert world.status.stage == "Complete"
