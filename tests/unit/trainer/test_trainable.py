@@ -176,13 +176,22 @@ def test_model_whose_weights_are_named_otherwise_is_refused_with_the_name_that_i
     check_trainable(tmp_path / "new", None)
 
 
-def test_mixture_of_experts_is_refused_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("original", [True, False], ids=["each in a weight of its own", "all in one weight"])
+def test_mixture_of_experts_is_refused_as_one(tmp_path: Path, original: bool) -> None:
     config = AutoConfig.for_model(
         "qwen3_moe", vocab_size=32, hidden_size=16, intermediate_size=16, moe_intermediate_size=8, num_experts=2,
         num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=8,
     )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path, save_original_format=original)
     with pytest.raises(
-        BadInputError, match=r"weights are not in its files.*; mixtures of experts cannot be trained here"
+        BadInputError, match=r"model\.layers\.0\.mlp\.experts are experts, .* cannot be trained here; use a dense model"
     ):
         check_trainable(tmp_path, None)
+
+
+def test_model_that_cannot_compute_activations_again_is_refused_where_it_is_to(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("ctrl", vocab_size=32, n_embd=16, dff=16, n_layer=1, n_head=2, n_positions=32)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    check_trainable(tmp_path, None)
+    with pytest.raises(BadInputError, match=r"gradientCheckpointing: models of type ctrl .*; set it to false"):
+        check_trainable(tmp_path, None, gradient_checkpointing=True)

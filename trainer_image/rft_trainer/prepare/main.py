@@ -90,25 +90,7 @@ def _prepare(config: RunConfig, layout: Layout, paths: RunPaths, *, fingerprint:
     _check_stop(layout)
     if not kept:
         raise BadInputError(f"dataset.uri {config.dataset.uri!r}: {_nothing_left(counts)}")
-    work.tell(done=_READ, total=_DONE, phase="model")
-    load_libraries("torch", "transformers.modeling_utils")
-    texts = [message.content for row in kept[:_TOKENIZER_ROWS] for message in row.messages]
-    fetch_model(
-        config.model,
-        layout,
-        paths.model,
-        texts=texts,
-        seed=config.training.seed,
-        max_sequence_length=config.training.max_sequence_length,
-    )
-    check_trainable(paths.model, config.training.lora, packing=config.training.packing)
-    if config.evaluation is not None:
-        check_room(Exam(evaluation=config.evaluation, format=config.dataset.format, questions=questions), paths.model)
-    _check_stop(layout)
-    if config.evaluation is not None and config.evaluation.baseline == "measure":
-        work.tell(done=_READ, total=_DONE, phase="hash")
-        weights.fingerprint(paths.model)  # kept beside the weights: an evaluation with GPUs does not read them for it
-        _check_stop(layout)
+    _put_model(config, layout, paths, kept=kept, questions=questions, work=work)
     dataset = _tokenise(config, layout, paths, kept=kept, counts=counts, work=work)
     save(dataset, paths.dataset)
     summary = _summary(config, paths, counts=counts)
@@ -123,6 +105,43 @@ def _prepare(config: RunConfig, layout: Layout, paths: RunPaths, *, fingerprint:
         f"{_percent(summary.fill)} filled, {_percent(summary.padding_share)} of what is computed is padding\n"
     )
     return _result(summary)
+
+
+def _put_model(
+    config: RunConfig,
+    layout: Layout,
+    paths: RunPaths,
+    *,
+    kept: Sequence[Conversation],
+    questions: dict[str, list[Question]],
+    work: Work,
+) -> None:
+    """Have the model on the volume, one that can be trained and evaluated as asked."""
+    work.tell(done=_READ, total=_DONE, phase="model")
+    training = config.training
+    load_libraries("torch", "transformers.modeling_utils")
+    texts = [message.content for row in kept[:_TOKENIZER_ROWS] for message in row.messages]
+    fetch_model(
+        config.model,
+        layout,
+        paths.model,
+        texts=texts,
+        seed=training.seed,
+        max_sequence_length=training.max_sequence_length,
+    )
+    check_trainable(
+        paths.model,
+        training.lora,
+        packing=training.packing,
+        gradient_checkpointing=training.gradient_checkpointing,
+    )
+    if config.evaluation is not None:
+        check_room(Exam(evaluation=config.evaluation, format=config.dataset.format, questions=questions), paths.model)
+    _check_stop(layout)
+    if config.evaluation is not None and config.evaluation.baseline == "measure":
+        work.tell(done=_READ, total=_DONE, phase="hash")
+        weights.fingerprint(paths.model)  # kept beside the weights: an evaluation with GPUs does not read them for it
+        _check_stop(layout)
 
 
 def _nothing_left(counts: _Counts) -> str:

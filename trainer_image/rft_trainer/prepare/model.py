@@ -101,11 +101,14 @@ def count_parameters(path: Path) -> int:
     return sum(math.prod(shape) for shape in _shapes(path).values())
 
 
-def check_trainable(path: Path, lora: LoraConfig | None, *, packing: bool = False) -> None:
+def check_trainable(
+    path: Path, lora: LoraConfig | None, *, packing: bool = False, gradient_checkpointing: bool = False
+) -> None:
     """Raise :class:`BadInputError` for what no rank could train, or train rightly, here where no GPU is held.
 
-    It is an architecture that is not known, weights that are not those of config.json or are quantised, adapters of no
-    layer, rows packed for a model that would mix them, and an output that the loss does not know.
+    It is an architecture that is not known or has experts, weights that are not those of config.json or are quantised,
+    adapters of no layer, rows packed for a model that would mix them, activations that it cannot compute again, and an
+    output that the loss does not know.
     """
     from rft_trainer.train.adapter import check_targets
     from rft_trainer.train.batch import check_packing
@@ -114,6 +117,7 @@ def check_trainable(path: Path, lora: LoraConfig | None, *, packing: bool = Fals
 
     _check_quantisation(path)
     model = skeleton(path)
+    _check_dense(model)
     files = _each(path, lambda tensor: (list(tensor.get_shape()), str(tensor.get_dtype())))
     check_shapes(model, {name: shape for name, (shape, _) in files.items()})
     _check_numbers({name: files[name][1] for name, _ in model.named_parameters()})
@@ -121,7 +125,21 @@ def check_trainable(path: Path, lora: LoraConfig | None, *, packing: bool = Fals
         check_targets(model, lora)
     if packing:
         check_packing(model)
+    if gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise BadInputError(
+            f"training.gradientCheckpointing: models of type {model.config.model_type} cannot compute activations "
+            "again; set it to false"
+        )
     check_logits(model)
+
+
+def _check_dense(model: Any) -> None:
+    """Raise :class:`BadInputError` for experts: the loss that keeps them in balance is not part of ours."""
+    experts = next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == "experts"), None)
+    if experts is not None:
+        raise BadInputError(
+            f"model: {experts} are experts, and mixtures of experts cannot be trained here; use a dense model"
+        )
 
 
 def _check_quantisation(path: Path) -> None:

@@ -120,16 +120,13 @@ def _check_names(
         return
     wanted = tuple(parameters[missing[0]].shape)
     other = next((name for name, shape in shapes.items() if name not in parameters and tuple(shape) == wanted), None)
-    if any("expert" in name for name in missing):
-        remedy = "mixtures of experts cannot be trained here"
-    elif other is not None:
+    remedy = "copy all files of the model"
+    if other is not None:
         remedy = (
             f"they have {other} of its size: where they were written for another version, which named weights "
             "otherwise, load them once with AutoModelForCausalLM.from_pretrained, write them with "
             "save_pretrained(FOLDER, save_original_format=False), the tokenizer too, and name that folder"
         )
-    else:
-        remedy = "copy all files of the model"
     raise BadInputError(f"model: {len(missing)} weights are not in its files, the first is {missing[0]}; {remedy}")
 
 
