@@ -22,6 +22,7 @@ class PriceFile:
         self._path = path
         self._metrics = metrics
         self._text: str | None = None
+        self._lost = False
         self.catalogue = PriceCatalogue()
 
     def reload(self) -> bool:
@@ -31,11 +32,14 @@ class PriceFile:
         try:
             text = self._path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            log.warning("cannot read the price catalogue", extra={"path": str(self._path), "error": str(error)})
+            if not self._lost:  # looked at every few seconds: it is told once
+                log.warning("cannot read the price catalogue", extra={"path": str(self._path), "error": str(error)})
+            self._lost, self._text = True, None
+            self._metrics.price_problems.set(1)
             return False
         if text == self._text:
             return False
-        self._text = text
+        self._lost, self._text = False, text
         try:
             catalogue, problems = PriceCatalogue.parse(text)
         except PriceCatalogueError as error:

@@ -61,11 +61,17 @@ def test_comment_alone_is_no_change(it: Prices) -> None:
     assert it.write(f"{PRICES}# agreed with finance\n") is False
 
 
-def test_former_prices_hold_when_the_file_is_gone(it: Prices) -> None:
+def test_former_prices_hold_when_the_file_is_gone_which_is_told_once_and_counted(
+    it: Prices, caplog: pytest.LogCaptureFixture
+) -> None:
     it.write(PRICES)
     it.file.unlink()
-    assert it.prices.reload() is False
+    assert [it.prices.reload() for _ in range(3)] == [False] * 3
     assert it.names == ["local"]
+    assert it.problems == 1
+    assert [record.message for record in caplog.records].count("cannot read the price catalogue") == 1
+    assert it.write(PRICES) is False
+    assert it.problems == 0
 
 
 @pytest.mark.parametrize(
