@@ -91,7 +91,7 @@ def assess(
     Money that outlasts every deadline has no line: its instant may be in no calendar.
     """
     left = amount_of(limit_micro_usd - reserve_micro_usd) - bill.amount
-    lasts = schedule.lasts(left) if left > 0 else 0
+    lasts = schedule.lasts(left) if left >= 0 else 0  # nothing lasts for ever where nothing is paid
     if lasts is None or lasts > LONGEST_DEADLINE_SECONDS:
         return BudgetState(stop_at=None, past_stop_line=False)
     seconds = lasts - bound_seconds
@@ -170,7 +170,7 @@ def pod_deadline_seconds(terms: Terms, bill: Bill) -> int:
     holds GPUs already (pods of lost nodes) spends the same money.
     """
     left = amount_of(terms.limit_micro_usd - terms.kept_micro_usd) - bill.amount
-    affordable = terms.ahead(bill).lasts(left) if left > 0 else 0
+    affordable = terms.ahead(bill).lasts(left) if left >= 0 else 0
     deadline = (LONGEST_DEADLINE_SECONDS if affordable is None else affordable) - stop_bound_seconds(terms.grace)
     if terms.stage is Stage.EVALUATE and terms.spec.evaluation is not None:
         deadline = min(deadline, terms.spec.evaluation.max_seconds)

@@ -50,8 +50,13 @@ def ledger_is_full(draft: Draft, stage: Stage) -> bool:
 
 
 def _came_to_nothing(attempt: Attempt) -> bool:
-    """Return whether an attempt ended soon, saved nothing, and nobody had asked it to stop."""
-    if attempt.end_time is None or attempt.outcome is AttemptOutcome.SUCCEEDED or attempt.reason in DRAINING_STOPS:
+    """Return whether an attempt ended soon, saved nothing, and nobody had asked it to stop.
+
+    One that its money ended before it had a pod was begun with that money: were it to begin again, it would for ever.
+    """
+    if attempt.end_time is None or attempt.outcome is AttemptOutcome.SUCCEEDED:
+        return False
+    if attempt.reason in DRAINING_STOPS and (attempt.reason != "BudgetExhausted" or attempt.bound_time is not None):
         return False
     soon = epoch(attempt.end_time) - epoch(attempt.start_time) < LASTING_SECONDS
     return soon and attempt.last_checkpoint_time is None

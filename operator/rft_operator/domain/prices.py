@@ -31,6 +31,8 @@ from rft_operator.errors import PriceCatalogueError
 SECONDS_PER_DAY = 86_400
 LONGEST_MAX_AGE_DAYS = 3_650
 MOST_GPUS_PER_NODE = 1_024
+CALENDAR = epoch("0001-01-01T00:00:00Z"), epoch("9999-12-31T23:59:59Z")
+"""What can be written on a record."""
 KEYS = ("version", "currency", "maxAgeDays", "prices")
 LABELS = {
     "instance_type": "node.kubernetes.io/instance-type",
@@ -143,7 +145,9 @@ class Entry(_Strict):
             raise ValueError(msg)
         if self.effective_from is not None:
             _known_date("effectiveFrom", self.effective_from, example="2026-01-01T00:00:00Z")
-            epoch(self.effective_from)
+            if not CALENDAR[0] <= epoch(self.effective_from) <= CALENDAR[1]:
+                msg = f"effectiveFrom is {self.effective_from!r}, which in UTC is before the year 1 or after 9999"
+                raise ValueError(msg)
         if self.as_of is not None:
             _known_date("asOf", self.as_of, example="2026-08-01")
         return self

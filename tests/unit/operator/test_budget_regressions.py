@@ -186,3 +186,16 @@ async def test_run_whose_money_lasts_longer_than_the_calendar_is_tended_as_any_o
     world.complete(Stage.TRAIN)
     await world.settle()
     assert world.status.stage == "Complete"
+
+
+async def test_free_pool_trains_although_all_of_the_limit_is_kept_for_the_evaluation() -> None:
+    world = World(budget={"limitUSD": 5, "usdPerGpuHour": None, "evaluationReserveUSD": 5})
+    world.catalogue, problems = PriceCatalogue.parse(
+        "version: 1\nprices: [{name: ours, match: {instanceType: rft-local}, usdPerHour: 0, free: true}]"
+    )
+    assert not problems
+    await world.to_prepared()
+    assert world.job(Stage.TRAIN)["spec"]["template"]["spec"]["activeDeadlineSeconds"] > 10**9
+    world.run_pods(Stage.TRAIN)
+    await world.after(100)
+    assert [each.stop_reason for each in world.status.attempts] == [None, None]

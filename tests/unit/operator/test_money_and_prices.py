@@ -133,6 +133,7 @@ def test_price_that_is_too_old_gives_way_to_no_other_when_it_had_replaced_one_or
         ("asOf: 2026-02-30", "asOf is '2026-02-30'"),
         ("effectiveFrom: 2026-06-31T00:00:00Z", "effectiveFrom is '2026-06-31T00:00:00Z'"),
         ("effectiveFrom: soon", "effectiveFrom is 'soon'"),
+        ("effectiveFrom: '9999-12-31T23:59:59-12:00'", "effectiveFrom is '9999-12-31T23:59:59-12:00'"),
     ],
 )
 def test_entry_alone_is_left_out_when_its_date_is_in_no_calendar(dates: str, words: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rft_operator.api.ledger import Ledger
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.domain.bill import Bill, Kind, Share, bill
-from rft_operator.domain.budget import Terms, assess, pod_deadline_seconds, stop_bound_seconds
+from rft_operator.domain.budget import LONGEST_DEADLINE_SECONDS, Terms, assess, pod_deadline_seconds, stop_bound_seconds
 from rft_operator.domain.rates import Rate
 from rft_operator.domain.schedule import Schedule, amount_of
 from rft_trainer.contract import Stage
@@ -107,7 +107,8 @@ def test_stop_line_is_the_last_second_from_which_the_stop_can_be_paid(
     left = amount_of(limit) - spent
     if state.past_stop_line:
         assert schedule.cost(bound + 1) > left
+    elif state.stop_at is None:
+        assert schedule.cost(LONGEST_DEADLINE_SECONDS) <= left, "no pod has so long a deadline"
     else:
-        assert state.stop_at is not None
         until = state.stop_at - NOW + bound
         assert schedule.cost(until) <= left < schedule.cost(until + 1)
