@@ -86,6 +86,15 @@ def test_alerts_are_as_patient_as_the_operator_is_told_to_be(
     assert f"reasoning_finetune_train_steps_total[{steps}]" in found["RftHeldWithoutStep"]
 
 
+@pytest.mark.parametrize(("days", "told_after"), [(None, 30), (365, 30), (20, 16), (1, 0.8)])
+def test_price_is_told_to_be_old_before_it_starts_nothing_any_more(
+    helm: Helm, days: int | None, told_after: float
+) -> None:
+    made = the(helm.objects(more={"prometheusRule": {"enabled": True}, "pricesMaxAgeDays": days}), "PrometheusRule")
+    found = {rule.get("alert"): rule["expr"] for group in made["spec"]["groups"] for rule in group["rules"]}
+    assert found["RftPriceOld"].endswith(f" > {int(told_after * 86_400)}")
+
+
 def test_alert_that_is_not_there_cannot_be_switched_off(helm: Helm) -> None:
     values = {"prometheusRule": {"enabled": True, "disabled": ["RftNothing"]}}
     done = helm.template(more=values, apis=APIS, check=False)
