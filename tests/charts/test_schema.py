@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
+from rft_operator.api.scheduling import Toleration
 from rft_operator.api.team import TeamSpec, Window
+from rft_operator.api.texts import LabelKey, LabelValue
 from rft_operator.domain.prices import Entry, Match
 from support.helm import CHART, Helm, container_of
 
@@ -41,6 +44,26 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "toleration of no effect in the pool": (
         {"nodePool": {"tolerations": [{"effect": "Never"}]}},
         "/nodePool/tolerations/0/effect",
+    ),
+    "toleration in the pool that no run may have: a value that nothing is compared with": (
+        {"nodePool": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}},
+        "/nodePool/tolerations/0/value",
+    ),
+    "toleration in the pool that no run may have: no key": (
+        {"nodePool": {"tolerations": [{"value": "b"}]}},
+        "/nodePool/tolerations/0': missing property 'key'",
+    ),
+    "toleration in the pool that no run may have: a time for what is not ended": (
+        {"nodePool": {"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]}},
+        "/nodePool/tolerations/0/effect",
+    ),
+    "label in the pool that no run may have": (
+        {"nodePool": {"nodeSelector": {"pool": "a b"}}},
+        "/nodePool/nodeSelector/pool",
+    ),
+    "class in the pool that no run may have": (
+        {"nodePool": {"priorityClassName": "High_Up"}},
+        "/nodePool/priorityClassName",
     ),
     "no timeout": ({"podMonitor": {"scrapeTimeout": "soon"}}, "/podMonitor/scrapeTimeout"),
     "unknown rule value": ({"prometheusRule": {"disable": []}}, "disable"),
@@ -119,6 +142,19 @@ def test_schema_knows_every_key_of_a_price_that_the_operator_knows() -> None:
     row = _schema()["properties"]["prices"]["items"]
     assert set(row["properties"]) == {field.alias for field in Entry.model_fields.values()}
     assert set(row["properties"]["match"]["properties"]) == {field.alias for field in Match.model_fields.values()}
+
+
+def test_schema_bounds_the_pool_as_the_resource_bounds_its_runs() -> None:
+    """Else the API server writes a default into a run and refuses the run for it."""
+    definitions = _schema()["definitions"]
+    assert definitions["labelKey"]["pattern"] == _pattern(LabelKey)
+    assert definitions["labelValue"]["pattern"] == _pattern(LabelValue)
+    assert set(definitions["toleration"]["properties"]) == {field.alias for field in Toleration.model_fields.values()}
+
+
+def _pattern(of: Any) -> str:
+    schema = TypeAdapter(of).json_schema()
+    return str(schema["pattern"])
 
 
 def test_schema_knows_every_key_of_a_team_budget_that_the_operator_knows() -> None:
