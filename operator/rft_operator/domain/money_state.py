@@ -211,7 +211,9 @@ def budget_state(draft: Draft, money: Money, *, stage: Stage, attempt: Attempt) 
     terms = terms_of(draft, money, rate=money.rate or UNKNOWN, stage=stage, attempt=attempt)
     held = sum(e.gpus for e in draft.status.ledger.open if (e.stage, e.attempt) == (stage.value, attempt.number))
     locked = draft.spec.budget.price_policy is PricePolicy.LOCKED
-    schedule = (money.pool.never_cheaper() if locked else money.pool).times(max(0, terms.gpus - held))
+    # What is not bound yet pays what it was let in for: else one that may start would be stopped at once, for ever.
+    unbound = terms.schedule if locked and terms.schedule is not None else money.pool
+    schedule = unbound.times(max(0, terms.gpus - held))
     return assess(
         money.bill,
         limit_micro_usd=money.limit_micro_usd,

@@ -199,3 +199,24 @@ async def test_free_pool_trains_although_all_of_the_limit_is_kept_for_the_evalua
     world.run_pods(Stage.TRAIN)
     await world.after(100)
     assert [each.stop_reason for each in world.status.attempts] == [None, None]
+
+
+async def test_gang_is_not_stopped_before_it_is_bound_for_a_rise_that_its_locked_price_escapes() -> None:
+    world = World(
+        evaluation=None,
+        budget={"limitUSD": 5, "usdPerGpuHour": None, "pricePolicy": "locked"},
+        checkpoint={"graceSeconds": 600},
+        timeouts={"pendingSeconds": 60},
+    )
+    world.catalogue, problems = PriceCatalogue.parse(
+        "version: 1\nprices:\n- {name: now, match: {instanceType: rft-local}, usdPerHour: 1}\n"
+        "- {name: dear, match: {instanceType: rft-local}, usdPerHour: 60, effectiveFrom: 2026-01-01T00:02:00Z}\n"
+    )
+    assert not problems
+    await world.to_prepared()
+    await world.after(1)
+    assert [(each.number, each.stop_reason) for each in world.status.attempts if each.stage == "train"] == [(1, None)]
+    world.run_pods(Stage.TRAIN)
+    await world.after(300)
+    assert world.status.attempts[-1].stop_reason is None
+    assert world.status.cost.rate_usd_per_hour == "2.000000"
