@@ -264,8 +264,9 @@ class _Run:
     def held(self, nodes: Mapping[str, Mapping[str, str]]) -> None:
         held: dict[tuple[str, str], int] = {}
         for entry in self.run.status.ledger.open:
-            labels = nodes.get(entry.node, {})
-            kind = labels.get(LABELS["gpu_product"], ""), labels.get(LABELS["capacity_type"], "")
+            labels = nodes.get(entry.node, {})  # of an entry of before its kind was recorded
+            product = entry.gpu_product or labels.get(LABELS["gpu_product"], "")
+            kind = product, entry.capacity_type or labels.get(LABELS["capacity_type"], "")
             held[kind] = held.get(kind, 0) + entry.gpus
         for kind, gpus in held.items():
             self._show("gpus_allocated", gpus, *kind)

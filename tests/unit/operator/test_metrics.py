@@ -318,6 +318,13 @@ def test_gpus_are_shown_by_product_and_a_counter_does_not_step_back_when_a_pod_h
     assert (it.value("reasoning_finetune_gpu_seconds_total", phase="train") or 0) >= before
 
 
+def test_gpus_are_held_as_the_kind_that_they_are_charged_as_when_their_node_is_gone() -> None:
+    it = Scraped(run(ledger={"open": [{**entry("b", gpus=8), "gpuProduct": "H100", "capacityType": "spot"}]}))
+    kind = {"gpu_product": "H100", "capacity_type": "spot"}
+    assert it.value("reasoning_finetune_gpus_allocated", **kind) == 8
+    assert (it.value("reasoning_finetune_charged_usd", phase="train", **kind) or 0) > 0
+
+
 def test_age_of_a_price_and_what_is_kept_back_are_shown() -> None:
     status: dict[str, Any] = {
         "cost": {"reserveUSD": "3.00", "forecastUSD": "9.50", "usdPerGpuHour": "3.60", "priceSource": "spec"},
