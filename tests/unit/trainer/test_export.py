@@ -13,16 +13,18 @@ import safetensors.torch
 import torch
 from peft import PeftConfig
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from rft_trainer.contract import EndOfTurn, LoraConfig
 from rft_trainer.errors import StageError
+from rft_trainer.evaluate.transformers_sampler import TransformersSampler
 from rft_trainer.hub import RECORD
 from rft_trainer.prepare.chat import CHATML_TEMPLATE
 from rft_trainer.prepare.tiny import END_OF_TEXT, TURN_END, build_model
 from rft_trainer.train import export as exports
 from rft_trainer.train.adapter import add_adapters
 from rft_trainer.train.export import MARKER, Export, export_engine, exported_step
+from rft_trainer.train.weights import load_weights
 from rft_trainer.uris import parse_uri
 from unit.trainer.factory import run_config
 
@@ -107,6 +109,31 @@ def test_export_that_finds_no_room_says_so_and_leaves_the_volume_as_it_was(
 
 def no_room(*_: object, **__: object) -> None:
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_constants_of_a_model_are_those_of_its_files_in_training_and_in_the_export(base: Path) -> None:
+    """Apertus has those of its activation beside its weights; without them no evaluation took its export."""
+    config = AutoConfig.for_model(
+        "apertus", vocab_size=400, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1,
+    )  # fmt: skip
+    given = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    given.model.layers[0].mlp.act_fn.beta.fill_(0.25)
+    given.save_pretrained(base)
+    trained = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    load_weights(trained, base, zero3=False)
+    ids = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(trained(ids).logits, given(ids).logits)
+    export = Export(
+        base=base,
+        destination=base.with_name("export"),
+        training=run_config().training,
+        base_uri="x",
+        eos="template",
+    )
+    export_engine(export, trained, card={}, step=1, zero3=False, rank=0)
+    torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(export.destination)(ids).logits, given(ids).logits)
+    assert TransformersSampler(export.destination, device=torch.device("cpu")).context_tokens
 
 
 def test_export_replaces_an_older_one_whole_when_there_is_one(base: Path) -> None:

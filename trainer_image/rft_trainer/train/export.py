@@ -118,9 +118,13 @@ def _fill(
         adapters = dict(state)
         save_adapter(adapters, temporary / ADAPTER_FOLDER, lora=lora, base=_loadable(export))
         state = merge(TensorFiles(export.base), adapters, lora=lora)
-    _write_shards(((name, tensor.to(export.dtype)) for name, tensor in state), temporary)
+    _write_shards(((name, _in(tensor, export.dtype)) for name, tensor in state), temporary)
     write_json(temporary / CARD_FILE, card)
     write_json(temporary / MARKER, {"version": 1, "step": step})
+
+
+def _in(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _loadable(export: Export) -> BaseModelName:

@@ -97,7 +97,10 @@ def check_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
 
 
 def load_weights(model: nn.Module, path: Path, *, zero3: bool) -> None:
-    """Assign every parameter from the safetensors files of ``path``; raises :class:`BadInputError` on a gap."""
+    """Assign every parameter from the safetensors files of ``path``; raises :class:`BadInputError` on a gap.
+
+    What is computed from the configuration may be in the files or not.
+    """
     import deepspeed
     import torch.distributed as dist
 
@@ -108,6 +111,9 @@ def load_weights(model: nn.Module, path: Path, *, zero3: bool) -> None:
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=zero3):
             if reads:
                 _assign(name, parameter, files.read(name))
+    for name, buffer in kept_buffers(model):
+        if name in files:
+            buffer.data.copy_(files.read(name))
 
 
 def _check_names(
@@ -167,13 +173,27 @@ class TensorFiles:
         return tensor
 
 
+def kept_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """What stands in a model's files beside its parameters, as the constants of Apertus' activation do."""
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                yield name, buffer
+
+
 def gathered_state(
     model: nn.Module, *, zero3: bool, wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every wanted parameter whole, one at a time, on the CPU; all ranks iterate, for gathering is a collective."""
+    """Every wanted tensor of the model's files whole, one at a time, on the CPU.
+
+    All ranks iterate, for gathering a parameter is a collective.
+    """
     import deepspeed
 
     for name, parameter in model.named_parameters():
         if wanted(name):
             with deepspeed.zero.GatheredParameters([parameter], enabled=zero3):
                 yield name, parameter.data.detach().to("cpu", copy=True)
+    for name, buffer in kept_buffers(model):
+        if wanted(name):
+            yield name, buffer.detach().to("cpu", copy=True)
