@@ -6,6 +6,7 @@ Invariant: two clusters with different numbers share no address, link, namespace
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -146,14 +147,19 @@ class Layout:
             temporary.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the state folder, this file last: a folder without it is no cluster's, and a new one would go on with
+        """Remove the state folder, its file last: a folder without it is no cluster's, and a new one would go on with
         the etcd that was left in it."""
+        while self.state.exists():
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes it, too
+                self._remove()
+
+    def _remove(self) -> None:
         for each in self.state.iterdir():
             if each.is_dir() and not each.is_symlink():
                 shutil.rmtree(each)
             elif each != self.file:
                 each.unlink()
-        self.file.unlink()
+        self.file.unlink(missing_ok=True)
         self.state.rmdir()
 
     @classmethod

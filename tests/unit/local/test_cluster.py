@@ -47,6 +47,19 @@ def test_start_that_fails_leaves_nothing(
     assert ("its logs cannot be kept" in said[0]) is full
 
 
+def test_start_tells_its_own_trouble_when_its_cluster_was_taken_down_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    def bring_up(it: Cluster) -> None:
+        Cluster.load(it.layout.state).down()
+        raise StartError("waited 60 s for the API server")
+
+    monkeypatch.setattr(Cluster, "bring_up", bring_up)
+    with pytest.raises(StartError, match="the API server"):
+        start(options(tmp_path / "it", said))
+    assert not (tmp_path / "it").exists()
+
+
 def test_number_is_given_back_when_another_start_of_the_same_name_was_quicker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
