@@ -11,13 +11,13 @@ WORD = re.compile(r"[A-Z][A-Za-z0-9]*[a-z0-9][A-Za-z0-9]*")
 PAGE = ROOT / "docs" / "troubleshooting.md"
 SOURCES = sorted((ROOT / "operator" / "rft_operator" / "domain").glob("*.py"))
 _KUBERNETES = """
-Always ConfigMap ContainerCreating CreateContainerConfigError CreateContainerError DeletionByPodGC
-DeletionByTaintManager DisruptionTarget Egress ErrImageNeverPull ErrImagePull Error EvictionByEvictionAPI Exists Failed
-FallbackToLogsOnError IfNotPresent Indexed Ingress InvalidImageName Job Memory NetworkPolicy Never NodeAffinity
-NoSchedule NodeShutdown NonIndexed None Normal NotIn OnRootMismatch OutOf Pending PersistentVolumeClaim Pod
-PodInitializing PodScheduled PreemptionByScheduler ReadOnlyMany ReadWriteMany ReadWriteOnce Ready ReasoningFinetune
-RunContainerError Running RuntimeDefault SchedulingGated Secret Service Terminated TerminationByKubelet
-TopologyAffinityError True UnexpectedAdmissionError Unknown Warning
+Always ConfigMap ContainerCreating ContainerStatusUnknown CreateContainerConfigError CreateContainerError
+DeletionByPodGC DeletionByTaintManager DisruptionTarget Egress ErrImageNeverPull ErrImagePull Error
+EvictionByEvictionAPI Exists Failed FallbackToLogsOnError IfNotPresent Indexed Ingress InvalidImageName Job Memory
+NetworkPolicy Never NodeAffinity NoSchedule NodeShutdown NonIndexed None Normal NotIn OnRootMismatch OutOf Pending
+PersistentVolumeClaim Pod PodInitializing PodScheduled PreemptionByScheduler ReadOnlyMany ReadWriteMany ReadWriteOnce
+Ready ReasoningFinetune RunContainerError Running RuntimeDefault SchedulingGated Secret Service Terminated
+TerminationByKubelet TopologyAffinityError True UnexpectedAdmissionError Unknown Warning
 """
 KUBERNETES = frozenset(_KUBERNETES.split())
 """Words that Kubernetes says, and kinds."""

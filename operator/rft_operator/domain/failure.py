@@ -22,6 +22,9 @@ CRASH_LOOP = "CrashLoopBackOff"
 PREEMPTION = frozenset({"PreemptionByScheduler", "TerminationByKubelet", "EvictionByEvictionAPI"})
 NODE_LOSS = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
 NODE_SHUTDOWN = frozenset({"NodeShutdown", "Terminated", "NodeLost"})
+RUNTIME_LOST = frozenset({"ContainerStatusUnknown", "Unknown"})
+"""Reasons of a container of which kubelet and runtime know nothing more, because they, or the machine, were restarted;
+its exit code (137, 255) is theirs, and not the trainer's."""
 REFUSALS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError", "NodeAffinity"})
 """A kubelet's reasons to run nothing of a pod that was bound to it; so are those that begin with OUT_OF."""
 OUT_OF = "OutOf"
@@ -101,6 +104,9 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
     for pod in failed:
         if pod.disruption_reason or pod.pod_reason in NODE_SHUTDOWN or pod.pod_reason == "Evicted":
             return _disrupted(pod)
+        if pod.terminated_reason in RUNTIME_LOST and pod.pod_reason is None:
+            words = f"{pod.name} on node {pod.node} is gone: the node or its container runtime was restarted"
+            return Trouble(reason="NodeLost", message=f"{words} ({pod.terminated_reason}).", pod=pod)
         if _is_refused(pod):
             where = f"{pod.name} was bound to node {pod.node}, whose kubelet refused it"
             words = f"{where} ({pod.pod_reason}): {(pod.pod_message or '').strip()}"

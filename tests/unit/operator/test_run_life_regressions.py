@@ -112,6 +112,18 @@ async def test_pod_of_a_deleted_namesake_is_no_rank_of_the_new_run_when_its_node
     assert fresh.status.attempts[-1].stop_reason is None
 
 
+@pytest.mark.parametrize(("reason", "exit_code"), [("ContainerStatusUnknown", 137), ("Unknown", 255)])
+async def test_node_that_was_restarted_under_its_pods_uses_up_no_restart(reason: str, exit_code: int) -> None:
+    world = World(retries={"maxRestarts": 0})
+    await world.to_training()
+    world.set_status(world.pods(Stage.TRAIN)[0], phase="Failed", exit_code=exit_code, reason=reason)
+    world.set_status(world.pods(Stage.TRAIN)[1], phase="Failed", exit_code=1, reason="Error")
+    await world.after(1)
+    first = world.status.attempts[1]
+    assert (first.reason, first.counted) == ("NodeLost", False)
+    assert reason in first.message
+
+
 @pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfnvidia.com/gpu", "NodeAffinity"])
 async def test_pod_that_its_kubelet_refuses_uses_up_no_restart_and_its_words_are_told(reason: str) -> None:
     world = World(retries={"maxRestarts": 0})
