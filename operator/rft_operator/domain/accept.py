@@ -73,7 +73,7 @@ def accept(draft: Draft, money: Money) -> None:
         return
     wait = unreserved(draft)
     if wait is not None:
-        _refuse(draft, wait.reason, wait.message, retry_seconds=None)
+        _refuse(draft, wait.reason, wait.message, retry_seconds=0 if wait.again else None)
         return
     price = usd_display(money.rate.micro_usd_per_gpu_hour)
     price = f"Price {price} per GPU-hour ({money.rate.source}); pods without GPUs cost nothing."

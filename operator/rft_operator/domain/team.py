@@ -110,7 +110,7 @@ def _opened(budget: FinetuneBudget, runs: Runs, *, now: int) -> Book:
         run = runs.get(record.uid)
         if run is None:
             _book_gone(book, record)
-        else:
+        elif record.started or not run.refused:  # else others may have the money; it asks anew (team_money)
             book.records[record.uid] = _carried(record, run, start=start)
     return book
 

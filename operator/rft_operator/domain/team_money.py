@@ -26,6 +26,7 @@ from rft_operator.domain.team_run import (
     Known,
     bill_until,
     free_micro_usd,
+    is_refused,
     metered_until,
     selects,
 )
@@ -100,12 +101,23 @@ class Wait:
 
     reason: str
     message: str
+    again: bool = False
+    """It need only be asked on record."""
 
 
 def unreserved(draft: Draft) -> Wait | None:
-    """Return why the run may not be let in yet: some budget that it shares has nothing reserved for it."""
-    missing = [each for each in claims(draft) if each.record is None]
-    return _unreadable(draft) or (_wait(draft, missing) if missing else None)
+    """Return why the run may not be let in yet: some budget that it shares has nothing reserved for it.
+
+    What was reserved before it was refused for another reason may be given away at any moment, unless it asks again.
+    """
+    found = claims(draft)
+    missing = [each for each in found if each.record is None]
+    wait = _unreadable(draft) or (_wait(draft, missing) if missing else None)
+    if wait is None and found and is_refused(draft.recorded):
+        return Wait(
+            reason=WAITING, message="What it was refused for is mended: it asks for its reservation.", again=True
+        )
+    return wait
 
 
 def _unreadable(draft: Draft) -> Wait | None:

@@ -56,6 +56,8 @@ class TeamRun:
     deleting: bool
     readable: bool = True
     """False: it does not fit this operator's models; it keeps what is reserved for it and is granted nothing."""
+    refused: bool = False
+    """It was not let in, and asks for no money: something else must be mended first."""
     bill_known: bool = True
     """False: nor does its ledger, so that its record stays as it is."""
 
@@ -93,7 +95,14 @@ def team_run(resource: ReasoningFinetune) -> TeamRun:
         and status.observed_generation == meta.generation
         and all(each.end_time is not None for each in gpu_attempts),
         deleting=deleting,
+        refused=status.start_time is None and is_refused(status),
     )
+
+
+def is_refused(status: Status) -> bool:
+    """Return whether a run was not let in for a reason that no money of its team would mend."""
+    accepted = condition_of(status, ConditionType.ACCEPTED)
+    return accepted is not None and accepted.status is ConditionStatus.FALSE and accepted.reason not in ASKING
 
 
 def team_run_partly(found: PartialRun) -> TeamRun:
@@ -102,6 +111,7 @@ def team_run_partly(found: PartialRun) -> TeamRun:
     return replace(
         run,
         asks=False,
+        refused=False,
         at_rest=False,
         final=run.final and found.ledger_known,
         readable=False,

@@ -95,6 +95,46 @@ async def test_run_that_cannot_start_anyway_reserves_nothing() -> None:
     assert world.promised() == 0
 
 
+async def test_run_that_is_refused_for_another_reason_gives_its_reservation_back_and_asks_anew() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf", "namespace": NAMESPACE}}
+    model = {"uri": "hf://org/m", "secretRef": {"name": "hf"}}
+    world = TeamWorld(team_budget(limitUSD=15), names=("a",), **PLAIN, model=model)
+    world.kube.put(secret)
+    await world.reconciler.reconcile(world.key)
+    await world.keeper.settle(NAMESPACE)
+    assert world.promised() == 10 * DOLLAR
+    world.kube.remove("Secret", NAMESPACE, "hf")
+    await world.settle()
+    assert accepted(world, "a") == ("False", "SecretNotFound")
+    assert world.promised() == 0
+    world.apply("b", **PLAIN)
+    world.names = ("a", "b")
+    await world.settle()
+    assert accepted(world, "b") == ("True", "Accepted")
+    world.kube.put(secret)
+    await world.settle()
+    assert accepted(world, "a") == ("False", "TeamBudgetExhausted")
+
+
+async def test_run_that_was_refused_for_a_moment_asks_on_record_before_it_is_let_in() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf", "namespace": NAMESPACE}}
+    world = TeamWorld(
+        team_budget(limitUSD=15), names=("a",), **PLAIN, model={"uri": "hf://org/m", "secretRef": {"name": "hf"}}
+    )
+    world.kube.put(secret)
+    await world.reconciler.reconcile(world.key)
+    await world.keeper.settle(NAMESPACE)
+    world.kube.remove("Secret", NAMESPACE, "hf")
+    await world.reconciler.reconcile(world.key)
+    world.kube.put(secret)
+    assert await world.reconciler.reconcile(world.key) == 0
+    assert accepted(world, "a") == ("False", "WaitingForTeamBudget")
+    await world.reconciler.reconcile(world.key)
+    assert accepted(world, "a") == ("True", "Accepted")
+    await world.settle()
+    assert world.promised() == 10 * DOLLAR
+
+
 async def test_run_outside_the_selector_starts_without_a_reservation() -> None:
     world = TeamWorld(team_budget(limitUSD=0, selector={"matchLabels": {"team": "x"}}), names=("a",), **PLAIN)
     await world.settle()
