@@ -19,6 +19,7 @@ from rft_operator.api.spec import Spec
 from rft_operator.api.texts import INT_OR_TEXT as INT_OR_TEXT_MARK
 from rft_operator.api.texts import REMEDY
 from rft_operator.domain.architectures import MODEL_UNKNOWN, ModelShape, known_model, shape_of_config
+from rft_operator.domain.documents import documents
 from rft_operator.domain.estimate_data import DEFAULT_SPREAD, DataShape, known_data
 from rft_operator.domain.facts import NodeFacts
 from rft_operator.domain.prices import PriceCatalogue
@@ -33,14 +34,14 @@ _UNION_PARTS = frozenset({"int", "str"})
 def read_manifest(text: str) -> tuple[str, Spec]:
     """Return name and spec of the one ReasoningFinetune in a YAML text; raises InvalidResource."""
     try:
-        documents = [each for each in yaml.safe_load_all(text) if each is not None]
+        there = documents(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise InvalidResource("InvalidSpec", f"the file is no YAML: {error}") from error
     except RecursionError as error:
         raise InvalidResource("InvalidSpec", "the file is no resource: it is nested too deeply") from error
-    found = [each for each in documents if isinstance(each, dict) and each.get("kind") == KIND]
+    found = [each for each in there if isinstance(each, dict) and each.get("kind") == KIND]
     if len(found) != 1:
-        kinds = ", ".join(str(each.get("kind")) if isinstance(each, dict) else repr(each) for each in documents[:4])
+        kinds = ", ".join(str(each.get("kind")) if isinstance(each, dict) else repr(each) for each in there[:4])
         msg = f"the file must hold one resource of kind {KIND}, but holds {len(found)} (kinds: {kinds or 'none'})"
         raise InvalidResource("InvalidSpec", msg)
     manifest = found[0]

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rft_operator.api import API_VERSION, BUDGET_KIND, KIND
 from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Spec
+from rft_operator.domain.documents import documents
 from rft_operator.domain.partial import read_partly
 from rft_operator.errors import InvalidResource, Refused
 
@@ -94,7 +95,7 @@ def _documents(source: Source, *, name: str | None) -> list[dict[str, Any]]:
         return _flat([dict(source)])
     text = _read(source) if isinstance(source, Path) else source
     try:
-        return _flat([each for each in yaml.safe_load_all(text) if each is not None])
+        return _flat(documents(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Refused(f"the file is no YAML: {error}") from error
 

@@ -35,6 +35,7 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("{", "the file is no YAML"),
+        ("spec: {budget: {limitUSD: 5, limitUSD: 500}}", "limitUSD is there twice; keep the one that is meant"),
         ("", "holds 0 (kinds: none)"),
         ("kind: Pod", "must hold one resource of kind ReasoningFinetune, but holds 0 (kinds: Pod)"),
         ("- 1", "holds 0 (kinds: [1])"),

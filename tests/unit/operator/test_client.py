@@ -119,6 +119,7 @@ async def test_apply_takes_back_what_get_gave_out(client: AsyncClient, api: Fake
     ("source", "words"),
     [
         ("a: [", "no YAML"),
+        ("spec: 1\nspec: 2", "spec is there twice; keep the one that is meant"),
         ("", "no resource in the file"),
         ("- 1", "not a resource"),
         ("kind: Secret", "kubectl apply takes the rest"),
