@@ -351,4 +351,5 @@ class Status(StatusModel):
         known = {each.value for each in ConditionType}
         if not isinstance(raw, list):
             return raw
-        return [each for each in raw if not isinstance(each, dict) or each.get("type") in known]
+        named = [(each.get("type") if isinstance(each, dict) else None, each) for each in raw]
+        return [each for name, each in named if not isinstance(name, str) or name in known]

@@ -97,7 +97,8 @@ def _merged_list(
     raw: object, *, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], keys: tuple[str, ...]
 ) -> list[Any]:
     def identity(item: object) -> tuple[object, ...] | None:
-        return tuple(item.get(each) for each in keys) if isinstance(item, Mapping) else None
+        found = tuple(item.get(each) for each in keys) if isinstance(item, Mapping) else (item,)
+        return found if all(each is None or isinstance(each, str | int) for each in found) else None
 
     old, new = ({identity(each): each for each in items} for items in (before, after))
     out = []

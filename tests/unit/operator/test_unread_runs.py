@@ -98,6 +98,7 @@ def test_reading_yields_a_stand_in_whatever_the_spec_is(spec: object) -> None:
         ({"stage": "Dreaming"}, True),
         ({"ledger": {"open": [{"uid": "x"}]}}, False),
         ({"ledger": "lost"}, False),
+        ({"conditions": [{"type": ["not", "a", "word"]}]}, True),
         (["not", "a", "map"], False),
     ],
 )
@@ -121,7 +122,7 @@ def test_writing_keeps_what_was_not_understood() -> None:
     raw = {
         "stage": "Training",
         "novel": {"a": 1},
-        "conditions": [{"type": "Novel", "status": "True"}, {"type": "Progressing", "status": "True"}],
+        "conditions": [{"type": "Novel", "status": "True"}, {"type": []}, {"type": "Progressing", "status": "True"}],
         "attempts": [{"stage": "distill", "number": 1}, {"stage": "train", "number": 1, "novel": 2}],
         "cost": {"novel": 1, "spentUSD": "1", "stopTime": "soon"},
         "pods": {"desired": 1},
@@ -144,6 +145,7 @@ def test_writing_keeps_what_was_not_understood() -> None:
         "novel": {"a": 1},
         "conditions": [
             {"type": "Novel", "status": "True"},
+            {"type": []},
             {"type": "Progressing", "status": "False"},
             {"type": "Suspended", "status": "True"},
         ],
