@@ -138,7 +138,7 @@ class Demo:
         self.script.parent.mkdir()
         self.script.write_text((ROOT / "hack" / "demo.sh").read_text())
         programs = folder / ".venv" / "bin"
-        program(programs / "python", f'exec {sys.executable} "$@"')
+        program(programs / "python", f'exec "{sys.executable}" "$@"')
         note = f'echo "$NO_PROXY $no_proxy $(basename $0) $*" >>{self.log}'
         program(programs / "kubectl", note)
         program(programs / "rft", f'{note}\ncase "$2" in tools) echo {programs};; kubeconfig) echo kc;; esac')

@@ -16,7 +16,7 @@ UV = """#!/bin/bash
 echo "$1 begins" >>"$LOG"
 sleep 0.2
 case "$1" in
-  venv) rm -rf .venv; mkdir -p .venv/bin; ln -s PYTHON .venv/bin/python;;
+  venv) rm -rf .venv; mkdir -p .venv/bin; ln -s 'PYTHON' .venv/bin/python;;
   pip) [ ! -e "$FAIL" ] || exit 1; [ -x .venv/bin/python ] || exit 1;;
 esac
 echo "$1 ends" >>"$LOG"
