@@ -110,9 +110,12 @@ class Cache:
         return run.report if run is not None else None
 
     def put_report(self, key: Key, report: Report) -> None:
-        """Keep a progress report."""
+        """Keep a progress report; a pod of a former attempt, on a node that came back, must not hide the present one's."""
         run = self._runs.get(key)
-        if run is not None:
+        if run is None:
+            return
+        old = run.report
+        if old is None or old.stage is not report.stage or report.attempt >= old.attempt:
             run.report = report
 
     def put(self, raw: JsonObject) -> tuple[Key, ...]:

@@ -22,9 +22,9 @@ def pod(
     return stored_child("Pod", name, uid=uid, version=version, spec=spec, status={"phase": phase})
 
 
-def report(step: int = 50) -> Report:
+def report(step: int = 50, *, stage: Stage = Stage.TRAIN, attempt: int = 1) -> Report:
     return Report(
-        stage=Stage.TRAIN, attempt=1, received_at=0, percent=100, eta_seconds=0, metrics=(("step", str(step)),)
+        stage=stage, attempt=attempt, received_at=0, percent=100, eta_seconds=0, metrics=(("step", str(step)),)
     )
 
 
@@ -153,6 +153,16 @@ def test_strange_objects_are_left_out() -> None:
     assert cache.put(stored_child("Pod", "stray", uid="u1", metadata={"labels": {"app": "web"}})) == ()
     assert cache.put(stored_child("ConfigMap", "stray", uid="u2", metadata={"labels": {}})) == ()
     assert cache.known_keys() == ()
+
+
+def test_report_of_a_former_attempt_does_not_hide_that_of_the_present_one() -> None:
+    cache = Cache()
+    cache.put(stored_run())
+    for stage, attempt in ((Stage.TRAIN, 2), (Stage.TRAIN, 1)):
+        cache.put_report(KEY, report(stage=stage, attempt=attempt))
+    assert cache.report(KEY) == report(stage=Stage.TRAIN, attempt=2)
+    cache.put_report(KEY, report(stage=Stage.EVALUATE, attempt=1))
+    assert cache.report(KEY) == report(stage=Stage.EVALUATE, attempt=1)
 
 
 def test_report_of_a_deleted_run_is_not_found_by_its_namesake_when_a_claim_was_retained() -> None:
