@@ -110,7 +110,7 @@ class Cache:
         return run.report if run is not None else None
 
     def put_report(self, key: Key, report: Report) -> None:
-        """Keep a progress report; a pod of a former attempt, on a node that came back, hides nothing of the present one."""
+        """Keep a progress report; one of a former attempt, from a node that came back, hides none of the present."""
         run = self._runs.get(key)
         if run is None:
             return
