@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 from rft_operator.api.scheduling import Toleration
 from rft_operator.api.team import TeamSpec, Window
 from rft_operator.api.texts import LabelKey, LabelValue
+from rft_operator.config import Config
 from rft_operator.domain.prices import Entry, Match
 from support.helm import CHART, Helm, container_of
 
@@ -111,7 +113,7 @@ def test_schema_refuses_and_names_the_value_when_it_is_wrong(helm: Helm, values:
     ("names", "words"),
     [
         (["RFT_LOG_LEVEL"], "extraEnv: the chart sets RFT_LOG_LEVEL itself; use the value operator.logLevel"),
-        (["RFT_NAMESPACE"], "extraEnv: the chart sets RFT_NAMESPACE itself; leave it out"),
+        (["RFT_METRICS_PORT"], "extraEnv: RFT_METRICS_PORT is the chart's to settle"),
         (["HTTPS_PROXY", "HTTPS_PROXY"], "extraEnv: HTTPS_PROXY is there twice"),
     ],
     ids=["has a value", "the chart's own", "twice"],
@@ -122,10 +124,13 @@ def test_variable_is_refused_when_it_would_be_there_twice(helm: Helm, names: lis
     assert words in done.stderr
 
 
-def test_every_variable_that_the_chart_sets_is_refused_among_those_of_the_user(helm: Helm) -> None:
-    for each in container_of(helm.objects())["env"]:
-        done = helm.template(more={"extraEnv": [{"name": each["name"], "value": "x"}]}, check=False)
-        assert f"extraEnv: the chart sets {each['name']} itself" in done.stderr
+def test_every_setting_of_the_operator_is_refused_among_the_users_variables(helm: Helm) -> None:
+    settings = {f"RFT_{field.name.upper()}" for field in dataclasses.fields(Config)}
+    assert {each["name"] for each in container_of(helm.objects())["env"]} < settings
+    for name in settings:
+        done = helm.template(more={"extraEnv": [{"name": name, "value": "x"}]}, check=False)
+        assert "extraEnv: " in done.stderr
+        assert name in done.stderr
 
 
 def test_schema_knows_every_value_and_no_other() -> None:

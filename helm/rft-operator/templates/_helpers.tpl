@@ -57,11 +57,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   "RFT_RESTART_BACKOFF_SECONDS" "operator.restartBackoffSeconds"
   "RFT_EXPECTED_STARTUP_SECONDS" "operator.expectedStartupSeconds"
 -}}
-{{- $own := list "RFT_NAMESPACE" "RFT_POD_NAME" "RFT_PROGRESS_URL" "RFT_PROGRESS_SECRET" "RFT_LEASE_NAME" -}}
 {{- $names := list -}}
 {{- range .Values.extraEnv -}}
 {{- if hasKey $values .name }}{{ fail (printf "extraEnv: the chart sets %s itself; use the value %s" .name (get $values .name)) }}{{ end -}}
-{{- if has .name $own }}{{ fail (printf "extraEnv: the chart sets %s itself; leave it out" .name) }}{{ end -}}
+{{- if hasPrefix "RFT_" .name }}{{ fail (printf "extraEnv: %s is the chart's to settle, with its Service, Lease and probes; leave it out" .name) }}{{ end -}}
 {{- if has .name $names }}{{ fail (printf "extraEnv: %s is there twice" .name) }}{{ end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
