@@ -159,6 +159,30 @@ def test_split_is_refused_when_nothing_is_named_for_one(
         list(found)
 
 
+@pytest.mark.parametrize(
+    ("names", "twins"),
+    [
+        (["a.jsonl", "a.jsonl.gz"], r"a\.jsonl and a\.jsonl\.gz"),
+        (["a.jsonl", "b.parquet", "c.jsonl"], r"a\.jsonl and b\.parquet"),
+        (["a/train.json", "b/train.json.gz", "b/train.jsonl"], r"b/train\.json\.gz and b/train\.jsonl"),
+        (["a.jsonl", "b.jsonl.gz", "c.json"], None),
+        (["train.jsonl", "test.parquet"], None),
+        (["a/train.parquet", "b/train.parquet"], None),
+    ],
+)
+def test_rows_are_not_read_twice_when_they_stand_there_in_two_forms(
+    tmp_path: Path, names: list[str], twins: str | None
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    if twins is None:
+        assert data_files(tmp_path, split="train", where="pvc://claim")
+        return
+    with pytest.raises(BadInputError, match=rf"pvc://claim: {twins} may be the same rows in two forms; name the file"):
+        data_files(tmp_path, split="train", where="pvc://claim")
+
+
 def test_files_in_a_folder_that_is_named_as_a_file_are_read_once(tmp_path: Path) -> None:
     """As Spark writes a table."""
     (tmp_path / "rows.parquet").mkdir()

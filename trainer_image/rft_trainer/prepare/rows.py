@@ -108,7 +108,29 @@ def data_files(path: Path, *, split: str, where: str) -> list[Path]:
         raise BadInputError(
             f"{where}: no file is named for split {split!r}, but others are: {names}; name one of theirs"
         )
+    _check_one_form(named or found, path, where=where)
     return named or found
+
+
+def _check_one_form(files: Sequence[Path], path: Path, *, where: str) -> None:
+    """Raise :class:`BadInputError` for rows that may stand there in another form, too: they would be read twice."""
+    named: dict[str, Path] = {}
+    pairs = [(named.setdefault(_without_suffix(file), file), file) for file in files]
+    parquet = [file for file in files if file.suffix == ".parquet"]
+    if len(parquet) < len(files):
+        pairs += zip(parquet, (file for file in files if file not in parquet), strict=False)
+    for one, other in pairs:
+        if one != other:
+            first, second = sorted(str(file.relative_to(path)) for file in (one, other))
+            raise BadInputError(
+                f"{where}: {first} and {second} may be the same rows in two forms; name the file or the folder that is "
+                "to be read"
+            )
+
+
+def _without_suffix(file: Path) -> str:
+    suffix = max((each for each in _SUFFIXES if file.name.endswith(each)), key=len, default="")
+    return str(file).removesuffix(suffix)
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
