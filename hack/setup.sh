@@ -28,7 +28,9 @@ compile_packages() {
     echo "setup: these modules are not compiled ahead" >&2
 }
 
-is_up_to_date() { [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }
+version_of() { "$1" -c 'import sys; print(*sys.version_info[:2])'; }
+is_wanted_python() { [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$(version_of .venv/bin/python)" ]; }
+is_up_to_date() { [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && is_wanted_python; }
 
 if ! is_up_to_date && command -v flock >/dev/null; then
   exec 9<.  # another setup of this checkout may be at it: it would be built into while it is cleared

@@ -94,3 +94,16 @@ def test_module_that_cannot_be_compiled_ahead_stops_nothing(checkout: Checkout) 
     code, words = checkout.setup()
     assert code == 0
     assert "these modules are not compiled ahead" in words
+
+
+def test_environment_is_made_anew_when_another_python_is_asked_for(checkout: Checkout, tmp_path: Path) -> None:
+    assert checkout.setup() == (0, "")
+    other = tmp_path / "python3.99"
+    other.write_text("""#!/bin/sh\ncase "$2" in *print*) echo 3 99;; esac\n""")
+    other.chmod(0o755)
+    checkout.environment["PYTHON"] = str(other)
+    assert checkout.setup() == (0, "")
+    assert checkout.done == WHOLE * 2
+    del checkout.environment["PYTHON"]
+    assert checkout.setup() == (0, "")
+    assert checkout.done == WHOLE * 2
