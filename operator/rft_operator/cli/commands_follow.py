@@ -120,10 +120,11 @@ def logs_command(
 
     Each line begins with attempt, rank and pod. -o json gives an object a line, for programs.
     """
-    from rft_operator.cli.log_print import Printer
+    from rft_operator.cli.log_print import Printer, wants_colour
     from rft_operator.client.log_lines import LogQuery
 
-    printer = Printer(prefix=prefix, timestamps=timestamps, as_json=output == "json", coloured=sys.stdout.isatty())
+    coloured = wants_colour(sys.stdout)
+    printer = Printer(prefix=prefix, timestamps=timestamps, as_json=output == "json", coloured=coloured)
 
     async def go() -> int:
         count = 0

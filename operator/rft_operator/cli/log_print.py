@@ -6,16 +6,23 @@ Invariant: what the rank wrote is printed as it is; control characters that coul
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
+from typing import TextIO
 
 import click
 
 from rft_operator.client.log_lines import LogLine
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\x1b(?!\[[0-9;]*m)")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;]*m)")
 """All but tabs, carriage returns (progress bars) and colours."""
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal whose user has not asked for none (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

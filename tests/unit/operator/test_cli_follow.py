@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import pytest
 
 from rft_operator.api import KIND
+from rft_operator.cli.log_print import wants_colour
 from support.builders import NAME, NAMESPACE
 from support.command_line import COMPLETE, FAILED, TRAINING, CommandLine, condition, run_in
 
@@ -100,7 +102,7 @@ def test_logs_are_prefixed_with_attempt_rank_and_pod(cli: CommandLine) -> None:
         labels["batch.kubernetes.io/job-completion-index"] = str(rank)
         meta = {"name": f"pod-{rank}", "namespace": NAMESPACE, "labels": labels}
         cli.put({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": {}})
-        cli.api.write(f"pod-{rank}", (f"2026-01-01T00:00:0{rank}Z", f"hello {rank}\x1b[2J"))
+        cli.api.write(f"pod-{rank}", (f"2026-01-01T00:00:0{rank}Z", f"hello {rank}\x1b[2J\x9b"))
     cli.api.write("pod-1", ("2026-01-01T00:00:02Z", "[rank 11] a rank's line"))
     assert cli.rft("logs", NAME)[1].splitlines() == [
         "[train-2 node 0 pod-0] hello 0[2J",
@@ -120,6 +122,23 @@ def test_logs_are_prefixed_with_attempt_rank_and_pod(cli: CommandLine) -> None:
     code, out, err = cli.rft("logs", NAME, "--stage", "evaluate")
     assert (code, out) == (0, "")
     assert "No line of demo is there" in err
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_terminal_gets_colours_unless_its_user_wants_none(
+    environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    terminal = io.StringIO()
+    assert not wants_colour(terminal)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    assert wants_colour(terminal) is coloured
 
 
 def test_logs_refuse_a_stage_that_no_run_has(cli: CommandLine) -> None:
