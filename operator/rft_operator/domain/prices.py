@@ -7,7 +7,7 @@ a price of zero needs the word ``free: true``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -97,6 +97,16 @@ class Match(_Strict):
     capacity_type: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Match:
+        for key, label in LABELS.items():
+            value = getattr(self, key)
+            if value is not None and self.labels.get(label, value) != value:
+                other = f"match.labels has {label}: {self.labels[label]!r}"
+                msg = f"match.{to_camel(key)} is {value!r}, and {other}; keep one"
+                raise ValueError(msg)
+        return self
+
     def wanted(self) -> dict[str, str]:
         """Return all labels a node must carry."""
         named = {label: value for key, label in LABELS.items() if (value := getattr(self, key)) is not None}
@@ -137,15 +147,16 @@ class Entry(_Strict):
         if self.gpus_per_node is not None and self.basis != "node":
             msg = "gpusPerNode shares the price of a whole node: set basis: node, or remove it"
             raise ValueError(msg)
-        if micro_usd(self.usd_per_hour) == 0 and not self.free:
+        price = _named("usdPerHour", micro_usd, self.usd_per_hour)
+        if price == 0 and not self.free:
             msg = "usdPerHour is 0: a free pool needs free: true, so that no typing error makes GPUs free"
             raise ValueError(msg)
-        if self.free and micro_usd(self.usd_per_hour) > 0:
+        if self.free and price > 0:
             msg = f"free: true and usdPerHour {self.usd_per_hour} contradict: set the price to 0, or remove free"
             raise ValueError(msg)
         if self.effective_from is not None:
             _known_date("effectiveFrom", self.effective_from, example="2026-01-01T00:00:00Z")
-            if not CALENDAR[0] <= epoch(self.effective_from) <= CALENDAR[1]:
+            if not CALENDAR[0] <= _named("effectiveFrom", epoch, self.effective_from) <= CALENDAR[1]:
                 msg = f"effectiveFrom is {self.effective_from!r}, which in UTC is before the year 1 or after 9999"
                 raise ValueError(msg)
         if self.as_of is not None:
@@ -164,6 +175,15 @@ class Entry(_Strict):
             return None
         day = datetime.fromisoformat(self.as_of)
         return int((day if day.tzinfo is not None else day.replace(tzinfo=UTC)).timestamp())
+
+
+def _named(field: str, read: Callable[[Any], int], value: int | str) -> int:
+    """Read a value; what is wrong with it names its field."""
+    try:
+        return read(value)
+    except ValueError as error:
+        msg = f"{field}: {error}"
+        raise ValueError(msg) from error
 
 
 def _known_date(field: str, text: str, *, example: str) -> None:

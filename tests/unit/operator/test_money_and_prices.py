@@ -294,7 +294,15 @@ def test_empty_pool_has_no_price_when_nothing_is_selected() -> None:
     ("row", "words"),
     [
         ('{name: a, match: {instanceType: p5}, usdPerHour: "0"}', "free: true"),
-        ('{name: a, match: {instanceType: p5}, usdPerHour: "-3"}', "amount of dollars"),
+        ('{name: a, match: {instanceType: p5}, usdPerHour: "-3"}', "usdPerHour: '-3' is no amount of dollars"),
+        (
+            "{name: a, match: {instanceType: p5}, usdPerHour: 1, effectiveFrom: 2026-01-01}",
+            "effectiveFrom: '2026-01-01' has no time zone",
+        ),
+        (
+            "{name: a, match: {instanceType: p5, labels: {node.kubernetes.io/instance-type: p4}}, usdPerHour: 1}",
+            "match.instanceType is 'p5', and match.labels has node.kubernetes.io/instance-type: 'p4'; keep one",
+        ),
         ("{name: a, match: {instanceType: p5}, usdPerHour: 6.88}", "usdPerHour"),
         ('{name: a, match: {}, usdPerHour: "3"}', "match has no key"),
         ('{name: a, match: {instanceTyp: p5}, usdPerHour: "3"}', "instanceTyp"),
