@@ -129,8 +129,9 @@ def _mark_checkpoint(draft: Draft) -> None:
 def take_report(draft: Draft, attempt: Attempt) -> None:
     """Write the newest report of the open attempt, when it says enough new to be worth a write.
 
-    At least one percent, another step of the checkpoint, or ``progress_write_seconds`` since the last write; and what
-    says that the training does not hang, before it would count as if it did.
+    At least one percent, the first step or what comes before it, another step of the checkpoint, or
+    ``progress_write_seconds`` since the last write; and what says that the training does not hang, before it would
+    count as if it did.
     """
     report = draft.view.report
     if report is None or report.stage.value != attempt.stage or report.attempt != attempt.number:
@@ -143,8 +144,8 @@ def take_report(draft: Draft, attempt: Attempt) -> None:
         due = epoch(old.last_report_time) + draft.view.settings.progress_write_seconds
         if _is_alive(new, old):
             due = min(due, epoch(old.last_advance_time) + draft.spec.timeouts.stall_seconds)
-        quiet = new.percent == old.percent and (old.step or 0) > 0
-        if quiet and draft.now < due:
+        begins = not old.step and (bool(new.step) or _phase(new) != _phase(old))
+        if new.percent == old.percent and not begins and draft.now < due:
             return
         if new.model_copy(update={"last_report_time": old.last_report_time}) == old:
             return
@@ -153,11 +154,11 @@ def take_report(draft: Draft, attempt: Attempt) -> None:
 
 def _is_alive(new: Progress, old: Progress) -> bool:
     """Return whether a report says something that ``timeouts.stallSeconds`` is counted anew or otherwise from."""
+    return (new.last_advance_time, _phase(new)) != (old.last_advance_time, _phase(old))
 
-    def phase(progress: Progress) -> str | None:
-        return next((each.value for each in progress.metrics if each.name == MetricName.PHASE), None)
 
-    return (new.last_advance_time, phase(new)) != (old.last_advance_time, phase(old))
+def _phase(progress: Progress) -> str | None:
+    return next((each.value for each in progress.metrics if each.name == MetricName.PHASE), None)
 
 
 def _progress(report: Report, attempt: Attempt, old: Progress | None) -> Progress:

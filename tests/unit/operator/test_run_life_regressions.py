@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rft_operator.api.status import MAX_ATTEMPTS_KEPT
-from rft_operator.domain.facts import Settings
+from rft_operator.domain.facts import Report, Settings
 from rft_operator.domain.observe import ANNOTATION_RUN_UID
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import rfc3339
@@ -277,6 +277,25 @@ async def test_suspended_run_does_not_say_that_it_holds_no_gpu_when_a_silent_nod
     world.kube.remove("Node", "", "node-2")
     await world.after(5)
     assert "no GPU is held" in world.condition("Suspended").message
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.EVALUATE])
+async def test_progress_of_a_stage_without_steps_is_written_once_in_a_while(stage: Stage) -> None:
+    world = World()
+    if stage is Stage.PREPARE:
+        await world.settle()
+        world.run_pods(stage)
+    else:
+        await world.to_training()
+        await world.to_evaluation()
+    await world.after(1)
+    written = []
+    for left in range(600, 0, -5):
+        news = Report(stage=stage, attempt=1, received_at=world.now, percent=7, eta_seconds=left, metrics=())
+        world.cache.put_report(world.key, news)
+        await world.after(5)
+        written.append(world.status.progress.eta_seconds)
+    assert len(set(written)) == pytest.approx(600 / world.settings.progress_write_seconds, abs=1)
 
 
 async def test_pod_is_not_lost_at_once_when_its_node_answered_again_just_before_it_was_bound() -> None:
