@@ -44,16 +44,28 @@ def leads_nowhere(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
+def flush_directory(path: Path) -> None:
+    """Have the files below a directory, and their names, on the disk."""
+    for file in (*path.rglob("*"), path):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def publish_directory(temporary: Path, final: Path) -> None:
-    """Move a finished directory into place; an older one of the same name goes away."""
+    """Move a finished directory into place; an older one of the same name goes away.
+
+    A node may lose its power right after: what is in place is on its disk.
+    """
+    flush_directory(temporary)
+    stale = final.with_name(f".{final.name}.stale")
+    shutil.rmtree(stale, ignore_errors=True)
     if final.exists():
-        stale = final.with_name(f".{final.name}.stale")
-        shutil.rmtree(stale, ignore_errors=True)
         final.rename(stale)
-        temporary.rename(final)
-        shutil.rmtree(stale, ignore_errors=True)
-    else:
-        temporary.rename(final)
+    temporary.rename(final)
+    shutil.rmtree(stale, ignore_errors=True)
 
 
 def fresh_directory(path: Path) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rft_trainer.errors import BadInputError, StageError
-from rft_trainer.files import fresh_directory, read_json, write_json
+from rft_trainer.files import flush_directory, fresh_directory, read_json, write_json
 from rft_trainer.full_volume import NO_ROOM
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def download(
     missing = [path for path, size in files.items() if _size(destination / path) != size]
     if missing:
         raise StageError(f"{name}: the {kind} was not fetched whole, {missing[0]} is missing; the next attempt goes on")
+    flush_directory(destination)  # else a node that loses its power leaves the record beside files that are not there
     write_json(record, {**begun, "whole": True})
     shutil.rmtree(destination / ".cache", ignore_errors=True)
     return place

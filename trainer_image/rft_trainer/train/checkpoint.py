@@ -22,7 +22,7 @@ import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rft_trainer.errors import BadInputError, StageError
-from rft_trainer.files import read_json, write_json
+from rft_trainer.files import flush_directory, read_json, write_json
 from rft_trainer.full_volume import is_full, room_explained
 from rft_trainer.paths import CARD_FILE
 
@@ -149,7 +149,7 @@ def save(engine: Any, directory: Path, *, facts: Facts, card: Mapping[str, Any],
         )
         dist.barrier()
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            _flush(path)
+            flush_directory(path)  # a node may lose its power after the marker says that they are there
     dist.barrier()
     ended: list[Any] = [
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -177,16 +177,6 @@ def save(engine: Any, directory: Path, *, facts: Facts, card: Mapping[str, Any],
 def has_frozen_parameters(engine: Any) -> bool:
     """Whether only an adapter is trained: the base model is on the volume already and is not saved again."""
     return any(not parameter.requires_grad for parameter in engine.module.parameters())
-
-
-def _flush(path: Path) -> None:
-    """Have the files that this node wrote on disk before the marker says so: a node may lose its power after it."""
-    for file in (*path.rglob("*"), path):
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def prune(directory: Path, *, keep_last: int) -> None:
@@ -251,7 +241,7 @@ def universal(checkpoint: Checkpoint) -> Path:
         raise StageError(
             f"checkpoint {checkpoint.path.name} of {checkpoint.world_size} ranks cannot be converted: {why}"
         )
-    _flush(temporary)
+    flush_directory(temporary)
     write_json(temporary / UNIVERSAL_MARKER, _sizes(temporary))
     temporary.rename(path)
     return path
