@@ -106,6 +106,14 @@ BAD: list[Bad] = [
     ({"publish": {"uri": "s3://a/b"}}, "spec.publish.uri", "must start with hf:// or pvc://"),
     ({"publish": {"uri": "hf://team/s1"}}, "spec.publish.secretRef", "takes a model from nobody without a token"),
     ({"publish": {"uri": "hf://team/s1/a", "secretRef": {"name": "hub"}}}, "spec.publish.uri", "a whole repository"),
+    *(
+        ({"publish": {"uri": f"hf://{name}", "secretRef": {"name": "hub"}}}, "spec.publish.uri", "takes no such name")
+        for name in ("team/-x", "team/x.", "team/a--b", "te..am/x", "team/x.git", f"team/{'x' * 97}")
+    ),
+    *(
+        ({"publish": {"uri": f"pvc://claim/{path}"}}, "spec.publish.uri", 'a path with ".." may leave the volume')
+        for path in ("..", "a/../b", "../a", "a/..")
+    ),
     ({"publish": {"uri": "hf://team", "secretRef": {"name": "hub"}}}, "spec.publish.uri", "hf://organisation/name"),
     ({"publish": {"uri": "pvc://claim"}}, "spec.publish.uri", "a claim's address is pvc://claim/path"),
     ({"publish": {"uri": "pvc://a/b", "secretRef": {"name": "hub"}}}, "spec.publish.secretRef", "only the hub"),

@@ -191,6 +191,19 @@ RULES: dict[Path, list[Rule]] = {
             expression="!self.matches('^hf://[^/]+/[^/]+/.*$')",
             message="a model is published as a whole repository; write hf://organisation/name",
         ),
+        Rule(
+            # The hub would say so when everything is trained, measured and over.
+            expression="!self.matches('^hf://[-A-Za-z0-9_.]+/[-A-Za-z0-9_.]+$') || "
+            "(self.matches('^hf://[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_])?/"
+            "[A-Za-z0-9_]([-A-Za-z0-9_.]{0,94}[A-Za-z0-9_])?$') && "
+            "!self.contains('--') && !self.contains('..') && !self.endsWith('.git'))",
+            message='the hub takes no such name: at most 96 characters, no "-" or "." at an end, no "--", no "..", '
+            "no .git; choose another one",
+        ),
+        Rule(
+            expression="!self.matches('^pvc://[^/]+/(.*/)?[.][.](/.*)?$')",
+            message='a path with ".." may leave the volume; write it without',
+        ),
     ],
     ("spec", "training"): [
         Rule(
