@@ -15,7 +15,7 @@ from rft_operator.api.status import (
 from rft_operator.domain.attempts import COMMITMENT_MARGIN_SECONDS
 from rft_operator.domain.bill import Bill, Share, bill
 from rft_operator.domain.draft import Draft
-from rft_operator.domain.facts import PodFacts, child_name
+from rft_operator.domain.facts import child_name
 from rft_operator.domain.failure import Trouble, classify_end, parse_result
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.money import micro_of_text, usd_display, usd_text
@@ -76,8 +76,9 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
         message = attempt.message or ""
         _close(draft, attempt, outcome=outcome, reason=attempt.stop_reason, message=message, counted=counted)
         if not drained:
-            fatal = attempt.stop_reason in FATAL_STOPS or _is_final_stall(draft, attempt.stop_reason)
-            _record_failure(draft, gang.stage, reason=attempt.stop_reason, message=message, pod=None, fatal=fatal)
+            fatal = attempt.stop_reason in FATAL_STOPS
+            trouble = Trouble(reason=attempt.stop_reason, message=message, counted=counted, fatal=fatal)
+            _record_failure(draft, gang.stage, trouble)
         return
     trouble = _classify(draft, attempt, gang)
     unread = unreadable(gang.pods) if gang.stage is Stage.EVALUATE else None
@@ -96,8 +97,7 @@ def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     if drained:
         draft.emit("Normal", trouble.reason, trouble.message)
     else:
-        fatal = trouble.fatal or _is_final_stall(draft, trouble.reason)
-        _record_failure(draft, gang.stage, reason=trouble.reason, message=trouble.message, pod=trouble.pod, fatal=fatal)
+        _record_failure(draft, gang.stage, trouble)
 
 
 def _classify(draft: Draft, attempt: Attempt, gang: Gang) -> Trouble:
@@ -198,9 +198,13 @@ def _close(
     draft.wake(draft.now)
 
 
-def _record_failure(
-    draft: Draft, stage: Stage, *, reason: str, message: str, pod: PodFacts | None, fatal: bool
-) -> None:
+def _record_failure(draft: Draft, stage: Stage, trouble: Trouble) -> None:
+    """Say what went wrong, and end the run if another attempt cannot help or none is left.
+
+    What counts for nothing ends no run, also where ``retries.maxRestarts`` was lowered below what is used up.
+    """
+    reason, message, pod = trouble.reason, trouble.message, trouble.pod
+    fatal = trouble.fatal or _is_final_stall(draft, reason)
     draft.update(
         last_failure=Failure(
             reason=reason,
@@ -213,12 +217,13 @@ def _record_failure(
     )
     draft.emit("Warning", reason, message)
     used, allowed = draft.status.restarts.toward_limit, draft.spec.retries.max_restarts
+    spent = trouble.counted and used > allowed
     if stage in EVALUATING and not draft.holds(ConditionType.TRAINED):
-        if fatal or used > allowed:  # the run ends for want of money, and its training goes on with more (``plan``)
+        if fatal or spent:  # the run ends for want of money, and its training goes on with more (``plan``)
             draft.set_condition(ConditionType.EVALUATED, False, GIVEN_UP, f"{reason}: {message}")
     elif fatal:
         fail(draft, reason, message)
-    elif used > allowed:
+    elif spent:
         fail(
             draft,
             "BackoffLimitExceeded",

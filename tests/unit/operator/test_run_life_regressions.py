@@ -124,6 +124,25 @@ async def test_node_that_was_restarted_under_its_pods_uses_up_no_restart(reason:
     assert reason in first.message
 
 
+async def test_node_loss_ends_no_run_whose_restarts_were_lowered_below_those_it_has_used() -> None:
+    world = World(retries={"maxRestarts": 3})
+    await world.to_training()
+    world.finish_pods(Stage.TRAIN, exit_code=1)
+    await world.after(1)
+    await world.after(30)
+    world.edit(retries={"maxRestarts": 0})
+    world.run_pods(Stage.TRAIN, 2)
+    await world.after(5)
+    world.finish_pods(Stage.TRAIN, 2, exit_code=255, reason="Unknown")
+    await world.after(1)
+    await world.after(30)
+    assert [each.reason for each in world.status.attempts[1:]] == ["TrainerFailed", "NodeLost", None]
+    world.run_pods(Stage.TRAIN, 3)
+    world.finish_pods(Stage.TRAIN, 3, exit_code=1)
+    await world.after(1)
+    assert world.condition("Failed").reason == "BackoffLimitExceeded"
+
+
 @pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfnvidia.com/gpu", "NodeAffinity"])
 async def test_pod_that_its_kubelet_refuses_uses_up_no_restart_and_its_words_are_told(reason: str) -> None:
     world = World(retries={"maxRestarts": 0})
