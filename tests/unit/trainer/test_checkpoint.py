@@ -246,6 +246,26 @@ def test_universal_form_that_a_node_does_not_see_whole_is_an_error_there_and_sta
     assert converted(saved) == form
 
 
+def test_checkpoint_whose_bytes_are_others_is_named_with_the_remedy(tmp_path: Path) -> None:
+    def failing(error: Exception) -> Any:
+        def load_checkpoint(*_: Any, **__: Any) -> None:
+            raise error
+
+        return SimpleNamespace(
+            optimizer=SimpleNamespace(param_groups=[]),
+            module=SimpleNamespace(parameters=list),
+            load_checkpoint=load_checkpoint,
+        )
+
+    saved = read(write(tmp_path, 3))
+    spoiled = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    words = rf"step-00000003 cannot be loaded \(UnicodeDecodeError: .*\); .* delete {saved.path} to resume from the one"
+    with pytest.raises(StageError, match=words):
+        restore(failing(spoiled), saved, path=saved.path)
+    with pytest.raises(torch.OutOfMemoryError):
+        restore(failing(torch.OutOfMemoryError("no memory")), saved, path=saved.path)
+
+
 def test_groups_keep_their_decay_and_count_steps_alone_when_a_checkpoint_gives_all_of_them_one(
     tmp_path: Path,
 ) -> None:

@@ -270,14 +270,23 @@ def restore(engine: Any, checkpoint: Checkpoint, *, path: Path) -> None:
     counter of steps, which each of them would then raise.
     """
     decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
-    loaded, _ = engine.load_checkpoint(
-        str(path.parent),
-        tag=path.name,
-        load_lr_scheduler_states=False,
-        load_module_strict=not has_frozen_parameters(engine),
-    )
+    why = "it is not there"
+    try:
+        loaded, _ = engine.load_checkpoint(
+            str(path.parent),
+            tag=path.name,
+            load_lr_scheduler_states=False,
+            load_module_strict=not has_frozen_parameters(engine),
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of bytes that are others than were written any part of the libraries complains
+        loaded, why = None, f"{type(error).__name__}: {error}"
     if loaded is None:
-        raise StageError(f"checkpoint {checkpoint.path.name} cannot be loaded; delete it to resume from an older one")
+        raise StageError(
+            f"checkpoint {path.name} cannot be loaded ({why}); where the next attempt says so, too, delete "
+            f"{checkpoint.path} to resume from the one before it"
+        )
     for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
         group["weight_decay"] = decay
     for state in engine.optimizer.optimizer.state.values():
