@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rft_local.errors import StartError
 from rft_local.layout import Layout
 from rft_local.pki import Authority
 from rft_local.processes import Processes, wait_until
@@ -167,6 +168,9 @@ class ControlPlane:
 
         def ready() -> bool:
             nonlocal said
+            for part in (ETCD, API):
+                if not self._processes.alive(part):
+                    raise StartError(f"{part} has ended. {self._processes.tail(part)}")
             done = self.kubectl("get", "--raw", "/readyz", check=False)
             said = done.stderr.strip()[-600:]
             return done.returncode == 0

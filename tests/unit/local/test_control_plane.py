@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rft_local import control_plane
-from rft_local.control_plane import ControlPlane
+from rft_local.control_plane import ETCD, ControlPlane
+from rft_local.errors import StartError
 from rft_local.layout import Layout
 from rft_local.processes import Processes
 
@@ -26,3 +27,21 @@ def test_name_server_finds_its_kubeconfig_when_a_folder_has_a_space(
     monkeypatch.setattr(Processes, "start", lambda *_: 1)
     ControlPlane(replace(LAYOUT, state=state), Processes(state), print)._start_dns()
     assert f'kubeconfig "{state}/pki/coredns.kubeconfig"\n' in (state / "Corefile").read_text()
+
+
+def test_part_that_has_ended_is_named_at_once_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {ETCD: "sleep 0.1; echo no space left on device; exit 1", "kubectl": "exit 1"}
+    for name in (ETCD, control_plane.API, "kubectl"):
+        file = tmp_path / name
+        file.write_text(f"#!/bin/sh\n{programs.get(name, 'exec sleep 1000')}\n")
+        file.chmod(0o755)
+    monkeypatch.setattr(control_plane, "binary", lambda name: tmp_path / name)
+    processes = Processes(tmp_path)
+    try:
+        with pytest.raises(StartError, match=r"^etcd has ended\. log .*\nno space left on device$"):
+            ControlPlane(replace(LAYOUT, state=tmp_path, nodes=0), processes, print).start()
+    finally:
+        for name in processes.records():
+            processes.kill(name)
