@@ -45,6 +45,7 @@ class Repository:
 
     token: str | None = None
     gated: bool = False
+    card: dict[str, Any] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
@@ -138,7 +139,8 @@ class Hub:
             end = start + PAGE_FILES
             next_page = f'<{self.url}{request.path}?recursive=true&cursor={end}>; rel="next"'
             return _json(entries[start:end], **({"Link": next_page} if end < len(entries) else {}))
-        return _json({"id": asked["name"], "sha": commit, "siblings": [{"rfilename": path} for path in content]})
+        siblings = [{"rfilename": path} for path in content]
+        return _json({"id": asked["name"], "sha": commit, "siblings": siblings, "cardData": repository.card})
 
     def _file(self, asked: re.Match[str], request: HubRequest) -> _Answer:
         kind = "datasets" if asked["kind"] else "models"

@@ -7,7 +7,6 @@ the hub's branch moves on, and an error says what was asked for and what heals i
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rft_trainer.errors import BadInputError, StageError
 from rft_trainer.files import flush_directory, fresh_directory, read_json, write_json
 from rft_trainer.full_volume import NO_ROOM
+from rft_trainer.hub_token import hub_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,12 +34,18 @@ Kind = Literal["model", "dataset"]
 
 
 def download(
-    target: str, destination: Path, *, kind: Kind, patterns: Sequence[str], revision: str | None = None
+    target: str,
+    destination: Path,
+    *,
+    kind: Kind,
+    patterns: Sequence[str],
+    revision: str | None = None,
+    one_configuration: bool = False,
 ) -> Path:
     """Fetch ``organisation/name`` into ``destination``; return the place of the files.
 
     A dataset's ``organisation/name/path`` means one file or directory of it. An interrupted download of the same
-    commit is continued file by file.
+    commit is continued file by file. ``one_configuration`` refuses a dataset that has several, where none is named.
 
     Raises :class:`BadInputError` when the repository, revision or permission is wrong, :class:`StageError` when the
     network failed.
@@ -54,10 +60,13 @@ def download(
     name = f"hf://{target}" + (f"@{revision}" if revision else "")
     if inside and kind == "model":
         raise BadInputError(f"{name}: a model is a whole repository; write hf://{repository}")
-    api = HfApi(token=os.environ.get("HF_TOKEN") or None)
+    api = HfApi(token=hub_token())
     with _explained(name, kind=kind):
-        commit = api.repo_info(repository, repo_type=kind, revision=revision).sha
+        info = api.repo_info(repository, repo_type=kind, revision=revision)
+        commit = info.sha
         files = _listing(api, repository, kind=kind, commit=str(commit), inside=inside, patterns=patterns)
+    if one_configuration and not inside:
+        _check_configurations(name, repository, info.card_data)
     begun = {"request": request, "commit": commit, "whole": False}
     _keep_only(destination, begun=begun)
     with _explained(name, kind=kind):
@@ -76,6 +85,27 @@ def download(
     write_json(record, {**begun, "whole": True})
     shutil.rmtree(destination / ".cache", ignore_errors=True)
     return place
+
+
+def _check_configurations(name: str, repository: str, card: Any) -> None:
+    """Raise :class:`BadInputError` for several configurations: their rows are often the same ones in other words."""
+    found = [each for each in getattr(card, "configs", None) or () if isinstance(each, dict)]
+    if len(found) < 2:
+        return
+    told = [f"{each.get('config_name')} ({', '.join(_places(each.get('data_files'))[:2])})" for each in found]
+    raise BadInputError(
+        f"{name}: the dataset has {len(found)} configurations, and rows of one may be in another, too; name the folder "
+        f"or file of the one that is meant, as hf://{repository}/FOLDER: {'; '.join(told[:6])}"
+    )
+
+
+def _places(data_files: Any) -> list[str]:
+    """The paths in any of the forms that a card may give them in."""
+    if isinstance(data_files, str):
+        return [data_files]
+    if isinstance(data_files, dict):
+        return _places(data_files["path"] if "path" in data_files else list(data_files.values()))
+    return [place for each in data_files or () for place in _places(each)] if isinstance(data_files, list) else []
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -126,6 +126,26 @@ def test_rows_are_those_of_one_place_when_the_address_of_a_dataset_goes_on(
     assert hub.fetched == ["main/train.jsonl"]
 
 
+def test_dataset_of_several_configurations_is_refused_when_none_is_named(hub: Hub, tmp_path: Path) -> None:
+    """Rows of GSM8K stand there in two wordings, and those of OpenR1-Math in two selections and in all."""
+    content = {f"{name}/train.jsonl": lines(chat(name)) for name in ("main", "socratic")}
+    repository = hub.add("dataset", "org/rows", content)
+    places = {"main": "main/train*", "socratic": [{"split": "train", "path": ["socratic/train*"]}]}
+    repository.card = {"configs": [{"config_name": name, "data_files": place} for name, place in places.items()]}
+    whole = DatasetSource(uri="hf://org/rows", format="messages")
+    with pytest.raises(BadInputError) as refused:
+        list(conversations(whole, Layout(tmp_path), download_to=tmp_path / "source"))
+    assert str(refused.value).endswith(
+        "name the folder or file of the one that is meant, as hf://org/rows/FOLDER: main (main/train*); "
+        "socratic (socratic/train*)"
+    )
+    one = whole.model_copy(update={"uri": "hf://org/rows/main"})
+    rows = list(conversations(one, Layout(tmp_path), download_to=tmp_path / "source"))
+    assert [row.questions for row in rows if row is not None] == [("main",)]
+    repository.card = {"configs": [{"config_name": "default", "data_files": "main/*"}]}
+    assert len(list(conversations(whole, Layout(tmp_path), download_to=tmp_path / "again"))) == 2
+
+
 def test_dataset_is_refused_when_the_place_in_it_does_not_exist(hub: Hub, tmp_path: Path) -> None:
     hub.add("dataset", "org/rows", {"main/train.jsonl": lines(chat("a"))})
     source = DatasetSource(uri="hf://org/rows/other", format="messages")

@@ -50,7 +50,14 @@ def conversations(source: DatasetSource, layout: Layout, *, download_to: Path) -
             yield s1_conversation(question=item.question, thinking=item.thinking, answer=item.answer)
         return
     if uri.scheme == "hf":
-        path = download(uri.target, download_to, kind="dataset", patterns=DATA_FILES, revision=source.revision)
+        path = download(
+            uri.target,
+            download_to,
+            kind="dataset",
+            patterns=DATA_FILES,
+            revision=source.revision,
+            one_configuration=True,
+        )
     else:
         found = local_path(uri, layout)
         if found is None:
