@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -41,6 +40,7 @@ def publish_command(directory: Path, uri: str, *, public: bool, run_file: Binary
 
 def _publish(directory: Path, uri: str, *, private: bool, cost: dict[str, Any]) -> str:
     from rft_trainer.errors import StageError
+    from rft_trainer.hub_token import hub_token
     from rft_trainer.paths import RunPaths
     from rft_trainer.publish.main import publish
 
@@ -49,7 +49,8 @@ def _publish(directory: Path, uri: str, *, private: bool, cost: dict[str, Any]) 
     folder = Path(uri.removeprefix(_FILE)) if uri.startswith(_FILE) else None
     paths = RunPaths(data=directory.absolute(), pod_data=PurePosixPath(directory.absolute()))
     try:
-        it = publish(paths, uri, folder=folder, private=private, token=os.environ.get("HF_TOKEN") or None, cost=cost)
+        token = hub_token() if folder is None else None
+        it = publish(paths, uri, folder=folder, private=private, token=token, cost=cost)
     except StageError as error:
         raise PublishError(str(error)) from error
     except ModuleNotFoundError as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rft_trainer.contract import ENV_PUBLISH_PRIVATE, ENV_PUBLISH_URI, ENV_RUN_COST, PUBLISH_DIRECTORY, Outcome, Stage
 from rft_trainer.errors import BadInputError
+from rft_trainer.hub_token import hub_token
 from rft_trainer.paths import Layout, RunPaths
 from rft_trainer.publish.bundle import make_bundle
 from rft_trainer.publish.published import Published
@@ -40,7 +41,7 @@ def publish_run(layout: Layout) -> StageResult:
         uri,
         folder=_folder(layout, uri) if uri else None,
         private=os.environ.get(ENV_PUBLISH_PRIVATE, "true") != "false",
-        token=os.environ.get("HF_TOKEN") or None,
+        token=hub_token() if uri.startswith("hf://") else None,
         cost=_cost(os.environ.get(ENV_RUN_COST)),
     )
     sys.stdout.write(f"{it.uri}: {it.files} files, {it.written} of them new, {it.size} bytes\n")
