@@ -66,7 +66,7 @@ def download(
         commit = info.sha
         files = _listing(api, repository, kind=kind, commit=str(commit), inside=inside, patterns=patterns)
     if one_configuration and not inside:
-        _check_configurations(name, repository, info.card_data)
+        _check_configurations(name, repository, getattr(info, "card_data", None))
     begun = {"request": request, "commit": commit, "whole": False}
     _keep_only(destination, begun=begun)
     with _explained(name, kind=kind):
