@@ -23,6 +23,7 @@ from rft_trainer.publish.main import publish
 from rft_trainer.publish.plot import scaling_plot
 from rft_trainer.publish.published import Published
 from rft_trainer.results import read_result
+from rft_trainer.stage_results import StageResult
 from support.hub_upload_server import TOKEN, WritableHub, taking
 from unit.trainer.factory import run_config
 
@@ -252,6 +253,33 @@ def test_a_target_that_cannot_be_written_to_is_named_with_its_remedy(
 ) -> None:
     with pytest.raises(BadInputError, match=words):
         push(paths, uri, **change)
+
+
+def published_by_the_stage(paths: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str) -> StageResult:
+    layout = Layout(tmp_path / "rft")
+    monkeypatch.setenv("RFT_PUBLISH_URI", "hf://team/s1")
+    monkeypatch.setenv("HF_TOKEN", token)
+    publish_main.main(["--root", str(layout.root)])
+    result = read_result(layout.result_file, stage=Stage.PUBLISH)
+    assert result is not None
+    return result
+
+
+def test_line_break_at_the_end_of_a_token_is_none_of_it(
+    paths: RunPaths, hub: WritableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert published_by_the_stage(paths, tmp_path, monkeypatch, f"{TOKEN}\n").outcome is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("token", ["hf_hidden\nhf_other", "hf_hidden hf_other", "hf_hiddén", "hf_hidden\x7f"])
+def test_token_that_cannot_be_one_is_told_and_repeated_nowhere(
+    paths: RunPaths, hub: WritableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    result = published_by_the_stage(paths, tmp_path, monkeypatch, token)
+    assert result.error is not None
+    assert "HF_TOKEN holds characters that no token has" in result.error
+    assert "hidd" not in result.model_dump_json()
+    assert not hub.models
 
 
 def test_a_run_without_a_model_is_not_published(paths: RunPaths, tmp_path: Path) -> None:
