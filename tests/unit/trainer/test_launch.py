@@ -345,6 +345,25 @@ def test_lines_of_ranks_come_out_whole_with_their_rank_when_all_speak_at_once(
     assert child.error_line == "ValueError: the cause"
 
 
+NOISE = """
+import sys
+from pathlib import Path
+pipes = Path(sys.argv[1])
+(pipes / "rank-2.stderr").open("wb", buffering=0).write(b"ValueError: the cause\\n")
+(pipes / "rank-3.stdout").open("w").write("a step\\n" * 1000)
+"""
+
+
+def test_error_of_a_rank_is_not_lost_among_what_the_others_say_after_it(layout: Layout) -> None:
+    become_subreaper()
+    pipes = make_pipes(layout, range(2, 4))
+    command = [sys.executable, "-c", NOISE, str(layout.output)]
+    child = Child(command, environment=dict(os.environ), ranks=pipes)
+    wait_until(child.poll, timeout_seconds=20)
+    child.kill()
+    assert child.error_line == "ValueError: the cause"
+
+
 def waiting(rank: int) -> bool:
     """Whether a rank of the test still runs."""
     return any(

@@ -7,6 +7,7 @@ of its own that the supervisor reads, and not through the launcher.
 
 from __future__ import annotations
 
+import itertools
 import os
 import selectors
 import sys
@@ -55,6 +56,8 @@ class _Source:
         self.descriptor = descriptor
         self._rank, self._begun = rank, b""
         self._whole: list[bytes] = []
+        self.newest: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
+        """The last lines that were told, each with its number among those of all pipes."""
         os.set_blocking(descriptor, False)
 
     def read(self) -> int | None:
@@ -92,14 +95,21 @@ class Output:
     """Tells the lines of the launcher, and of the ranks with their prefix, in a thread of its own."""
 
     def __init__(self, descriptor: int, *, ranks: Mapping[Path, int]) -> None:
-        self.newest: deque[str] = deque(maxlen=KEPT_LINES)
-        """Without prefixes."""
         # held open for writing too, so a pipe has no end before the first rank or after the last one
         pipes = [_Source(os.open(path, os.O_RDWR), rank=rank) for path, rank in ranks.items()]
         self._sources = [_Source(descriptor, rank=None), *pipes]
+        self._numbers = itertools.count()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._thread.start()
+
+    @property
+    def newest(self) -> list[str]:
+        """The last lines of every pipe, without prefixes, in the order in which they came.
+
+        What one rank says last is not lost among what the others say after it.
+        """
+        return [line for _, line in sorted(kept for source in self._sources for kept in source.newest)]
 
     def finish(self, *, timeout_seconds: float) -> None:
         """Tell the rest, now that nobody writes any more; a stdout that takes nothing is not waited for for ever."""
@@ -125,4 +135,6 @@ class Output:
         if lines:
             sys.stdout.buffer.write(b"".join(told + b"\n" for told, _ in lines))
             sys.stdout.buffer.flush()
-            self.newest.extend(written.decode(errors="replace").rstrip() for _, written in lines)
+            source.newest.extend(
+                (next(self._numbers), written.decode(errors="replace").rstrip()) for _, written in lines
+            )
