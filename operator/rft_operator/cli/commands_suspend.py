@@ -48,16 +48,21 @@ async def _set_suspend(
 ) -> None:
     from rft_operator.cli.output import structured
     from rft_operator.domain.draft import is_over
+    from rft_operator.errors import RunNotFound
 
     def say(name: str, words: str) -> None:
         if output == "text":
             click.echo(f"{client.namespace}/{name}: {words}")
 
     async with where.client() as client:
-        changes, waited_for = {}, []
+        changes, waited_for, absent = {}, [], []
         for name in dict.fromkeys(names):
-            changes[name] = await (client.suspend(name) if wanted else client.resume(name))
-            run = await client.get(name)
+            try:
+                changes[name] = await (client.suspend(name) if wanted else client.resume(name))
+                run = await client.get(name)
+            except RunNotFound as error:  # the others are to stop all the same: they cost money
+                absent.append(str(error))
+                continue
             say(name, _what_happens(run, wanted=wanted, changed=changes[name]))
             if wait_seconds is not None and not (wanted and is_over(run.status)):  # that one holds nothing any more
                 waited_for.append(name)
@@ -72,6 +77,8 @@ async def _set_suspend(
                 for name, changed in changes.items()
             ]
             click.echo(structured(rows, output), nl=False)
+        if absent:
+            raise RunNotFound("\n".join(absent), status=404)
 
 
 def _what_happens(run: ReasoningFinetune, *, wanted: bool, changed: bool) -> str:

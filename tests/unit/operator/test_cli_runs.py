@@ -223,6 +223,16 @@ def test_suspend_and_resume_say_what_happens(cli: CommandLine) -> None:
     assert row == {"namespace": "team", "name": "demo", "suspend": True, "changed": True}
 
 
+def test_suspend_stops_the_runs_that_are_there_when_one_is_not(cli: CommandLine) -> None:
+    cli.put(run_in(NAME), run_in("other"))
+    code, out, err = cli.rft("suspend", "typo", NAME, "none", "other", "-o", "json")
+    assert code == 2
+    assert [(row["name"], row["changed"]) for row in json.loads(out)] == [(NAME, True), ("other", True)]
+    absent = "no ReasoningFinetune '{}' in namespace team; see rft get"
+    assert err == f"Error: {absent.format('typo')}\n{absent.format('none')}\n"
+    assert cli.rft("suspend", "other")[1] == "team/other: is being suspended already, it holds no GPUs now\n"
+
+
 def test_suspend_can_wait_until_the_gpus_are_free(cli: CommandLine) -> None:
     cli.put(run_in(NAME))
     status = {"observedGeneration": 2, "conditions": [condition("Suspended")]}
