@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from rft_operator.api.scores import EvaluationStatus, ScalingResult
 from rft_operator.domain.scores import result_of
 from rft_operator.domain.timestamps import epoch
 from rft_operator.errors import ReportError
+from rft_operator.report.folder_files import Card, Config, Prepared, Protocol, Results, read_object
 from rft_operator.report.story import Curve, CurvePoint, LossPoint, Story
-from rft_trainer.stage_results import Score
 
 CARD, STEPS, PREPARED, CONFIG = "run-card.json", "steps.jsonl", "prepared.json", "run.json"
 RESULTS, PROTOCOL = "results.json", "protocol.json"
@@ -48,14 +48,16 @@ def story_of_folder(path: Path, *, now: int) -> Story:
         )
     alone = is_evaluation_folder(path)
     evaluated = path if alone else path / EVALUATION
-    card = _read(path / CARD) or {}
-    config = card.get("run") or _read(path / CONFIG) or {}
+    card = read_object(path / CARD, Card) or {}
+    config = card.get("run") or read_object(path / CONFIG, Config) or {}
     losses, stamps = losses_and_times(_lines(path / STEPS))
-    results = _read(evaluated / RESULTS)
-    evaluation = _evaluation(results or {})
-    prepared = (_read(path / PREPARED) or {}).get("summary") or {}
+    results = read_object(evaluated / RESULTS, Results)
+    measured = Results.model_validate(results or {})
+    evaluation = _evaluation(measured, results or {})
+    prepared = (read_object(path / PREPARED, Prepared) or {}).get("summary") or {}
+    shown = (("card", card), ("config", config), ("protocol", read_object(evaluated / PROTOCOL, Protocol)))
     return Story(
-        title=f"{config['namespace']}/{config['name']}" if "name" in config else path.resolve().name,
+        title="/".join(config[each] for each in ("namespace", "name") if config.get(each)) or path.resolve().name,
         state="Evaluated" if evaluation is not None else "Trained" if (path / "export").is_dir() else "Folder",
         made_at=now,
         start=stamps[0] if stamps else None,
@@ -66,13 +68,9 @@ def story_of_folder(path: Path, *, now: int) -> Story:
         money_note=NO_RUN if alone else NO_MONEY,
         evaluation=evaluation,
         scores_note="" if evaluation is not None else _no_scores(results),
-        curves=tuple(_curves(results or {})),
+        curves=tuple(_curves(measured)),
         facts=tuple(facts_of_card(card, config, prepared, results or {})),
-        card={
-            name: value
-            for name, value in (("card", card), ("config", config), ("protocol", _read(evaluated / PROTOCOL)))
-            if value
-        },
+        card={name: value for name, value in shown if value},
     )
 
 
@@ -104,19 +102,6 @@ def _object(text: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object of a file; None if there is none; raises ReportError for one that cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ReportError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ReportError(f"{path} is no JSON object")
-    return found
-
-
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -132,50 +117,35 @@ def _no_scores(results: Mapping[str, Any] | None) -> str:
     return f"{RESULTS} has no score: the evaluation was ended before any question was answered."
 
 
-def _evaluation(results: Mapping[str, Any]) -> EvaluationStatus | None:
+def _evaluation(measured: Results, results: Mapping[str, Any]) -> EvaluationStatus | None:
     """Return the scores as the operator would post them."""
-    rows = results.get("scores") or ()
-    try:
-        scores = [Score.model_validate({key: row[key] for key in Score.model_fields if key in row}) for row in rows]
-        return _posted(scores, results) if scores else None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ReportError(f"{RESULTS} has a score that cannot be read: {error}") from error
-
-
-def _posted(scores: Sequence[Score], results: Mapping[str, Any]) -> EvaluationStatus:
+    if not measured.scores:
+        return None
     protocol = results.get("protocol")
     return EvaluationStatus(
-        results=[result_of(score) for score in scores],
+        results=[result_of(score) for score in measured.scores],
         partial=results.get("stopped") is not None,
         protocol_hash=f"sha256:{protocol}" if isinstance(protocol, str) else None,
         scaling=[
             ScalingResult(
-                benchmark=str(row["benchmark"]),
-                control=f"{row['control']:.4f}",
-                slope=f"{row['slope_points_per_1000_tokens']:.2f}",
-                performance=f"{row['performance']:.4f}",
+                benchmark=curve.benchmark,
+                control=f"{curve.control:.4f}",
+                slope=f"{curve.slope_points_per_1000_tokens:.2f}",
+                performance=f"{curve.performance:.4f}",
             )
-            for row in results.get("scaling") or ()
-            if row.get("of") == "trained"
+            for curve in measured.scaling or ()
+            if curve.of == "trained"
         ],
     )
 
 
-def _curves(results: Mapping[str, Any]) -> Iterator[Curve]:
-    for row in results.get("scaling") or ():
-        try:
-            points = [
-                CurvePoint(
-                    setting=str(point["setting"]),
-                    thinking_tokens=float(point["thinking_tokens"]),
-                    value=float(point["value"]),
-                    stderr=point.get("stderr"),
-                )
-                for point in row["points"]
-            ]
-            yield Curve(benchmark=str(row["benchmark"]), of=str(row.get("of", "trained")), points=tuple(points))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ReportError(f"{RESULTS} has a curve that cannot be read: {error!r}") from error
+def _curves(measured: Results) -> Iterator[Curve]:
+    for curve in measured.scaling or ():
+        points = [
+            CurvePoint(setting=each.setting, thinking_tokens=each.thinking_tokens, value=each.value, stderr=each.stderr)
+            for each in curve.points
+        ]
+        yield Curve(benchmark=curve.benchmark, of=curve.of, points=tuple(points))
 
 
 def facts_of_card(

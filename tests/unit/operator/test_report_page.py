@@ -291,14 +291,28 @@ def test_folder_tells_steps_scores_curve_and_card(tmp_path: Path) -> None:
     [
         ("run-card.json", "{", "run-card.json cannot be read"),
         ("run-card.json", "[]", "is no JSON object"),
-        ("evaluation/results.json", '{"scores": [{"benchmark": "x"}]}', "has a score that cannot be read"),
-        ("evaluation/results.json", '{"scaling": [{}]}', "has a curve that cannot be read"),
+        ("run-card.json", '{"model": "m"}', r"run-card.json: model: .*dictionary, found 'm'"),
+        ("run-card.json", '{"run": {"training": [1]}}', r"run-card.json: run.training: .*dictionary, found \[1\]"),
+        ("run-card.json", '{"versions": 3}', "run-card.json: versions: .*dictionary, found 3"),
+        ("run-card.json", '{"run": {"name": 7}}', "run-card.json: run.name: .*string, found 7"),
+        ("prepared.json", '{"summary": "done"}', "prepared.json: summary: .*found 'done'"),
+        ("prepared.json", '{"summary": {"steps": "40"}}', "prepared.json: summary.steps: .*integer, found '40'"),
+        ("evaluation/results.json", '{"scores": [{"benchmark": "x"}]}', r"results.json: scores.0.*required, found"),
+        ("evaluation/results.json", '{"scores": 0.9}', "results.json: scores: .*list, found 0.9"),
+        ("evaluation/results.json", '{"models": ["m"]}', "results.json: models: .*dictionary"),
+        ("evaluation/results.json", '{"scaling": [{}]}', "results.json: scaling.0.benchmark: .*required"),
+        ("evaluation/results.json", '{"scaling": {"a": 1}}', "results.json: scaling: .*list"),
     ],
 )
 def test_broken_file_of_a_folder_is_named(tmp_path: Path, name: str, content: str, words: str) -> None:
     (folder(tmp_path / "run") / name).write_text(content)
     with pytest.raises(ReportError, match=words):
         story_of_folder(tmp_path / "run", now=NOW)
+
+
+def test_folder_whose_card_names_no_namespace_is_told_by_its_name(tmp_path: Path) -> None:
+    (folder(tmp_path / "run") / "run-card.json").write_text('{"run": {"name": "demo"}, "model": null}')
+    assert story_of_folder(tmp_path / "run", now=NOW).title == "demo"
 
 
 def test_folder_of_something_else_is_refused_with_what_is_looked_for(tmp_path: Path) -> None:
