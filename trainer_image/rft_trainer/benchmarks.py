@@ -218,7 +218,9 @@ def _choices(row: Mapping[str, Any], *, where: str) -> tuple[list[str], int | No
 
 def _check_position(answer: Any, choices: list[Any], *, where: str) -> None:
     """Raise :class:`BadInputError` for a number that may be one of the choices, or the place of another one (MMLU)."""
-    if not isinstance(answer, int) or answer in choices or not 0 <= answer < len(choices):
+    if isinstance(answer, bool) or not isinstance(answer, int):
+        return
+    if answer in choices or not 0 <= answer < len(choices):
         return
     if choices[answer] != str(answer):
         raise BadInputError(

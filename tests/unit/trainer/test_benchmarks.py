@@ -52,7 +52,11 @@ def test_order_of_choices_is_that_of_seed_and_id_when_rows_come_otherwise(tmp_pa
 def test_choice_is_right_when_the_answer_is_its_text(tmp_path: Path) -> None:
     [question] = read(tmp_path, [{**CITY, "answer": "Oslo"}])
     assert question.choices["ABCD".index(question.answer)] == "Oslo"
-    for numbers, answer in (([3, 2, 1, 0], 1), (["3", "2", "1", "0"], "1"), (["7", "8", "9"], 9), (["0", "1"], 1)):
+    given: list[tuple[list[Any], Any]] = [
+        ([3, 2, 1, 0], 1), (["3", "2", "1", "0"], "1"), (["7", "8", "9"], 9), (["0", "1"], 1),
+        (["True", "False"], True), ([False, True], False),
+    ]  # fmt: skip
+    for numbers, answer in given:
         [question] = read(tmp_path, [{**CITY, "choices": numbers, "answer": answer}])
         assert question.choices["ABCD".index(question.answer)] == str(answer)
 
