@@ -88,6 +88,17 @@ class Draft:
         others = [each for each in self.status.conditions if each.type is not type_]
         self.update(conditions=sorted([*others, new], key=lambda each: CONDITION_ORDER[each.type]))
 
+    def observe_generation(self) -> None:
+        """Say that this look is at the spec as it is: conditions that an edit does not change hold for it, too.
+
+        `kubectl wait` takes none that speaks of an older generation, and would wait for ever for one that is True.
+        """
+        seen = self.view.resource.metadata.generation
+        known = self.status.conditions
+        if any(each.observed_generation != seen for each in known):
+            known = [each.model_copy(update={"observed_generation": seen}) for each in known]
+        self.update(observed_generation=seen, conditions=known)
+
     def attempts_of(self, stage: Stage) -> list[Attempt]:
         """Return the kept attempts of a stage, oldest first."""
         return [attempt for attempt in self.status.attempts if attempt.stage == stage]

@@ -49,7 +49,7 @@ def plan(view: View, now: int) -> Plan:
     if resource.spec.managed_by not in (None, CONTROLLER_NAME):
         return Plan(status=None)
     draft = Draft(view=view, now=now, status=resource.status)
-    draft.update(observed_generation=resource.metadata.generation)
+    draft.observe_generation()
     remember_start(draft)
     money = meter(draft)
     if resource.metadata.deletion_timestamp is not None:

@@ -136,7 +136,7 @@ def _stop(draft: Draft, found: PartialRun, money: Money) -> None:
 
 def _show(draft: Draft, found: PartialRun, *, at_rest: bool) -> None:
     message = words_of(found)
-    draft.update(observed_generation=draft.view.resource.metadata.generation)
+    draft.observe_generation()
     if draft.recorded.start_time is None:
         draft.set_condition(ConditionType.ACCEPTED, False, UNREADABLE, message)
         draft.update(stage=DisplayStage.PENDING)

@@ -67,6 +67,23 @@ async def test_finished_run_causes_no_write_when_time_passes() -> None:
     assert await world.settle() == 0
 
 
+@pytest.mark.parametrize("complete", [False, True], ids=["running", "complete"])
+async def test_conditions_speak_of_the_spec_as_it_is_after_an_edit_that_changes_none_of_them(complete: bool) -> None:
+    world = World(evaluation=None)
+    await world.to_training()
+    if complete:
+        world.complete(Stage.TRAIN)
+        await world.after(1)
+    world.edit(budget={"limitUSD": "500"}, ttlSecondsAfterFinished=86_400)
+    before = world.condition("Prepared")
+    await world.settle()
+    # kubectl wait takes no condition of an older generation: it would wait for ever for one that is True
+    assert {each.observed_generation for each in world.status.conditions} == {2}
+    assert world.condition("Prepared").last_transition_time == before.last_transition_time
+    assert world.condition("Complete").status == ("True" if complete else "Unknown")
+    assert await world.settle() == 0
+
+
 async def test_waiting_run_causes_no_write_when_time_passes() -> None:
     world = World()
     await world.settle()
