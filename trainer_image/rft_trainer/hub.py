@@ -92,7 +92,10 @@ def _check_configurations(name: str, repository: str, card: Any) -> None:
     found = [each for each in getattr(card, "configs", None) or () if isinstance(each, dict)]
     if len(found) < 2:
         return
-    told = [f"{each.get('config_name')} ({', '.join(_places(each.get('data_files'))[:2])})" for each in found]
+    told = [
+        f"{each.get('config_name')} ({', '.join(_places(each.get('data_files') or each.get('data_dir'))[:2])})"
+        for each in found
+    ]
     raise BadInputError(
         f"{name}: the dataset has {len(found)} configurations, and rows of one may be in another, too; name the folder "
         f"or file of the one that is meant, as hf://{repository}/FOLDER: {'; '.join(told[:6])}"

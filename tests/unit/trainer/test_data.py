@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -235,9 +236,17 @@ def test_rows_are_those_of_the_lines_when_a_line_is_a_row(tmp_path: Path, name: 
     assert (len(rows), rows[7]) == (2_000, (f"{name}:8", {"prompt": "7", "completion": "caf\u00e9"}))
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_rows_are_those_of_the_list_when_a_compressed_file_is_json(tmp_path: Path, indent: int | None) -> None:
+    given = [{"prompt": "1"}, {"prompt": "2"}]
+    (tmp_path / "rows.json.gz").write_bytes(gzip.compress(json.dumps(given, indent=indent).encode()))
+    assert list(read_rows(tmp_path / "rows.json.gz")) == [(f"rows.json.gz[{at}]", row) for at, row in enumerate(given)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
+        ("rows.json.gz", gzip.compress(b"[" + ROWS)[:-900], r"rows\.json\.gz: is no whole gzip file .*copy it"),
         (
             "rows.jsonl",
             ROWS + '{"prompt": "\u00e9"}'.encode("latin-1"),

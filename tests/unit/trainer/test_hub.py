@@ -139,6 +139,9 @@ def test_dataset_of_several_configurations_is_refused_when_none_is_named(hub: Hu
         "name the folder or file of the one that is meant, as hf://org/rows/FOLDER: main (main/train*); "
         "socratic (socratic/train*)"
     )
+    repository.card = {"configs": [{"config_name": name, "data_dir": name} for name in places]}
+    with pytest.raises(BadInputError, match=r"FOLDER: main \(main\); socratic \(socratic\)"):
+        list(conversations(whole, Layout(tmp_path), download_to=tmp_path / "source"))
     one = whole.model_copy(update={"uri": "hf://org/rows/main"})
     rows = list(conversations(one, Layout(tmp_path), download_to=tmp_path / "source"))
     assert [row.questions for row in rows if row is not None] == [("main",)]

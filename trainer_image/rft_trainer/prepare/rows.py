@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rft_trainer.contract import DatasetSource
 from rft_trainer.errors import BadInputError
@@ -38,6 +38,7 @@ _OTHER_FORMS = (
 _OTHERWISE_PACKED = re.compile(r"\.(?:jsonl?|parquet)\.(?:bz2|lz4|xz|zip|zst)$")
 _NO_ROWS = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
 """What the library datasets writes beside the rows."""
+_NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 def conversations(source: DatasetSource, layout: Layout, *, download_to: Path) -> Iterator[Conversation | None]:
@@ -131,7 +132,7 @@ def _check_one_form(files: Sequence[Path], path: Path, *, where: str) -> None:
             first, second = sorted(str(file.relative_to(path)) for file in (one, other))
             raise BadInputError(
                 f"{where}: {first} and {second} may be the same rows in two forms; name the file or the folder that is "
-                "to be read"
+                "to be read, or write all in one form where they are others"
             )
 
 
@@ -148,32 +149,43 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise BadInputError(f"{path.name}: files of this form are not read; write the rows as {', '.join(_SUFFIXES)}")
     if path.suffix == ".parquet":
         yield from _parquet(path)
-    elif path.suffix == ".json":
+    elif path.name.endswith((".json", ".json.gz")) and not _begins_with_a_row(path):
         yield from _json_array(path)
     else:
         yield from _json_lines(path)
 
 
+def _begins_with_a_row(path: Path) -> bool:
+    """Whether the first line is an object: as others name JSON Lines, which are too many to be read at once."""
+    try:
+        with _opened(path) as stream:
+            return isinstance(json.loads(stream.readline()), dict)
+    except (ValueError, RecursionError, *_NO_GZIP):
+        return False
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+    with _opened(path) as stream:
         try:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     yield json_object(line, where=f"{path.name}:{number}")
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise BadInputError(
-                f"{path.name}: is no whole gzip file ({error}, after line {number}); copy it again"
-            ) from error
+        except _NO_GZIP as error:
+            raise _not_whole(path, error, f", after line {number}") from error
 
 
 def _json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        rows = json.loads(path.read_bytes())
+        with _opened(path) as stream:
+            content = stream.read()
+        rows = json.loads(content)
+    except _NO_GZIP as error:
+        raise _not_whole(path, error) from error
     except UnicodeDecodeError as error:
         raise _not_utf_8(path.name, error) from error
     except (ValueError, RecursionError) as error:
-        if path.read_bytes().removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
+        if content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
             yield from _json_lines(path)
             return
         raise BadInputError(f"{path.name}: is not JSON ({error})") from error
@@ -183,6 +195,14 @@ def _json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise BadInputError(f"{path.name}[{index}]: must be an object, found {type(row).__name__}")
         yield f"{path.name}[{index}]", row
+
+
+def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _not_whole(path: Path, error: Exception, place: str = "") -> BadInputError:
+    return BadInputError(f"{path.name}: is no whole gzip file ({error}{place}); copy it again")
 
 
 def json_object(line: str | bytes, *, where: str) -> tuple[str, dict[str, Any]]:
