@@ -12,14 +12,14 @@ from rft_operator.api.status import (
     ConditionType,
     Failure,
 )
-from rft_operator.domain.attempts import COMMITMENT_MARGIN_SECONDS
+from rft_operator.domain.attempts import COMMITMENT_MARGIN_SECONDS, stopped
 from rft_operator.domain.bill import Bill, Share, bill
 from rft_operator.domain.draft import Draft
 from rft_operator.domain.facts import child_name
 from rft_operator.domain.failure import Trouble, classify_end, parse_result
 from rft_operator.domain.gang import Gang
 from rft_operator.domain.money import micro_of_text, usd_display, usd_text
-from rft_operator.domain.publishing import tell_not_published
+from rft_operator.domain.publishing import publish_stop, tell_not_published
 from rft_operator.domain.resolve import data_directory
 from rft_operator.domain.results import is_complete, take_answers, take_over
 from rft_operator.domain.scores import (
@@ -31,7 +31,7 @@ from rft_operator.domain.scores import (
     take_scores,
     unreadable,
 )
-from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, FATAL_STOPS
+from rft_operator.domain.stops import COUNTED_STOPS, DRAINING_STOPS, FATAL_STOPS, PUBLISH_CHANGED
 from rft_operator.domain.team_money import effective_limit
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import DATA_DIRECTORY, Stage
@@ -48,7 +48,11 @@ WANT_OF_TIME = "EvaluationTimeExhausted"
 
 def conclude(draft: Draft, attempt: Attempt, gang: Gang) -> None:
     """Close the attempt: take over its result, or classify why it has none."""
-    result = _result_of(gang)
+    outdated = publish_stop(draft, gang)
+    if outdated is not None and attempt.stop_reason is None:
+        attempt = stopped(draft, attempt, outdated)
+    # What came of a try that was to be ended is not what is asked for now.
+    result = None if attempt.stop_reason == PUBLISH_CHANGED else _result_of(gang)
     if result is not None:
         take_over(draft, result)
         if result.train is not None:

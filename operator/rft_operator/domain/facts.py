@@ -171,6 +171,8 @@ class JobFacts:
     """UID of the resource that owns it: children of a deleted namesake are never adopted."""
     queue: str | None = None
     """Kueue LocalQueue that its label names."""
+    publishes: str | None = None
+    """What it was made to publish, and where to (``publishing.target_of``); None: it publishes nothing."""
     suspended: bool = False
     """spec.suspend: it makes no pods, and those it made are being ended."""
     started_at: int | None = None

@@ -28,8 +28,9 @@ from rft_operator.domain.facts import (
     Settings,
     child_name,
 )
+from rft_operator.domain.observe import ANNOTATION_PUBLISH
 from rft_operator.domain.pods import pod_template, source_claims
-from rft_operator.domain.publishing import publish_claims
+from rft_operator.domain.publishing import publish_claims, target_of
 from rft_operator.domain.resolve import RunSnapshot, snapshot_data
 from rft_operator.domain.score_pod import score_pod_template
 from rft_trainer.contract import Stage
@@ -151,6 +152,8 @@ def stage_job(resource: ReasoningFinetune, snapshot: RunSnapshot, settings: Sett
         labels |= _queue_labels(scheduling.queue_name, priority_class=scheduling.queue_priority_class_name)
     if on_gpus and scheduling.gang is Gang.VOLCANO:
         annotations[VOLCANO_MINIMUM] = str(pods)
+    if stage is Stage.PUBLISH:
+        annotations[ANNOTATION_PUBLISH] = target_of(resource.spec)
     metadata = _metadata(resource, child_name(resource.metadata.name, stage.value, attempt.number), labels=labels)
     if annotations:
         metadata["annotations"] = annotations

@@ -34,6 +34,7 @@ Raw = Mapping[str, Any]
 
 ANNOTATION_GPU_RESOURCE = "rft.dev/gpu-resource"
 ANNOTATION_RUN_UID = "rft.dev/run-uid"
+ANNOTATION_PUBLISH = "rft.dev/publish"
 LABEL_RANK = "batch.kubernetes.io/job-completion-index"
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 KIND = "ReasoningFinetune"
@@ -220,6 +221,7 @@ def digest_job(raw: Raw) -> JobFacts | None:
         parallelism=int(spec.get("parallelism", 1)),
         owner_uid=_owner_uid(meta),
         queue=labels.get(LABEL_QUEUE),
+        publishes=(meta.get("annotations") or {}).get(ANNOTATION_PUBLISH),
         suspended=bool(spec.get("suspend")),
         started_at=_at(status.get("startTime")),
         complete=_holds(status, "Complete") is not None,

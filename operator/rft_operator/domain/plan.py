@@ -23,7 +23,7 @@ from rft_operator.domain.facts import FINALIZER, ChildKind, child_name
 from rft_operator.domain.gang import Gang, ended, gang_of, others_alive
 from rft_operator.domain.manifests import claim, run_config_map
 from rft_operator.domain.money_state import Money, meter, terms_of
-from rft_operator.domain.publishing import PublishStep, publish_step
+from rft_operator.domain.publishing import PublishStep, publish_step, publish_stop
 from rft_operator.domain.release import end_orphans, release_pods, remove_strays
 from rft_operator.domain.resolve import RunSnapshot, read_snapshot, resolve
 from rft_operator.domain.results import answers_wait, take_report
@@ -118,6 +118,8 @@ def _tend(draft: Draft, attempt: Attempt, gang: Gang, *, snapshot: Snapshot, mon
         stop = Stop(reason="Suspended", message="spec.suspend is true: saving a checkpoint and releasing the GPUs.")
     if stop is None:
         stop, stop_at = budget_stop(draft, attempt, gang, money)
+    if stop is None:
+        stop = publish_stop(draft, gang)
     if stop is None and (gang.pods or gang.job is not None):
         stop = trouble_stop(draft, attempt, gang)
     if stop is None or gang.live or gang.job is not None:

@@ -14,7 +14,9 @@ from rft_operator.api.resource import ReasoningFinetune
 from rft_operator.api.spec import Spec
 from rft_operator.api.status import AttemptOutcome, ConditionType, Failure
 from rft_operator.domain.draft import Draft
+from rft_operator.domain.gang import Gang
 from rft_operator.domain.pauses import MAX_BACKOFF_SECONDS
+from rft_operator.domain.stops import PUBLISH_CHANGED, Stop
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import ENV_PUBLISH_PRIVATE, ENV_PUBLISH_URI, ENV_RUN_COST, PUBLISH_DIRECTORY, Stage
 from rft_trainer.stage_results import PublishSummary
@@ -52,6 +54,23 @@ def publish_step(draft: Draft) -> PublishStep:
         draft.wake(due)
         return PublishStep.WAIT
     return PublishStep.START
+
+
+def target_of(spec: Spec) -> str:
+    """Return what is to be published and where to, as a Job's annotation says it; empty: nothing."""
+    return json.dumps(spec.publish.to_wire(), sort_keys=True) if spec.publish is not None else ""
+
+
+def publish_stop(draft: Draft, gang: Gang) -> Stop | None:
+    """Return why a try must be ended: ``spec.publish`` was edited, which may be done until the run is complete."""
+    if gang.stage is not Stage.PUBLISH:
+        return None
+    if draft.spec.publish is None:
+        return Stop(reason=PUBLISH_CHANGED, message="spec.publish was removed: nothing is published any more.")
+    begun = gang.job.publishes if gang.job is not None else None
+    if begun is None or begun == target_of(draft.spec):
+        return None
+    return Stop(reason=PUBLISH_CHANGED, message="spec.publish was changed: the next try is of what it asks for now.")
 
 
 def tell_published(draft: Draft, summary: PublishSummary) -> None:

@@ -31,7 +31,9 @@ PRICE_UNKNOWN = "PriceUnknown"
 """Reason of WithinBudget: nothing starts, for nobody knows what it would cost."""
 UNREADABLE = "Unreadable"
 """The run does not fit this operator's models: nobody knows what it should do."""
-DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted", UNREADABLE})
+PUBLISH_CHANGED = "PublishChanged"
+"""What is being published, or where to, is no longer what is asked for."""
+DRAINING_STOPS = frozenset({"Suspended", "BudgetExhausted", UNREADABLE, PUBLISH_CHANGED})
 """Stops that are asked for, or no fault of the run's; the attempt then ended as Drained, not as Failed."""
 
 

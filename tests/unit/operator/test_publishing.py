@@ -13,7 +13,7 @@ from rft_operator.domain.manifests import references, stage_job
 from rft_operator.domain.pauses import MAX_BACKOFF_SECONDS
 from rft_operator.domain.resolve import resolve
 from rft_trainer.contract import ExitCode, Outcome, Stage
-from rft_trainer.stage_results import StageResult
+from rft_trainer.stage_results import PublishSummary, StageResult
 from support.builders import NAME, NAMESPACE
 from support.stage import World
 
@@ -122,6 +122,56 @@ async def test_publishing_goes_on_with_the_target_of_now_when_it_was_suspended()
     world.complete(Stage.PUBLISH, 2)
     await world.settle()
     assert world.condition("Published").status == "True"
+
+
+async def test_an_edit_while_the_model_is_published_is_what_the_run_ends_with() -> None:
+    world = world_of()
+    await to_publishing(world)
+    world.run_pods(Stage.PUBLISH)
+    await world.after(5)
+    world.edit(publish={**HUB, "uri": "hf://team/better-name"})
+    await world.settle()
+    assert world.job_gone(Stage.PUBLISH)
+    assert "hf://team/better-name" in json.dumps(world.job(Stage.PUBLISH, 2))
+    world.run_pods(Stage.PUBLISH, 2)
+    await world.after(5)
+    summary = PublishSummary(uri="hf://team/better-name", files=14, bytes=1_000)
+    result = StageResult(stage=Stage.PUBLISH, outcome=Outcome.COMPLETED, publish=summary)
+    world.finish_pods(Stage.PUBLISH, 2, result=result)
+    await world.settle()
+    assert world.condition("Published").message.startswith("hf://team/better-name: ")
+    assert world.status.stage == "Complete"
+
+
+async def test_an_edit_that_is_seen_with_the_end_of_a_publication_is_not_lost() -> None:
+    world = world_of()
+    await to_publishing(world)
+    world.run_pods(Stage.PUBLISH)
+    await world.after(5)
+    world.edit(publish={**HUB, "uri": "hf://team/better-name"})
+    world.complete(Stage.PUBLISH)
+    await world.settle()
+    assert world.condition("Published").status != "True"
+    assert "hf://team/better-name" in json.dumps(world.job(Stage.PUBLISH, 2))
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["published", "about to be"])
+async def test_a_run_that_is_to_publish_nothing_any_more_is_complete(running: bool) -> None:
+    world = world_of()
+    await to_publishing(world)
+    if running:
+        world.run_pods(Stage.PUBLISH)
+        await world.after(5)
+    else:
+        world.kube.remove("Job", NAMESPACE, f"{NAME}-publish-1")
+    world.edit(publish=None)
+    await world.settle()
+    if running:
+        world.finish_pods(Stage.PUBLISH, exit_code=143)
+        await world.settle()
+    assert world.status.stage == "Complete"
+    assert world.condition("Published").status == "Unknown"
+    assert "PublishFailed" not in world.reasons()
 
 
 async def test_a_lost_pod_does_not_count_as_a_failed_try() -> None:
