@@ -25,7 +25,7 @@ from rft_operator.domain.pods import token_audience
 from rft_operator.errors import KubeError
 from rft_operator.metrics import Metrics
 from rft_operator.runtime.cache import Cache
-from rft_operator.runtime.kube import ObjectStore
+from rft_operator.runtime.kube import JsonObject, ObjectStore
 from rft_trainer.progress_report import ProgressReport, TrainerStatus
 
 log = logging.getLogger(__name__)
@@ -92,10 +92,11 @@ class ProgressServer:
             return refusal(503, "ServiceUnavailable", f"the token cannot be reviewed now: {error}")
         if reviewed is None:
             return refusal(403, "Forbidden", "the token is not valid for this run")
-        if self._cache.resource(key) is None:
+        run = self._cache.resource(key)
+        if run is None:
             return refusal(404, "NotFound", f"{PLURAL} {key.name!r} not found in namespace {key.namespace!r}")
         pod = self._cache.pod(key, reviewed.pod) if reviewed.pod else None
-        if pod is None or pod.uid != reviewed.pod_uid or reviewed.namespace != key.namespace:
+        if pod is None or pod.uid != reviewed.pod_uid or reviewed.namespace != key.namespace or not _is_of(pod, run):
             return refusal(403, "Forbidden", "the token does not belong to a pod of this run")
         try:
             report = ProgressReport.model_validate_json(await request.read())
@@ -149,6 +150,11 @@ class ProgressServer:
         namespace = parts[2] if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else None
         names, uids = extra.get(POD_NAME) or [None], extra.get(POD_UID) or [None]
         return _Reviewed(names[0], uids[0], namespace, until)
+
+
+def _is_of(pod: PodFacts, run: JsonObject) -> bool:
+    """Return whether a pod was made for this run; of a deleted namesake one may go on where no node ends it."""
+    return pod.run_uid in ("", run["metadata"]["uid"])
 
 
 def refusal(code: int, reason: str, message: str) -> web.Response:

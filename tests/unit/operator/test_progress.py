@@ -12,6 +12,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from rft_operator.domain.facts import Key
+from rft_operator.domain.observe import ANNOTATION_RUN_UID
 from rft_operator.domain.pods import token_audience
 from rft_operator.errors import KubeError, NotFound, Unavailable
 from rft_operator.metrics import Metrics
@@ -19,7 +20,7 @@ from rft_operator.runtime import progress
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.progress import BODY_LIMIT_BYTES, ProgressServer
 from rft_trainer.contract import Stage
-from support.builders import NAME, NAMESPACE
+from support.builders import NAME, NAMESPACE, UID
 from support.objects import stored_child, stored_run
 
 KEY = Key(NAMESPACE, NAME)
@@ -189,6 +190,15 @@ async def test_report_is_forbidden_when_the_token_is_of_no_pod_of_this_run(whose
         status, message = await it.refused()
         assert status == 403
         assert "pod" in message
+
+
+@pytest.mark.parametrize(("made_for", "answer"), [("another-uid", 403), (UID, 200), (None, 200)])
+async def test_pod_of_a_deleted_namesake_does_not_report_on_the_new_run(made_for: str | None, answer: int) -> None:
+    async with served() as it:
+        annotations = {ANNOTATION_RUN_UID: made_for} if made_for is not None else {}
+        it.cache.put(stored_child("Pod", POD, uid=POD_UID, version=2, metadata={"annotations": annotations}))
+        assert (await it.post()).status == answer
+        assert (it.cache.report(KEY) is None) == (answer == 403), "its checkpoint would be taken for the new run's"
 
 
 async def test_report_is_forbidden_when_the_token_is_bound_to_no_pod() -> None:
