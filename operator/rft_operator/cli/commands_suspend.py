@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rft_operator.cli.common import Function, Where, carry_out, cluster_options, output_option, run_names
+from rft_operator.cli.common import Function, Problem, Where, carry_out, cluster_options, output_option, run_names
 
 if TYPE_CHECKING:
     from rft_operator.api.resource import ReasoningFinetune
+    from rft_operator.client.aio import AsyncClient
 
 
 def _wait_options(command: Function) -> Function:
@@ -48,21 +49,19 @@ async def _set_suspend(
 ) -> None:
     from rft_operator.cli.output import structured
     from rft_operator.domain.draft import is_over
-    from rft_operator.errors import RunNotFound
 
     def say(name: str, words: str) -> None:
         if output == "text":
             click.echo(f"{client.namespace}/{name}: {words}")
 
     async with where.client() as client:
-        changes, waited_for, absent = {}, [], []
+        changes, waited_for, is_refused = {}, [], False
         for name in dict.fromkeys(names):
-            try:
-                changes[name] = await (client.suspend(name) if wanted else client.resume(name))
-                run = await client.get(name)
-            except RunNotFound as error:  # the others are to stop all the same: they cost money
-                absent.append(str(error))
+            asked = await _asked(client, name, wanted=wanted)
+            if asked is None:
+                is_refused = True
                 continue
+            changes[name], run = asked
             say(name, _what_happens(run, wanted=wanted, changed=changes[name]))
             if wait_seconds is not None and not (wanted and is_over(run.status)):  # that one holds nothing any more
                 waited_for.append(name)
@@ -77,8 +76,24 @@ async def _set_suspend(
                 for name, changed in changes.items()
             ]
             click.echo(structured(rows, output), nl=False)
-        if absent:
-            raise RunNotFound("\n".join(absent), status=404)
+        if is_refused:
+            raise click.exceptions.Exit(Problem.exit_code)
+
+
+async def _asked(client: AsyncClient, name: str, *, wanted: bool) -> tuple[bool, ReasoningFinetune] | None:
+    """Ask for it: whether that changed anything, and the run.
+
+    None for one that it is told of that it cannot be asked: the others are to stop all the same, for they cost money.
+    """
+    from rft_operator.errors import Conflict, Forbidden, InvalidResource, Refused, Rejected, RunNotFound
+
+    try:
+        return await (client.suspend(name) if wanted else client.resume(name)), await client.get(name)
+    except Forbidden:
+        raise
+    except (RunNotFound, Refused, InvalidResource, Rejected, Conflict) as error:
+        Problem(str(error)).show()
+        return None
 
 
 def _what_happens(run: ReasoningFinetune, *, wanted: bool, changed: bool) -> str:

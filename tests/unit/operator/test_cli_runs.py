@@ -229,8 +229,18 @@ def test_suspend_stops_the_runs_that_are_there_when_one_is_not(cli: CommandLine)
     assert code == 2
     assert [(row["name"], row["changed"]) for row in json.loads(out)] == [(NAME, True), ("other", True)]
     absent = "no ReasoningFinetune '{}' in namespace team; see rft get"
-    assert err == f"Error: {absent.format('typo')}\n{absent.format('none')}\n"
+    assert err == f"Error: {absent.format('typo')}\nError: {absent.format('none')}\n"
     assert cli.rft("suspend", "other")[1] == "team/other: is being suspended already, it holds no GPUs now\n"
+
+
+def test_suspend_stops_the_others_when_a_run_cannot_be_read_or_a_name_is_none(cli: CommandLine) -> None:
+    of_another_version = run_in("old")
+    of_another_version["spec"]["budget"] = "all of it"
+    cli.put(of_another_version, run_in(NAME))
+    code, out, err = cli.rft("suspend", "old", "a b", NAME)
+    assert (code, out) == (2, "team/demo: suspending, it holds no GPUs now\n")
+    assert "old" in err.splitlines()[0]
+    assert "'a b' is no name of a run" in err
 
 
 def test_suspend_can_wait_until_the_gpus_are_free(cli: CommandLine) -> None:
