@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -95,6 +96,42 @@ async def test_entry_of_a_run_that_writes_meanwhile_is_not_lost() -> None:
     await write_baselines(kube, action(entry(3)))
     kept = await kube.get(kind="ConfigMap", namespace="team", name="rft-baseline-1")
     assert list(kept["data"]) == [f"{number:040x}" for number in (1, 2, 3)]
+
+
+class Slow(FakeKube):
+    """Answers each look only after everybody who is there has looked."""
+
+    async def get(self, *, kind: str, namespace: str | None, name: str) -> Any:
+        try:
+            return await super().get(kind=kind, namespace=namespace, name=name)
+        finally:
+            await asyncio.sleep(0)
+
+
+async def test_first_entries_of_runs_that_end_at_once_are_all_kept() -> None:
+    kube = Slow(lambda: 0)
+    await asyncio.gather(*(write_baselines(kube, action(entry(number))) for number in (1, 2)))
+    kept = await kube.get(kind="ConfigMap", namespace="team", name="rft-baseline-1")
+    assert list(kept["data"]) == [f"{number:040x}" for number in (1, 2)]
+
+
+class Swept(FakeKube):
+    """Somebody deletes the map after the first look."""
+
+    async def get(self, *, kind: str, namespace: str | None, name: str) -> Any:
+        found = await super().get(kind=kind, namespace=namespace, name=name)
+        if self.writes == 1:
+            self.remove(kind, "team", name)
+        return found
+
+
+async def test_entries_are_kept_when_the_map_is_deleted_meanwhile() -> None:
+    kube = Swept(lambda: 0)
+    kube.put(map_manifest(action(entry(1)), None))
+    kube.writes = 1
+    await write_baselines(kube, action(entry(2)))
+    kept = await kube.get(kind="ConfigMap", namespace="team", name="rft-baseline-1")
+    assert list(kept["data"]) == [f"{2:040x}"]
 
 
 async def test_nothing_is_made_when_a_version_is_named_that_is_gone() -> None:
