@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from peft import PeftConfig
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
+from rft_trainer import files
 from rft_trainer.contract import EndOfTurn, LoraConfig
 from rft_trainer.errors import StageError
 from rft_trainer.evaluate.transformers_sampler import TransformersSampler
@@ -105,6 +107,19 @@ def test_export_that_finds_no_room_says_so_and_leaves_the_volume_as_it_was(
         exported(base, step=9)
     assert {path.name for path in base.parent.iterdir()} == {"base", "export"}
     assert exported_step(base.with_name("export")) == 6
+
+
+def test_export_says_that_there_is_no_room_where_the_volume_says_so_when_it_is_flushed(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flush(_: Path) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    exported(base)
+    monkeypatch.setattr(files, "flush_directory", flush)
+    with pytest.raises(StageError, match=r"export: the volume is full; .* enlarge the claim, or lower"):
+        exported(base, step=9)
+    assert {path.name for path in base.parent.iterdir()} == {"base", "export"}
 
 
 def no_room(*_: object, **__: object) -> None:

@@ -241,9 +241,10 @@ def universal(checkpoint: Checkpoint) -> Path:
         raise StageError(
             f"checkpoint {checkpoint.path.name} of {checkpoint.world_size} ranks cannot be converted: {why}"
         )
-    flush_directory(temporary)
-    write_json(temporary / UNIVERSAL_MARKER, _sizes(temporary))
-    temporary.rename(path)
+    with room_explained(path.parent, what=f"checkpoint {path.name}"):
+        flush_directory(temporary)
+        write_json(temporary / UNIVERSAL_MARKER, _sizes(temporary))
+        temporary.rename(path)
     return path
 
 

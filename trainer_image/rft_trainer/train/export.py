@@ -96,10 +96,10 @@ def _write(export: Export, state: Iterable[tuple[str, torch.Tensor]], *, card: M
     try:
         with room_explained(destination.parent, what="export"):
             _fill(fresh_directory(temporary), export, state, card=card, step=step)
+            publish_directory(temporary, destination)  # many a volume says only now that it is full
     except StageError:
         shutil.rmtree(temporary, ignore_errors=True)  # it holds the room of what the next attempt writes
         raise
-    publish_directory(temporary, destination)
 
 
 def _fill(
