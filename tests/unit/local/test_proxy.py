@@ -94,6 +94,7 @@ def test_words_of_kubectl_are_told_when_the_api_server_does_not_get_ready(
     monkeypatch.setattr(control_plane, "binary", lambda name: kubectl if name == "kubectl" else Path("/bin/sleep"))
     processes = Processes(tmp_path)
     monkeypatch.setattr(processes, "start", lambda *_, **__: 1)
+    monkeypatch.setattr(processes, "alive", lambda _: True)
     plane = ControlPlane(layout(tmp_path), processes, lambda _: None)
     with pytest.raises(StartError, match=r"for the API server\. kubectl said last: proxyconnect: Forbidden\nlog "):
         plane.start_api_server()
