@@ -1,7 +1,8 @@
 """Progress reports to the operator in Kubeflow Trainer's wire contract.
 
 Invariant: reporting never blocks and never fails the work. One background thread sends the newest status only, at most
-every few seconds; 404 means nobody wants reports and ends them, 403 gives up after a fresh token was refused too.
+every few seconds; 404 means nobody wants reports and ends them. After some 403 in a row it asks less often, and does not
+give up: a control plane that cannot look a token up refuses it, and a training that is not heard is ended as stalled.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from rft_trainer.progress_report import Metric, MetricName, ProgressReport, Trai
 MINIMUM_INTERVAL_SECONDS = 3.0
 TIMEOUT_SECONDS = 10.0
 FORBIDDEN_LIMIT = 3
+FORBIDDEN_INTERVAL_SECONDS = 60.0
+"""Between reports after so many were forbidden in a row; each tells the newest status with a token read anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +85,11 @@ class Reporter:
             if status is None:
                 return
             self._send(status)
-            if self._closing.wait(self._interval_seconds) and self._newest is None:
+            if self._closing.wait(self._pause_seconds()) and self._newest is None:
                 return
+
+    def _pause_seconds(self) -> float:
+        return FORBIDDEN_INTERVAL_SECONDS if self._forbidden >= FORBIDDEN_LIMIT else self._interval_seconds
 
     def _send(self, status: TrainerStatus) -> None:
         body = ProgressReport(trainer_status=status).model_dump_json(by_alias=True, exclude_none=True).encode()
@@ -99,7 +105,7 @@ class Reporter:
     def _refused(self, code: int) -> None:
         if code == http.HTTPStatus.FORBIDDEN:
             self._forbidden += 1
-        if code == http.HTTPStatus.NOT_FOUND or self._forbidden >= FORBIDDEN_LIMIT:
+        if code == http.HTTPStatus.NOT_FOUND:
             self.active = False
             _log.warning("the progress server answered %d: reports end here", code)
         else:

@@ -2,7 +2,7 @@
 
 ``POST /apis/rft.dev/v1alpha1/namespaces/{ns}/reasoningfinetunes/{name}/status`` with a projected service-account
 token whose audience is that path: 200, 403 (token, audience or pod do not fit), 404 (no such run), 422 (bad body), 413
-(a body beyond the limit), 503 (ask another replica, or later).
+(a body beyond the limit), 503 (ask another replica, or later: a pod that is not known yet, too).
 Invariant: only a pod of the run itself can report on it, and a report never writes to the API server: the reconcile
 decides when it is worth a write.
 """
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 64 * 1_024
 REVIEW_SECONDS = 60.0
+REFUSAL_SECONDS = 2.0
+"""A token that is refused may be good: the API server refuses all while it cannot look up whose they are."""
 REVIEWS_KEPT = 4_096
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
@@ -95,9 +97,9 @@ class ProgressServer:
         run = self._cache.resource(key)
         if run is None:
             return refusal(404, "NotFound", f"{PLURAL} {key.name!r} not found in namespace {key.namespace!r}")
-        pod = self._cache.pod(key, reviewed.pod) if reviewed.pod else None
-        if pod is None or pod.uid != reviewed.pod_uid or reviewed.namespace != key.namespace or not _is_of(pod, run):
-            return refusal(403, "Forbidden", "the token does not belong to a pod of this run")
+        pod = self._sender(key, reviewed, run)
+        if isinstance(pod, web.Response):
+            return pod
         try:
             report = ProgressReport.model_validate_json(await request.read())
         except web.HTTPRequestEntityTooLarge:
@@ -108,6 +110,19 @@ class ProgressServer:
             self._cache.put_report(key, self._report(pod, report.trainer_status))
             self._wake(key)
         return web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 200})
+
+    def _sender(self, key: Key, reviewed: _Reviewed, run: JsonObject) -> PodFacts | web.Response:
+        """Return the pod of this run that a token belongs to; of a deleted namesake one may go on where nobody ends it.
+
+        The watch may lag: a pod that it has not told of must not take that for a no.
+        """
+        pod = self._cache.pod(key, reviewed.pod) if reviewed.pod else None
+        if pod is None and reviewed.namespace == key.namespace:
+            return refusal(503, "ServiceUnavailable", "the token's pod is not known to be one of this run; try again")
+        mine = pod is not None and pod.uid == reviewed.pod_uid and pod.run_uid in ("", run["metadata"]["uid"])
+        if pod is None or not mine or reviewed.namespace != key.namespace:
+            return refusal(403, "Forbidden", "the token does not belong to a pod of this run")
+        return pod
 
     def _report(self, pod: PodFacts, status: TrainerStatus) -> Report:
         return Report(
@@ -141,20 +156,15 @@ class ProgressServer:
             }
         )
         status: dict[str, Any] = answer.get("status") or {}
-        until = self._monotonic() + REVIEW_SECONDS
+        now = self._monotonic()
         if not status.get("authenticated") or audience not in (status.get("audiences") or ()):
-            return _Reviewed(None, None, None, until)
+            return _Reviewed(None, None, None, now + REFUSAL_SECONDS)
         user = status.get("user") or {}
         extra = user.get("extra") or {}
         parts = str(user.get("username", "")).split(":")
         namespace = parts[2] if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else None
         names, uids = extra.get(POD_NAME) or [None], extra.get(POD_UID) or [None]
-        return _Reviewed(names[0], uids[0], namespace, until)
-
-
-def _is_of(pod: PodFacts, run: JsonObject) -> bool:
-    """Return whether a pod was made for this run; of a deleted namesake one may go on where no node ends it."""
-    return pod.run_uid in ("", run["metadata"]["uid"])
+        return _Reviewed(names[0], uids[0], namespace, now + REVIEW_SECONDS)
 
 
 def refusal(code: int, reason: str, message: str) -> web.Response:

@@ -20,6 +20,7 @@ from rft_operator.runtime import progress
 from rft_operator.runtime.cache import Cache
 from rft_operator.runtime.progress import BODY_LIMIT_BYTES, ProgressServer
 from rft_trainer.contract import Stage
+from rft_trainer.report import MINIMUM_INTERVAL_SECONDS
 from support.builders import NAME, NAMESPACE, UID
 from support.objects import stored_child, stored_run
 
@@ -178,7 +179,6 @@ async def test_authenticator_that_knows_no_audiences_is_not_trusted() -> None:
 @pytest.mark.parametrize(
     "whose",
     [
-        {"pod": "stranger"},
         {"uid": "of a former pod of this name"},
         {"namespace": "elsewhere"},
     ],
@@ -190,6 +190,25 @@ async def test_report_is_forbidden_when_the_token_is_of_no_pod_of_this_run(whose
         status, message = await it.refused()
         assert status == 403
         assert "pod" in message
+
+
+async def test_pod_that_the_watch_has_not_told_of_is_asked_to_try_again() -> None:
+    async with served() as it:
+        it.cache.drop(stored_child("Pod", POD, uid=POD_UID))
+        assert (await it.refused())[0] == 503
+        it.cache.put(stored_child("Pod", POD, uid=POD_UID, version=2))
+        assert (await it.post()).status == 200
+
+
+async def test_good_token_is_reviewed_again_soon_when_the_api_server_refused_it() -> None:
+    async with served() as it:
+        known = it.reviewer.tokens.pop("good")
+        assert (await it.refused())[0] == 403
+        assert (await it.refused())[0] == 403
+        assert len(it.reviewer.asked) == 1
+        it.reviewer.tokens["good"] = known
+        it.local += MINIMUM_INTERVAL_SECONDS
+        assert (await it.post()).status == 200
 
 
 @pytest.mark.parametrize(("made_for", "answer"), [("another-uid", 403), (UID, 200), (None, 200)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -98,13 +100,21 @@ def test_reporter_reads_a_fresh_token_when_it_was_refused(server: Server, tmp_pa
     reporter.close()
 
 
-def test_reporter_gives_up_when_every_token_is_refused(server: Server) -> None:
-    server.codes = [403] * 9
+def test_reporter_asks_less_often_and_does_not_give_up_when_tokens_are_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = 0.5
+    monkeypatch.setattr("rft_trainer.report.FORBIDDEN_INTERVAL_SECONDS", pause)
+    server.codes = [403] * 4
     reporter = Reporter(server.url, token_file=None, ca_file=None, interval_seconds=0.01)
-    for step in range(3):
+    times = []
+    for step in range(6):
         reporter.update(status(step))
         wait_until(lambda wanted=step + 1: len(server.reports) == wanted, timeout_seconds=10)  # type: ignore[misc]
-    wait_until(lambda: not reporter.active, timeout_seconds=10)
+        times.append(time.monotonic())
+    assert reporter.active
+    waits = [later - earlier > pause / 2 for earlier, later in pairwise(times)]
+    assert waits == [False, False, True, True, False], "seldom after the third no, and as ever after a yes"
     reporter.close()
 
 
