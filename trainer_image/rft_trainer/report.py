@@ -1,8 +1,8 @@
 """Progress reports to the operator in Kubeflow Trainer's wire contract.
 
 Invariant: reporting never blocks and never fails the work. One background thread sends the newest status only, at most
-every few seconds; 404 means nobody wants reports and ends them. After some 403 in a row it asks less often, and does not
-give up: a control plane that cannot look a token up refuses it, and a training that is not heard is ended as stalled.
+every few seconds; 404 means nobody wants reports and ends them. After some 403 in a row it asks less often, and goes on
+all the same: a control plane that cannot look a token up refuses it, and a training that is not heard ends as stalled.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ async def test_report_is_refused_when_the_token_or_the_body_is_not_the_trainers(
     assert answers == {
         "no token": (403, "Forbidden"),
         "nonsense": (403, "Forbidden"),
-        "another pod": (403, "Forbidden"),
+        "another pod": (503, "ServiceUnavailable"),
         "another audience": (403, "Forbidden"),
         "another run's audience": (403, "Forbidden"),
         "unknown run": (404, "NotFound"),
