@@ -9,6 +9,7 @@ decides when it is worth a write.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -35,6 +36,8 @@ REVIEW_SECONDS = 60.0
 REFUSAL_SECONDS = 2.0
 """A token that is refused may be good: the API server refuses all while it cannot look up whose they are."""
 REVIEWS_KEPT = 4_096
+REVIEWS_AT_ONCE = 8
+"""Anybody who reaches the port can ask for reviews: they leave most of the operator's calls to its own work."""
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
 
@@ -69,6 +72,7 @@ class ProgressServer:
         self._metrics = metrics
         self._monotonic = monotonic
         self._reviews: dict[str, _Reviewed] = {}
+        self._reviewing = asyncio.Semaphore(REVIEWS_AT_ONCE)
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -139,13 +143,19 @@ class ProgressServer:
         if scheme.lower() != "bearer" or not token:
             return None
         digest = hashlib.sha256(f"{key}\0{token}".encode()).hexdigest()
-        known = self._reviews.get(digest)
-        if known is None or known.until < self._monotonic():
-            known = await self._ask(token, audience=token_audience(key.namespace, key.name))
+        known = self._known(digest)
+        if known is None:
+            async with self._reviewing:
+                # It may have been asked for while this one waited.
+                known = self._known(digest) or await self._ask(token, audience=token_audience(key.namespace, key.name))
             if len(self._reviews) >= REVIEWS_KEPT:
                 self._reviews.clear()
             self._reviews[digest] = known
         return known if known.pod is not None else None
+
+    def _known(self, digest: str) -> _Reviewed | None:
+        found = self._reviews.get(digest)
+        return found if found is not None and found.until >= self._monotonic() else None
 
     async def _ask(self, token: str, *, audience: str) -> _Reviewed:
         answer = await self._store.create(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +19,7 @@ from rft_operator.errors import KubeError, NotFound, Unavailable
 from rft_operator.metrics import Metrics
 from rft_operator.runtime import progress
 from rft_operator.runtime.cache import Cache
+from rft_operator.runtime.kube_client import CONCURRENT_REQUESTS
 from rft_operator.runtime.progress import BODY_LIMIT_BYTES, ProgressServer
 from rft_trainer.contract import Stage
 from rft_trainer.report import MINIMUM_INTERVAL_SECONDS
@@ -302,6 +304,26 @@ async def test_token_is_reviewed_once_a_minute_and_not_with_every_report() -> No
         it.local += progress.REVIEW_SECONDS + 1
         assert (await it.post()).status == 403
         assert len(it.reviewer.asked) == 2
+
+
+async def test_many_who_ask_at_once_leave_the_operator_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way = most = 0
+    async with served() as it:
+        review = it.reviewer.create
+
+        async def slow(manifest: Mapping[str, Any]) -> dict[str, Any]:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            return await review(manifest)
+
+        monkeypatch.setattr(it.reviewer, "create", slow)
+        posts = [it.post(token=f"forged {index}") for index in range(4 * progress.REVIEWS_AT_ONCE)]
+        answers = await asyncio.gather(*posts)
+        assert {each.status for each in answers} == {403}
+        assert most == progress.REVIEWS_AT_ONCE < CONCURRENT_REQUESTS / 2
 
 
 async def test_review_of_one_run_does_not_open_another() -> None:
