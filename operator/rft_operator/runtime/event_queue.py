@@ -56,15 +56,20 @@ class EventQueue:
             _dropped(_Event(slim, type_, reason, message), "too many wait")
 
     async def run(self) -> None:
-        """Write until cancelled; then write what still waits, but not for long."""
+        """Write until cancelled; then, but not for long, what was under way (nobody saw its answer) and what waits."""
+        under_way: _Event | None = None
         try:
             while True:
                 if self._busy():
                     await asyncio.sleep(PATIENCE_SECONDS)
-                await self._write(await self._waiting.get())
+                under_way = await self._waiting.get()
+                await self._write(under_way)
+                under_way = None
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_SECONDS):
+                    if under_way is not None:
+                        await self._write(under_way)
                     while not self._waiting.empty():
                         await self._write(self._waiting.get_nowait())
 
