@@ -54,8 +54,8 @@ def download(
 
     repository, inside = _split(target)
     request = {"kind": kind, "target": target, "revision": revision, "patterns": [*patterns]}
-    place, record = destination / inside, destination / RECORD
-    if _is_whole(record, request=request):
+    place = destination / inside
+    if _is_whole(destination / RECORD, request=request):
         return place
     name = f"hf://{target}" + (f"@{revision}" if revision else "")
     if inside and kind == "model":
@@ -78,13 +78,18 @@ def download(
             local_dir=destination,
             allow_patterns=[escape(path) for path in files],
         )
+    _finish(destination, files, name=name, kind=kind, begun=begun)
+    return place
+
+
+def _finish(destination: Path, files: Mapping[str, int], *, name: str, kind: Kind, begun: Mapping[str, Any]) -> None:
+    """Note that all files are there, once they are."""
     missing = [path for path, size in files.items() if _size(destination / path) != size]
     if missing:
         raise StageError(f"{name}: the {kind} was not fetched whole, {missing[0]} is missing; the next attempt goes on")
     flush_directory(destination)  # else a node that loses its power leaves the record beside files that are not there
-    write_json(record, {**begun, "whole": True})
+    write_json(destination / RECORD, {**begun, "whole": True})
     shutil.rmtree(destination / ".cache", ignore_errors=True)
-    return place
 
 
 def _check_configurations(name: str, repository: str, card: Any) -> None:

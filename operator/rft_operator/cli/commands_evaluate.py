@@ -119,17 +119,14 @@ def _evaluate(model: str, benchmarks: tuple[str, ...], output: Path, options: di
         raise EvaluateError(
             f"evaluate: needs the trainer's libraries ({error}); pip install 'reasoning-finetune-operator[trainer]'"
         ) from error
-    endpoint = None
-    if url is not None:
-        key = os.environ.get(KEY)
-        endpoint = Endpoint(url=url, tokenizer=tokenizer, api_key=key, context_tokens=context)
+    key = os.environ.get(KEY)
     order = Order(
         model=model,
         base=base,
         evaluation=evaluation,
         format=format_ or format_of(evaluation.preset),
         output=output,
-        endpoint=endpoint,
+        endpoint=None if url is None else Endpoint(url=url, tokenizer=tokenizer, api_key=key, context_tokens=context),
         run_code=run_code,
     )
     try:
