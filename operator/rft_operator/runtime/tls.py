@@ -54,12 +54,23 @@ def _decode(secret: JsonObject) -> Authority:
     try:
         crt, key = (base64.b64decode(secret["data"][entry]).decode() for entry in ("tls.crt", "tls.key"))
         certificate = x509.load_pem_x509_certificate(crt.encode())
-        serialization.load_pem_private_key(key.encode(), None)
+        private = serialization.load_pem_private_key(key.encode(), None)
     except (KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
         raise _unusable(secret, f"holds no certificate and key of the operator ({error!r})") from error
+    fits = isinstance(private, ec.EllipticCurvePrivateKey) and private.public_key() == certificate.public_key()
+    if not fits or not _is_authority(certificate):
+        raise _unusable(secret, "holds no authority of the operator's: a certificate of another kind, or another's key")
     if certificate.not_valid_after_utc <= datetime.now(UTC):
         raise _unusable(secret, f"holds a certificate that no pod trusts since {certificate.not_valid_after_utc:%F}")
     return Authority(certificate=crt, key=key)
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    """Return whether pods that trust a certificate trust those that it signs."""
+    try:
+        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
 
 
 def _unusable(secret: JsonObject, why: str) -> ConfigError:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from rft_operator.errors import ConfigError, Conflict
 from rft_operator.runtime.tls import Authority, load_authority, make_authority, server_context
@@ -134,5 +139,33 @@ async def test_secret_without_an_authority_is_named_with_the_remedy(data: dict[s
     kube = SecretKube()
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {**PLACE}}
     kube.put(secret if data is None else {**secret, "data": data})
+    with pytest.raises(ConfigError, match=r"rft-system/progress.*delete it"):
+        await load_authority(kube, **PLACE)
+
+
+def self_signed(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, *, authority: bool) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody's")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    if authority:
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "authority", "own_key"),
+    [("rsa", True, True), ("ec", False, True), ("ec", True, False)],
+    ids=["a key of another kind", "no authority", "a key that is another's"],
+)
+async def test_secret_that_would_sign_what_no_pod_trusts_is_named_with_the_remedy(
+    kind: str, authority: bool, own_key: bool
+) -> None:
+    kube, curve = FakeKube(lambda: 0), ec.SECP256R1()
+    key = rsa.generate_private_key(65_537, 2_048) if kind == "rsa" else ec.generate_private_key(curve)
+    kept = key if own_key else ec.generate_private_key(curve)
+    text = kept.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    certificate = self_signed(key, authority=authority).encode()
+    data = {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(text).decode()}
+    kube.put({"apiVersion": "v1", "kind": "Secret", "metadata": dict(PLACE), "data": data})
     with pytest.raises(ConfigError, match=r"rft-system/progress.*delete it"):
         await load_authority(kube, **PLACE)
