@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from rft_operator.api.team import FinetuneBudget
+from rft_operator.api.team import FinetuneBudget, TeamStatus
 from rft_operator.runtime.cache import TOMBSTONES_KEPT, newer
 from rft_operator.runtime.kube import JsonObject
 
@@ -44,6 +44,8 @@ class BudgetCache:
     def __init__(self) -> None:
         self._seen: dict[str, dict[str, Seen]] = {}
         self._tombstones: dict[str, None] = {}
+        self._coming: dict[tuple[str, str], TeamStatus] = {}
+        """By namespace and name: the status that is being written."""
 
     def namespaces(self) -> tuple[str, ...]:
         """Return the namespaces that have a budget."""
@@ -53,6 +55,23 @@ class BudgetCache:
         """Return the budgets of a namespace by name."""
         found = self._seen.get(namespace, {})
         return tuple(each.budget for _, each in sorted(found.items()) if each.budget is not None)
+
+    def for_runs(self, namespace: str) -> tuple[FinetuneBudget, ...]:
+        """Return them as runs may count on them: without what a write that is under way takes from a run.
+
+        It may be given to another one in the same write. What is granted counts only once it is on record.
+        """
+        return tuple(_less(each, self._coming.get((namespace, each.metadata.name))) for each in self.of(namespace))
+
+    def expect(self, namespace: str, name: str, status: TeamStatus | None) -> bool:
+        """Say what is being written of a budget, None if nothing is; return whether a write failed before.
+
+        So it counts until a newer version is seen: a write without an answer may have been carried out.
+        """
+        failed = self._coming.pop((namespace, name), None) is not None
+        if status is not None:
+            self._coming[namespace, name] = status
+        return failed
 
     def unreadable(self, namespace: str, *, holding: str | None = None) -> tuple[str, ...]:
         """Return the names of the budgets of a namespace that cannot be read, or of those that hold a run's record."""
@@ -83,6 +102,7 @@ class BudgetCache:
             holds=frozenset() if budget is not None else _holds(raw),
         )
         self._seen.setdefault(namespace, {})[name] = new
+        self._coming.pop((namespace, name), None)
         same = old is not None and old.uid == new.uid
         return Change(namespace=namespace, before=old.budget if same and old is not None else None, after=new.budget)
 
@@ -97,6 +117,7 @@ class BudgetCache:
         if old is None or old.uid != meta["uid"]:
             return None
         del found[meta["name"]]
+        self._coming.pop((meta["namespace"], meta["name"]), None)
         if not found:
             del self._seen[meta["namespace"]]
         return Change(namespace=meta["namespace"], before=old.budget, after=None)
@@ -113,6 +134,23 @@ class BudgetCache:
             for (namespace, name), uid in before.items()
             if uid not in present
         ]
+
+
+def _less(budget: FinetuneBudget, coming: TeamStatus | None) -> FinetuneBudget:
+    if coming is None:
+        return budget
+    left = {each.uid: each.spent_before_micro_usd + each.reserved_micro_usd for each in coming.reservations}
+    kept = [
+        each.model_copy(
+            update={
+                "reserved_micro_usd": max(0, min(each.reserved_micro_usd, left[each.uid] - each.spent_before_micro_usd))
+            }
+        )
+        for each in budget.status.reservations
+        if each.uid in left
+    ]
+    status = budget.status.model_copy(update={"reservations": kept})
+    return budget.model_copy(update={"status": status})
 
 
 def _parsed(raw: JsonObject) -> FinetuneBudget | None:

@@ -179,7 +179,7 @@ class Reconciler:
             catalogue=self._catalogue(),
             settings=self._settings(),
             listening_since=self._listening_since,
-            budgets=self._budgets.of(resource.metadata.namespace),
+            budgets=self._budgets.for_runs(resource.metadata.namespace),
             unreadable_budgets=self._budgets.unreadable(resource.metadata.namespace),
             unbooked=self._budgets.unreadable(resource.metadata.namespace, holding=resource.metadata.uid),
         )

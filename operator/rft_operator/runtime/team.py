@@ -153,10 +153,14 @@ class TeamKeeper:
         runs = self._team(namespace)
         now = self._now()
         due = [at for budget in budgets if (at := rolls_at(budget, now)) is not None]
-        for book in settle(budgets, [run for run in runs.values() if run is not None], now=now):
-            again = await self._write(book.budget, statement(book, now=now), now=now)
-            if again is not None:
-                due.append(again)
+        books = settle(budgets, [run for run in runs.values() if run is not None], now=now)
+        statements = [(book.budget, statement(book, now=now)) for book in books]
+        later = [self._not_before(budget, new, now=now) for budget, new in statements]
+        due += [at for at in later if at is not None]
+        writes = [it for it, at in zip(statements, later, strict=True) if it[1].changed and at is None]
+        self._expect(namespace, budgets, writes)
+        for budget, new in writes:
+            await self._write(budget, new)
         return max(0, min(due) - now) if due else None
 
     async def _tell_unreadable(self, namespace: str) -> None:
@@ -168,13 +172,24 @@ class TeamKeeper:
                 self._told.add((namespace, name))
                 await self._announce(namespace, name, Emit(type="Warning", reason="Unreadable", message=UNREADABLE))
 
-    async def _write(self, budget: FinetuneBudget, new: Statement, *, now: int) -> int | None:
-        """Write a budget's status if it is due; return when it is, if it is not yet."""
-        if not new.changed:
-            return None
+    def _not_before(self, budget: FinetuneBudget, new: Statement, *, now: int) -> int | None:
+        """Return when a budget's status is due, if it is to be written, and not yet."""
         due = metered_at(budget.status) + self._refresh_seconds
-        if not new.is_news and now < due:
-            return due
+        return due if new.changed and not new.is_news and now < due else None
+
+    def _expect(
+        self, namespace: str, budgets: Sequence[FinetuneBudget], writes: Sequence[tuple[FinetuneBudget, Statement]]
+    ) -> None:
+        """Let no run count on what is about to be taken from it; wake all where what failed to be taken stays."""
+        coming = {budget.metadata.name: new.status for budget, new in writes}
+        names = [each.metadata.name for each in budgets]
+        failed = [name for name in names if self._budgets.expect(namespace, name, coming.get(name))]
+        if not coming.keys() >= set(failed):
+            for key in self._cache.runs_in(namespace):
+                self._wake(key)
+
+    async def _write(self, budget: FinetuneBudget, new: Statement) -> None:
+        """Write a budget's status."""
         meta = budget.metadata
         try:
             written = await self._kube.apply_status(
@@ -185,11 +200,10 @@ class TeamKeeper:
                 resource_version=meta.resource_version,
             )
         except NotFound:
-            return None
+            return
         self.take(self._budgets.put({**written, "kind": BUDGET_KIND}))
         for event in new.events:
             await self._announce(meta.namespace, meta.name, event)
-        return None
 
     async def _announce(self, namespace: str, name: str, event: Emit) -> None:
         log.info("%s: %s", event.reason, event.message, extra={"namespace": namespace, "budget": name})

@@ -116,6 +116,69 @@ async def test_settling_is_repeated_when_the_api_server_fails(monkeypatch: pytes
     assert fails == []
 
 
+async def refused_for_a_moment(*others: dict[str, Any]) -> tuple[TeamWorld, dict[str, Any]]:
+    """Return a world with a run that had a reservation when its Secret went, and the Secret."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf", "namespace": NAMESPACE}}
+    model = {"uri": "hf://org/m", "secretRef": {"name": "hf"}}
+    world = TeamWorld(team_budget(limitUSD=15), *others, names=("a",), **PLAIN, model=model)
+    world.kube.put(secret)
+    await world.reconciler.reconcile(world.key)
+    await world.keeper.settle(NAMESPACE)
+    world.kube.remove("Secret", NAMESPACE, "hf")
+    await world.reconciler.reconcile(world.key)
+    return world, secret
+
+
+@pytest.mark.parametrize("others", [(), (team_budget("all", limitUSD=5, selector={"matchLabels": {"team": "x"}}),)])
+async def test_run_does_not_start_on_a_reservation_that_is_being_given_to_another_one(
+    monkeypatch: pytest.MonkeyPatch, others: tuple[dict[str, Any], ...]
+) -> None:
+    world, secret = await refused_for_a_moment(*others)
+    world.apply("b", **PLAIN)
+    await world.reconciler.reconcile(Key(NAMESPACE, "b"))
+    if others:  # is written, too, and before the other one
+        world.kube.patch(BUDGET_KIND, NAMESPACE, "all", lambda obj: obj["spec"].update(limitUSD=6))
+    world.kube.put(secret)
+    writing = world.kube.apply_status
+
+    async def slow(**how: Any) -> Any:
+        for _ in range(3 if how.get("kind") == BUDGET_KIND else 0):
+            await world.reconciler.reconcile(world.key)
+        return await writing(**how)
+
+    monkeypatch.setattr(world.kube, "apply_status", slow)
+    await world.keeper.settle(NAMESPACE)
+    world.names = ("a", "b")
+    await world.settle()
+    assert world.at("a").condition("Accepted").reason == "TeamBudgetExhausted"
+    assert world.at("b").condition("Accepted").reason == "Accepted"
+    assert world.promised() == 10 * DOLLAR
+
+
+async def test_run_starts_on_its_reservation_when_taking_it_failed_and_it_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, secret = await refused_for_a_moment()
+    with monkeypatch.context() as change:
+
+        async def fails(**_: Any) -> Any:
+            raise Unavailable("down", status=500)
+
+        change.setattr(world.kube, "apply_status", fails)
+        with pytest.raises(Unavailable):
+            await world.keeper.settle(NAMESPACE)
+    world.kube.put(secret)
+    woken: list[Key] = []
+    world.keeper._wake = woken.append
+    for _ in range(2):
+        await world.reconciler.reconcile(world.key)
+    assert world.condition("Accepted").reason == "WaitingForTeamBudget"
+    await world.keeper.settle(NAMESPACE)
+    assert woken == [world.key], "nothing was written, so nothing else wakes it"
+    await world.reconciler.reconcile(world.key)
+    assert world.condition("Accepted").reason == "Accepted"
+
+
 async def test_bug_in_settling_does_not_stop_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "BACKOFF_FIRST_SECONDS", 0.01)
     it = Operator()
