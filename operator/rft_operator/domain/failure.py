@@ -26,7 +26,8 @@ RUNTIME_LOST = frozenset({"ContainerStatusUnknown", "Unknown"})
 """Reasons of a container of which kubelet and runtime know nothing more, because they, or the machine, were restarted;
 its exit code (137, 255) is theirs, and not the trainer's."""
 REFUSALS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError", "NodeAffinity"})
-"""A kubelet's reasons to run nothing of a pod that was bound to it; so are those that begin with OUT_OF."""
+"""A kubelet's reasons to run nothing of a pod that was bound to it; so are those that begin with OUT_OF. One that was
+restarted asks itself anew of pods that run already."""
 OUT_OF = "OutOf"
 """OutOfcpu, OutOfnvidia.com/gpu: a kubelet that came back before its devices did, for instance."""
 LAST_WORDS = 600
@@ -126,7 +127,7 @@ def classify_end(pods: Sequence[PodFacts], job: JobFacts | None) -> Trouble:
 
 def _is_refused(pod: PodFacts) -> bool:
     reason = pod.pod_reason or ""
-    return pod.started_at is None and (reason in REFUSALS or reason.startswith(OUT_OF))
+    return reason in REFUSALS or reason.startswith(OUT_OF)
 
 
 def suspended_by_queue(job: JobFacts) -> Trouble:

@@ -143,17 +143,21 @@ async def test_node_loss_ends_no_run_whose_restarts_were_lowered_below_those_it_
     assert world.condition("Failed").reason == "BackoffLimitExceeded"
 
 
+@pytest.mark.parametrize("running", [False, True])
 @pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfnvidia.com/gpu", "NodeAffinity"])
-async def test_pod_that_its_kubelet_refuses_uses_up_no_restart_and_its_words_are_told(reason: str) -> None:
+async def test_pod_that_its_kubelet_refuses_uses_up_no_restart_and_its_words_are_told(
+    reason: str, *, running: bool
+) -> None:
     world = World(retries={"maxRestarts": 0})
-    await to_unbound_gang(world)
+    await (world.to_training() if running else to_unbound_gang(world))
 
     def refuse(obj: dict[str, Any]) -> None:
         words = "Pod was rejected: no healthy devices present"
         obj["status"].update(phase="Failed", reason=reason, message=words)
 
     for pod in world.pods(Stage.TRAIN):
-        world.bind(pod, "node-1")
+        if not running:
+            world.bind(pod, "node-1")
         world.kube.patch("Pod", NAMESPACE, pod["metadata"]["name"], refuse)
     await world.after(1)
     first = world.status.attempts[1]
