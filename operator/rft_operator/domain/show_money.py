@@ -125,12 +125,15 @@ def show_price(draft: Draft, gang: Gang, money: Money) -> None:
 
 
 def forecast_of(draft: Draft, money: Money) -> int | None:
-    """Return micro-dollars at the end of the run if it goes on as now; the last forecast while nothing is reported."""
+    """Return micro-dollars at the end of the run if it goes on as now; the last forecast while nothing is reported.
+
+    Attempts that end before they report spend all the same: it never says less than is spent.
+    """
     if is_over(draft.status):
         return None
     attempt, progress = draft.open_attempt(), draft.status.progress
     former = draft.status.cost.forecast_usd
-    last = micro_of_text(former) if former is not None else None
+    last = max(micro_of_text(former), money.bill.spent_micro_usd) if former is not None else None
     if attempt is None or progress is None or (progress.stage, progress.attempt) != (attempt.stage, attempt.number):
         return last
     if progress.eta_seconds is None or not money.bill.rate:

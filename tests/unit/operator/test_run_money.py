@@ -147,6 +147,22 @@ async def test_forecast_knows_the_prices_that_are_announced(policy: str, later: 
     assert micro_of_text(world.status.cost.forecast_usd) == world.status.cost.spent_micro_usd + rest
 
 
+async def test_forecast_is_never_below_what_is_spent_when_attempts_do_not_report() -> None:
+    world = World(budget={"limitUSD": "30"})
+    await world.to_training()
+    world.report(step=20)
+    await world.after(10)
+    assert float(world.status.cost.forecast_usd) >= float(world.status.cost.spent_usd)
+    world.finish_pods(Stage.TRAIN, exit_code=1)
+    await world.settle()
+    await world.after(60)
+    world.run_pods(Stage.TRAIN, 2)
+    for _ in range(5):
+        await world.after(600)
+        assert float(world.status.cost.forecast_usd) >= float(world.status.cost.spent_usd)
+    assert await world.settle() == 0
+
+
 async def test_forecast_is_announced_once_at_the_highest_threshold_it_reaches_anew() -> None:
     world = World(budget={"limitUSD": 10, "warnAtPercent": [50, 80, 90]})
     await world.to_training()
