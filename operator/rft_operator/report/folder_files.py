@@ -10,14 +10,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rft_operator.errors import ReportError
 from rft_trainer.stage_results import Score
 
 Values = dict[str, Any] | None
 """Of which every value is told as it is."""
-Rate = Annotated[FiniteFloat, Field(strict=True)]
+Rate = Annotated[float, Field(strict=True, ge=-1e12, le=1e12)]
+"""No picture can be drawn of what is neither finite nor measured."""
 
 
 class _File(BaseModel):
@@ -46,7 +47,7 @@ class Card(_File):
 class PreparedSummary(_File):
     """What the Prepare stage found."""
 
-    steps: int | None = None
+    steps: Annotated[int, Field(strict=True, ge=0)] | None = None
 
 
 class Prepared(_File):
@@ -67,7 +68,7 @@ class FoundPoint(_File):
     setting: str
     thinking_tokens: Rate
     value: Rate
-    stderr: Rate | None = None
+    stderr: Annotated[Rate, Field(ge=0)] | None = None
 
 
 class FoundCurve(_File):
@@ -78,7 +79,7 @@ class FoundCurve(_File):
     control: Rate
     slope_points_per_1000_tokens: Rate
     performance: Rate
-    points: list[FoundPoint]
+    points: Annotated[list[FoundPoint], Field(min_length=1)]
 
 
 class Results(_File):
@@ -100,6 +101,7 @@ def read_object(path: Path, model: type[BaseModel]) -> dict[str, Any] | None:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(found, ensure_ascii=False).encode()  # half a character can be written nowhere
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ CARD, STEPS, PREPARED, CONFIG = "run-card.json", "steps.jsonl", "prepared.json",
 RESULTS, PROTOCOL = "results.json", "protocol.json"
 EVALUATION = "evaluation"
 MARKS = (CARD, STEPS, PREPARED, CONFIG, f"{EVALUATION}/{RESULTS}")
+_NO_LOSS = 1e39
+"""No number of a GPU is so large."""
 NO_MONEY = "What the run cost is in its resource, not in its folder: rft report NAME --directory DIR tells both."
 NO_RUN = "This is the folder of an evaluation alone: how the model was trained, and for how much, is not in it."
 
@@ -81,7 +82,7 @@ def losses_and_times(lines: Iterable[str]) -> tuple[tuple[LossPoint, ...], tuple
     for line in lines:
         row = _object(line)
         step, loss, stamp = row.get("step"), row.get("loss"), row.get("ts")
-        if isinstance(step, int) and isinstance(loss, int | float) and math.isfinite(loss):
+        if isinstance(step, int) and isinstance(loss, int | float) and 0 <= step < 2**31 and abs(loss) < _NO_LOSS:
             if step < last:
                 losses = {each: value for each, value in losses.items() if each < step}
             losses[step], last = float(loss), step

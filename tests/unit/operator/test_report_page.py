@@ -246,7 +246,16 @@ def step(number: int, loss: float | None, second: int = 0) -> str:
 
 
 def test_steps_that_a_resume_made_anew_are_told_once() -> None:
-    lines = [step(1, 3.0), step(2, 2.0), step(3, 1.0), step(2, 2.5, 9), "no step", '{"step": 3, "los', step(4, None)]
+    lines = [
+        step(1, 3.0),
+        step(2, 2.0),
+        step(3, 1.0),
+        step(2, 2.5, 9),
+        "no step",
+        '{"step": 3, "los',
+        '{"step": 4, "loss": 1e99}',
+        step(4, None),
+    ]
     points, stamps = losses_and_times(lines)
     assert [(point.step, point.loss) for point in points] == [(1, 3.0), (2, 2.5)]
     assert stamps[-1] - stamps[0] == 0
@@ -301,6 +310,8 @@ def test_folder_tells_steps_scores_curve_and_card(tmp_path: Path) -> None:
         ("evaluation/results.json", '{"scores": 0.9}', "results.json: scores: .*list, found 0.9"),
         ("evaluation/results.json", '{"models": ["m"]}', "results.json: models: .*dictionary"),
         ("evaluation/results.json", '{"scaling": [{}]}', "results.json: scaling.0.benchmark: .*required"),
+        ("run-card.json", '{"model": {"uri": "\\ud800"}}', "run-card.json cannot be read: .*surrogates"),
+        ("prepared.json", '{"summary": {"steps": -4}}', "prepared.json: summary.steps: .*found -4"),
         ("evaluation/results.json", '{"scaling": {"a": 1}}', "results.json: scaling: .*list"),
     ],
 )
