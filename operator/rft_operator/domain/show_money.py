@@ -120,7 +120,7 @@ def show_price(draft: Draft, gang: Gang, money: Money) -> None:
     waits = (gang.job is None and not gang.pods) or any(pod.gated for pod in gang.pods)
     if money.rate is None and waits and gang.stage not in CPU_STAGES:
         show_no_price(draft)
-    elif money.rate is not None and within is not None and within.reason == PRICE_UNKNOWN:
+    elif money.rate is not None and within is not None and within.status is ConditionStatus.UNKNOWN:
         draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
 
 

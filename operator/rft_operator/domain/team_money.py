@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rft_operator.api.ledger import Ledger
 from rft_operator.api.resource import ReasoningFinetune
-from rft_operator.api.status import ConditionType
+from rft_operator.api.status import ConditionStatus, ConditionType
 from rft_operator.api.team import FinetuneBudget, Reservation
 from rft_operator.domain.bill import bill
 from rft_operator.domain.budget import CPU_STAGES, RAISE
@@ -178,17 +178,19 @@ def _numbers(draft: Draft, claim: Claim, *, poor: bool) -> str:
 
 
 def show_team(draft: Draft) -> None:
-    """Say in WithinBudget why a live run may not spend its whole limit yet."""
+    """Say in WithinBudget why a live run may not spend its limit yet, unless nothing starts for want of a price."""
+    within = draft.condition(ConditionType.WITHIN_BUDGET)
+    if within is None or within.status is ConditionStatus.UNKNOWN:
+        return
     raised = effective_limit(draft) < micro_usd(draft.spec.budget.limit_usd)
     unknown = _unknown_start(draft)
     wait = unknown or (unraised(draft) if raised else None)
-    within = draft.condition(ConditionType.WITHIN_BUDGET)
-    if wait is not None and within is not None:
+    if wait is not None:
         held = "takes no GPU" if unknown else f"may spend {usd_display(effective_limit(draft))}"
         message = f"{wait.message} Until then the run {held}."
         _announce(draft, wait)
         draft.set_condition(ConditionType.WITHIN_BUDGET, within.status, wait.reason, message)
-    elif within is not None and within.reason in ASKING:
+    elif within.reason in ASKING:
         draft.set_condition(ConditionType.WITHIN_BUDGET, True, "WithinLimit")
 
 

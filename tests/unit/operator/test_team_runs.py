@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from rft_operator.api import BUDGET_KIND
+from rft_operator.api import BUDGET_KIND, KIND
 from rft_operator.domain.facts import FINALIZER
+from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Unavailable
 from rft_trainer.contract import Stage
@@ -26,6 +27,13 @@ def accepted(world: TeamWorld, name: str) -> tuple[str, str]:
 def within(world: TeamWorld, name: str) -> tuple[str, str]:
     found = world.at(name).condition("WithinBudget")
     return found.status.value, found.reason
+
+
+def priced(usd: str) -> PriceCatalogue:
+    row = f"{{name: local, match: {{instanceType: rft-local}}, basis: gpu, usdPerHour: '{usd}', source: x}}"
+    found, problems = PriceCatalogue.parse(f"version: 1\ncurrency: USD\nprices: [{row}]\n")
+    assert not problems
+    return found
 
 
 async def finish(world: TeamWorld, name: str) -> None:
@@ -133,6 +141,29 @@ async def test_run_that_was_refused_for_a_moment_asks_on_record_before_it_is_let
     assert accepted(world, "a") == ("True", "Accepted")
     await world.settle()
     assert world.promised() == 10 * DOLLAR
+
+
+async def test_raise_that_waits_for_the_team_hides_neither_that_the_price_is_lost_nor_that_it_is_known_again() -> None:
+    world = TeamWorld(team_budget(limitUSD=15), names=("a",), evaluation=None, budget={"limitUSD": 10})
+    known, lost = priced("3.60"), PriceCatalogue()
+    world.kube.patch(KIND, NAMESPACE, "a", lambda obj: obj["spec"]["budget"].pop("usdPerGpuHour"))
+    world.catalogue = known
+    await world.settle()
+    world.run_pods(Stage.PREPARE)
+    await world.after(5)
+    world.complete(Stage.PREPARE)
+    while world.status.attempts[-1].stage != "train":  # it is on record before its Job is made
+        await world.reconciler.reconcile(world.key)
+        await world.keeper.settle(NAMESPACE)
+    world.kube.patch(KIND, NAMESPACE, "a", lambda obj: obj["spec"]["budget"].update(limitUSD=50))
+    world.catalogue = lost
+    await world.settle()
+    assert world.job_gone(Stage.TRAIN)
+    assert within(world, "a") == ("Unknown", "PriceUnknown")
+    world.catalogue = known
+    await world.after(30)
+    assert not world.job_gone(Stage.TRAIN)
+    assert within(world, "a") == ("True", "TeamBudgetExhausted")
 
 
 async def test_run_outside_the_selector_starts_without_a_reservation() -> None:
