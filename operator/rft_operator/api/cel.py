@@ -14,6 +14,7 @@ Path = tuple[str, ...]
 
 REQUIRED = "FieldValueRequired"
 FORBIDDEN = "FieldValueForbidden"
+IS_HUB = "self.uri.startsWith('hf://')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,11 @@ def uris(*schemes: str) -> list[Rule]:
         ),
     }
     return [known[scheme] for scheme in schemes]
+
+
+def only_hub(field: str, message: str) -> Rule:
+    """Return the rule of a field beside ``uri`` that speaks of the hub alone."""
+    return Rule(expression=f"!has(self.{field}) || {IS_HUB}", message=message, field=f".{field}", reason=FORBIDDEN)
 
 
 def between(low: str, high: str, *, open_low: bool = False) -> list[Rule]:

@@ -7,14 +7,14 @@ items of a list.
 
 from __future__ import annotations
 
-from rft_operator.api.cel import FORBIDDEN, REQUIRED, Path, Rule, between, is_money, uris
+from rft_operator.api.cel import FORBIDDEN, REQUIRED, Path, Rule, between, is_money, only_hub, uris
 from rft_operator.api.evaluation_rules import EVALUATION_RULES
 from rft_operator.api.overlay_rules import OVERLAY_RULES
+from rft_operator.api.publish_rules import PUBLISH_RULES
 from rft_operator.api.spec import Storage
 
 _MICRO = "(has(self.training.microBatchSize) ? self.training.microBatchSize : 1)"
 _AT_ONCE = f"(self.resources.nodes * self.resources.gpusPerNode * {_MICRO})"
-_HUB = "self.uri.startsWith('hf://')"
 _LIMIT = "self.spec.budget.limitUSD"
 _GPU_LIKE = "key == self.gpuResource || key.contains('gpu') || key.contains('/mig-')"
 _SPENT = "oldSelf.status.cost.spentMicroUSD"
@@ -39,10 +39,6 @@ def _fixed(field: str, *, optional: bool = False) -> Rule:
 def _same(field: str, *, optional: bool) -> str:
     new, old = f"self.spec.{field}", f"oldSelf.spec.{field}"
     return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
-
-
-def _only_hub(field: str, message: str) -> Rule:
-    return Rule(expression=f"!has(self.{field}) || {_HUB}", message=message, field=f".{field}", reason=FORBIDDEN)
 
 
 _TOLERATION = [
@@ -143,8 +139,8 @@ RULES: dict[Path, list[Rule]] = {
         ),
     ],
     ("spec", "model"): [
-        _only_hub("revision", "only a hub model (hf://) has revisions; remove it"),
-        _only_hub("secretRef", "only a hub model (hf://) needs a token; remove it"),
+        only_hub("revision", "only a hub model (hf://) has revisions; remove it"),
+        only_hub("secretRef", "only a hub model (hf://) needs a token; remove it"),
     ],
     ("spec", "model", "uri"): uris("hf", "pvc", "file", "init"),
     ("spec", "dataset"): [
@@ -166,45 +162,11 @@ RULES: dict[Path, list[Rule]] = {
             field=".split",
             value="self.split",
         ),
-        _only_hub("revision", "only a hub dataset (hf://) has revisions; remove it"),
-        _only_hub("secretRef", "only a hub dataset (hf://) needs a token; remove it"),
+        only_hub("revision", "only a hub dataset (hf://) has revisions; remove it"),
+        only_hub("secretRef", "only a hub dataset (hf://) needs a token; remove it"),
     ],
     ("spec", "dataset", "uri"): uris("hf", "pvc", "file", "gym"),
-    ("spec", "publish"): [
-        Rule(
-            expression=f"!({_HUB}) || has(self.secretRef)",
-            message="the hub takes a model from nobody without a token; name a Secret that holds one",
-            field=".secretRef",
-            reason=REQUIRED,
-        ),
-        _only_hub("secretRef", "only the hub (hf://) needs a token; remove it"),
-        Rule(
-            expression=f"self.private || {_HUB}",
-            message="only a repository of the hub (hf://) is private or not; remove it",
-            field=".private",
-            reason=FORBIDDEN,
-        ),
-    ],
-    ("spec", "publish", "uri"): [
-        *uris("hf", "pvc"),
-        Rule(
-            expression="!self.matches('^hf://[^/]+/[^/]+/.*$')",
-            message="a model is published as a whole repository; write hf://organisation/name",
-        ),
-        Rule(
-            # The hub would say so when everything is trained, measured and over.
-            expression="!self.matches('^hf://[-A-Za-z0-9_.]+/[-A-Za-z0-9_.]+$') || "
-            "(self.matches('^hf://[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_])?/"
-            "[A-Za-z0-9_]([-A-Za-z0-9_.]{0,94}[A-Za-z0-9_])?$') && "
-            "!self.contains('--') && !self.contains('..') && !self.endsWith('.git'))",
-            message='the hub takes no such name: at most 96 characters, no "-" or "." at an end, no "--", no "..", '
-            "no .git; choose another one",
-        ),
-        Rule(
-            expression="!self.matches('^pvc://[^/]+/(.*/)?[.][.](/.*)?$')",
-            message='a path with ".." may leave the volume; write it without',
-        ),
-    ],
+    **PUBLISH_RULES,
     ("spec", "training"): [
         Rule(
             expression="!has(self.lora) || (has(self.method) && self.method == 'lora')",
