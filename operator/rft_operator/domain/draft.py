@@ -70,18 +70,19 @@ class Draft:
     def set_condition(
         self, type_: ConditionType, status: ConditionStatus | bool, reason: str, message: str = ""
     ) -> None:
-        """Set a condition; the transition time moves only when the status does."""
+        """Set a condition; the transition time moves only when the status does, compared with the one on record."""
         if isinstance(status, bool):
             status = ConditionStatus.TRUE if status else ConditionStatus.FALSE
         old = self.condition(type_)
-        kept = old is not None and old.status is status
+        found = (old, condition_of(self.recorded, type_))
+        same = next((each for each in found if each is not None and each.status is status), None)
         new = Condition(
             type=type_,
             status=status,
             reason=reason,
             message=message[:MESSAGE_LIMIT],
             observed_generation=self.view.resource.metadata.generation,
-            last_transition_time=old.last_transition_time if kept and old is not None else self.now_text,
+            last_transition_time=same.last_transition_time if same is not None else self.now_text,
         )
         if new == old:
             return

@@ -17,6 +17,7 @@ from rft_operator.domain.ledger import written_off
 from rft_operator.domain.money import micro_of_text, micro_usd, usd_display
 from rft_operator.domain.money_state import Money
 from rft_operator.domain.release import deletion_of
+from rft_operator.domain.show import stage_word
 from rft_operator.domain.show_money import show_money, show_risk
 from rft_operator.domain.team_money import close_bill, is_booked
 from rft_operator.domain.timestamps import epoch
@@ -42,6 +43,7 @@ def revive(draft: Draft) -> None:
     draft.set_condition(ConditionType.WITHIN_BUDGET, True, "BudgetRaised", message)
     cost = draft.status.cost.model_copy(update={"ended_at_limit_usd": None})
     draft.update(completion_time=None, cost=cost)
+    draft.update(stage=stage_word(draft, None, None))
     draft.emit("Normal", "BudgetRaised", message)
     draft.wake(draft.now)
 

@@ -71,6 +71,19 @@ def take_over(draft: Draft, result: StageResult) -> None:
             take_scores(draft, result.evaluate)
     if result.publish is not None and done:
         tell_published(draft, result.publish)
+    if done:
+        _tell_all_done(draft, result)
+
+
+def _tell_all_done(draft: Draft, result: StageResult) -> None:
+    """Show all of a completed stage as done: its last report may be older, or may never have come."""
+    progress = draft.status.progress
+    if progress is None or progress.stage != result.stage.value:
+        return
+    update = {"percent": 100, "display": "100%", "eta_seconds": 0}
+    if result.train is not None:
+        update |= {"step": result.train.step, "total_steps": result.train.total_steps}
+    draft.update(progress=progress.model_copy(update=update))
 
 
 def answers_wait(draft: Draft) -> bool:

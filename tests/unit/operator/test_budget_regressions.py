@@ -76,6 +76,9 @@ async def test_failed_run_stays_failed_when_the_price_falls_until_its_limit_is_r
         await world.settle()
         assert world.condition("Failed").status == "True", f"{edit} is no more money than it had"
     world.edit(budget={"limitUSD": "1.60"})
+    await world.reconciler.reconcile(world.key)
+    assert world.condition("Failed").status == "False"
+    assert world.status.stage == "Pending", "the word for its stage goes with the condition, in one write"
     await world.settle()
     assert world.condition("Failed").status == "False"
     assert world.status.cost.ended_at_limit_usd is None

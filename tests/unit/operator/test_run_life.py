@@ -67,6 +67,28 @@ async def test_finished_run_causes_no_write_when_time_passes() -> None:
     assert await world.settle() == 0
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["by the attempt before", "by its own reports"])
+async def test_all_of_a_stage_is_shown_as_done_when_it_completed_after_its_last_report(told: bool) -> None:
+    world = World(evaluation=None)
+    await world.to_training()
+    world.report(step=20, eta_seconds=600)
+    await world.after(600)
+    attempt = 1
+    if not told:
+        world.finish_pods(Stage.TRAIN, exit_code=1)
+        await world.settle()
+        await world.after(60)
+        attempt = 2
+        world.run_pods(Stage.TRAIN, attempt)
+        await world.after(60)
+    world.complete(Stage.TRAIN, attempt)
+    await world.settle()
+    assert world.status.stage == "Complete"
+    shown = world.status.progress
+    assert (shown.percent, shown.display, shown.step, shown.total_steps) == (100, "100%", 50, 50)
+    assert shown.eta_seconds == 0
+
+
 @pytest.mark.parametrize("complete", [False, True], ids=["running", "complete"])
 async def test_conditions_speak_of_the_spec_as_it_is_after_an_edit_that_changes_none_of_them(complete: bool) -> None:
     world = World(evaluation=None)

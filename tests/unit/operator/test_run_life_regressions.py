@@ -243,6 +243,21 @@ async def test_run_is_not_shown_as_suspended_when_it_has_ended() -> None:
     assert world.condition("Suspended").status == "False"
 
 
+async def test_pause_has_lasted_since_it_began_when_its_reason_changes() -> None:
+    world = World(budget={"limitUSD": "1.50", "usdPerGpuHour": "3.60", "onExhausted": "suspend"}, evaluation=None)
+    await world.to_training()
+    world.edit(suspend=True)
+    await world.after(700)
+    world.drain(Stage.TRAIN)
+    await world.settle()
+    before = world.condition("Suspended")
+    world.edit(suspend=False)
+    await world.after(100)
+    after = world.condition("Suspended")
+    assert (before.reason, after.reason) == ("Requested", "BudgetExhausted")
+    assert (before.status, before.last_transition_time) == (after.status, after.last_transition_time)
+
+
 # -- what the operator did not see ----------------------------------------------------------------------------
 
 
