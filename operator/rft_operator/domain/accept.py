@@ -16,13 +16,14 @@ from rft_operator.domain.money import usd_display, usd_text
 from rft_operator.domain.money_state import Money, terms_of
 from rft_operator.domain.rates import shared_words, twins_of_empty_pool, unpriced_nodes, without_gpus_per_node
 from rft_operator.domain.resolve import resolve
+from rft_operator.domain.show_money import PRICE_RETRY_SECONDS
+from rft_operator.domain.stops import PRICE_UNKNOWN
 from rft_operator.domain.team_money import unreserved
 from rft_operator.domain.team_run import WAITING
 from rft_operator.errors import InvalidResource
 from rft_trainer.contract import Stage
 
 REFERENCE_RETRY_SECONDS = 15
-PRICE_RETRY_SECONDS = 30
 REASONS = {
     "Secret": "SecretNotFound",
     "PersistentVolumeClaim": "ClaimNotFound",
@@ -56,7 +57,7 @@ def accept(draft: Draft, money: Money) -> None:
         _refuse(draft, error.reason, str(error), retry_seconds=None)
         return
     if money.rate is None:
-        _refuse(draft, "PriceUnknown", _no_price(draft), retry_seconds=PRICE_RETRY_SECONDS)
+        _refuse(draft, PRICE_UNKNOWN, _no_price(draft), retry_seconds=PRICE_RETRY_SECONDS)
         return
     admission = admit(terms_of(draft, money, rate=money.rate, stage=Stage.TRAIN), money.bill)
     if not admission.ok:

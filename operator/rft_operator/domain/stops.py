@@ -28,7 +28,7 @@ class Stop:
 COUNTED_STOPS = frozenset({"PendingTimeout", "PrepareTimeout", "StartupTimeout", "Stalled", "RankFailed"})
 """Stops that use up one of retries.maxRestarts; suspension, budget and node loss do not."""
 PRICE_UNKNOWN = "PriceUnknown"
-"""Reason of WithinBudget: nothing starts, for nobody knows what it would cost."""
+"""Reason of Accepted and WithinBudget: nothing starts, for nobody knows what it would cost."""
 UNREADABLE = "Unreadable"
 """The run does not fit this operator's models: nobody knows what it should do."""
 PUBLISH_CHANGED = "PublishChanged"
