@@ -295,8 +295,9 @@ def _steps_done(run: ReasoningFinetune) -> int:
     progress = run.status.progress
     for each in attempts:
         last = each.end_step or 0
-        if progress is not None and (progress.stage, progress.attempt) == (each.stage, each.number):
-            last = max(last, progress.step or 0)
+        reported = progress is not None and (progress.stage, progress.attempt) == (each.stage, each.number)
+        if progress is not None and reported and each.end_time is None:
+            last = max(last, progress.step or 0)  # of a stage that is done it shows the end, whoever reported last
         done += max(0, last - (each.start_step or 0))
     return done
 

@@ -247,6 +247,16 @@ def test_steps_that_are_done_again_count_again() -> None:
     assert it.value("reasoning_finetune_train_steps_total") == 430
 
 
+def test_steps_count_once_when_the_attempt_that_did_the_last_ones_reported_nothing() -> None:
+    shown = {"percent": 100, "display": "100%", "step": 50, "totalSteps": 50}
+    times = {"lastReportTime": "2026-01-01T00:10:00Z", "lastAdvanceTime": "2026-01-01T00:10:00Z"}
+    broke = {"number": 1, "startTime": "2026-01-01T00:00:00Z", "endTime": "2026-01-01T00:30:00Z", "endStep": 20}
+    done = {"number": 2, "startTime": "2026-01-01T00:31:00Z", "endTime": "2026-01-01T00:40:00Z", "endStep": 50}
+    attempts = [{"stage": "train", **broke}, {"stage": "train", "startStep": 20, **done}]
+    it = Scraped(run(attempts=attempts, progress={"stage": "train", "attempt": 1, **shown, **times}))
+    assert it.value("reasoning_finetune_train_steps_total") == 50
+
+
 def test_time_of_the_newest_checkpoint_is_shown() -> None:
     it = Scraped(run(checkpoint={"step": 20, "time": "2026-01-01T00:30:00Z"}))
     assert it.value("reasoning_finetune_checkpoint_timestamp_seconds") == epoch("2026-01-01T00:30:00Z")
