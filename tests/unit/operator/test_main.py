@@ -212,6 +212,21 @@ async def test_operator_does_not_start_without_its_crds(cluster: Cluster, plural
         await asyncio.wait_for(amain(), timeout=20)
 
 
+async def test_connection_that_asks_for_nothing_is_closed(
+    cluster: Cluster, watches: Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rft_operator.__main__.IDLE_SECONDS", 0.2)
+    port = free_port()
+    monkeypatch.setenv("RFT_METRICS_PORT", str(port))
+    running = asyncio.create_task(amain())
+    await eventually(cluster.has_holder, what="the lease")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await asyncio.wait_for(reader.read(), timeout=20) == b"", "many of them would use up the memory"
+    writer.close()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(running, timeout=20) == 0
+
+
 async def test_port_that_is_taken_is_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
