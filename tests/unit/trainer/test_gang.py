@@ -183,6 +183,11 @@ def test_waiting_ends_at_once_when_a_stop_is_asked_for() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_one_node_that_was_asked_to_stop_starts_no_ranks() -> None:
+    with pytest.raises(DrainedError, match="stopped before the training began"):
+        assemble(gang(0, port=1, hosts=HOSTS[:1]), bounds=within(60), stopping=lambda: True)
+
+
 def test_hostfile_is_read_in_rank_order_when_it_has_comments(tmp_path: Path) -> None:
     path = tmp_path / "hostfile"
     path.write_text("# gang\nrun-0.svc slots=8\n\nrun-1.svc slots=4\n")

@@ -81,9 +81,11 @@ def assemble(gang: Gang, *, bounds: Bounds, stopping: Callable[[], bool]) -> Non
     """Wait until every node of the gang is there.
 
     Raises :class:`RendezvousError` at a bound, :class:`DrainedError` when a stop is asked for;
-    both say what was missing.
+    both say what was missing. Ranks of several nodes that have gathered stop together, once they have loaded.
     """
     if len(gang.hosts) == 1:
+        if stopping():
+            raise DrainedError("stopped before the training began")
         return
     own = gang.hosts[gang.node_rank]
     started = time.monotonic()
