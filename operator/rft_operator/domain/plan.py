@@ -73,6 +73,7 @@ def _go_on(draft: Draft, money: Money) -> None:
     wait = unraised(draft)
     if wait is None:
         revive(draft)
+        show_money(draft, money, stop_at=None)
     else:
         ask_again(draft, wait)
         rest(draft, money, may_expire=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rft_operator.domain.money import micro_of_text
 from rft_operator.domain.prices import PriceCatalogue
 from rft_operator.domain.timestamps import epoch
 from rft_trainer.contract import Stage
@@ -79,6 +80,8 @@ async def test_failed_run_stays_failed_when_the_price_falls_until_its_limit_is_r
     await world.reconciler.reconcile(world.key)
     assert world.condition("Failed").status == "False"
     assert world.status.stage == "Pending", "the word for its stage goes with the condition, in one write"
+    cost = world.status.cost
+    assert micro_of_text(cost.remaining_usd) == 1_600_000 - cost.spent_micro_usd, "so does the money"
     await world.settle()
     assert world.condition("Failed").status == "False"
     assert world.status.cost.ended_at_limit_usd is None
