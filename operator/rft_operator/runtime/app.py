@@ -68,7 +68,7 @@ class Runtime:
         """This replica holds the lease; it leads once its first sweep is done."""
         self.leading = False
         self.alive_at = time.monotonic()
-        self.swept_at = 0
+        self.swept_at = time.monotonic()
         self.budgets = BudgetCache()
         self.team = TeamKeeper(
             kube=kube,
@@ -198,8 +198,8 @@ class Runtime:
         for change in await list_budgets(self.kube, self.budgets, namespaces=namespaces):
             self._budget_changed(change)
         self.team.nudge_all()
-        self.swept_at = self.kube.clock.now()
-        self.metrics.swept_at.set(self.swept_at)
+        self.swept_at = time.monotonic()
+        self.metrics.swept_at.set(self.kube.clock.now())
 
     async def _sweep_again(self) -> None:
         while True:

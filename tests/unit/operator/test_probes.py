@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp.test_utils import TestClient, TestServer
@@ -41,12 +42,26 @@ async def test_operator_is_dead_when_its_event_loop_did_not_turn() -> None:
 async def test_leader_is_dead_when_its_sweeps_stopped() -> None:
     it = Operator(sweep_seconds=100)
     it.runtime.leading = True
-    it.runtime.swept_at = it.kube.wall - MISSED_SWEEPS * 100
+    now = asyncio.get_running_loop().time
+    it.runtime.swept_at = now() - MISSED_SWEEPS * 100 + 50
     assert (await ask(it, "/livez"))[0] == 200
-    it.runtime.swept_at = it.kube.wall - MISSED_SWEEPS * 100 - 1
+    it.runtime.swept_at = now() - MISSED_SWEEPS * 100 - 1
     status, words = await ask(it, "/livez")
     assert status == 500
     assert "401 s old" in words
+
+
+async def test_leader_lives_when_the_api_servers_clock_is_set() -> None:
+    it = Operator(sweep_seconds=100)
+    async with it.leading():
+
+        async def leads() -> bool:
+            return it.runtime.leading
+
+        await eventually(leads, what="the first sweep", every_seconds=0.001)
+        it.kube.clock.observe(formatdate(it.kube.wall + 86_400, usegmt=True), sent=0.0, received=0.0)
+        assert it.kube.clock.now() >= it.kube.wall + 86_400
+        assert await ask(it, "/livez") == (200, "ok\n")
 
 
 async def test_standby_lives_without_sweeps() -> None:
