@@ -16,6 +16,7 @@ from rft_operator.domain.facts import GATE
 from rft_operator.domain.timestamps import rfc3339
 from rft_operator.errors import Conflict, NotFound
 from rft_operator.runtime.events import EventWriter
+from rft_operator.runtime.kube import Listed
 from support import rules_of_api_server as rules
 from support.json_copy import copied
 
@@ -46,6 +47,7 @@ class FakeKube:
         """What the operator applied last: what it no longer applies is removed."""
         self._writer = EventWriter(self, instance="fake")
         self._version = itertools.count(1)
+        self._newest = "0"
         self._uid = itertools.count(1)
         self._calls = itertools.count()
 
@@ -107,21 +109,21 @@ class FakeKube:
             obj = {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": obj["metadata"]}
         return copied(obj)
 
-    async def list(self, *, kind: str, namespace: str | None = None, label_selector: str | None = None) -> Objects:
+    async def list(self, *, kind: str, namespace: str | None = None, label_selector: str | None = None) -> Listed:
         def fits(obj: Object) -> bool:
             meta = obj["metadata"]
             if namespace is not None and meta["namespace"] != namespace:
                 return False
             return label_selector is None or rules.selects(label_selector, meta.get("labels") or {})
 
-        return [copied(obj) for obj in self.find(kind) if fits(obj)]
+        return Listed((copied(obj) for obj in self.find(kind) if fits(obj)), version=self._newest)
 
     async def pages(
         self, *, kind: str, namespace: str | None = None, label_selector: str | None = None, size: int = 1
-    ) -> AsyncIterator[Objects]:
+    ) -> AsyncIterator[Listed]:
         found = await self.list(kind=kind, namespace=namespace, label_selector=label_selector)
-        for start in range(0, len(found), size):
-            yield found[start : start + size]
+        for start in range(0, max(1, len(found)), size):
+            yield Listed(found[start : start + size], version=found.version)
 
     async def emit(self, *, regarding: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
         self.events.append((type_, reason, message))
@@ -240,7 +242,7 @@ class FakeKube:
         rules.set_generation(old, stored)
         if old is not None and rules.same(old, stored):
             return copied(old)
-        stored["metadata"]["resourceVersion"] = str(next(self._version))
+        stored["metadata"]["resourceVersion"] = self._newest = str(next(self._version))
         table[place] = stored
         self._tell("ADDED" if old is None else "MODIFIED", stored)
         return copied(stored)

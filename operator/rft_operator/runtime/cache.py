@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from rft_operator.domain.facts import ChildKind, Children, JobFacts, Key, NodeFacts, ObjectFacts, PodFacts, Report
@@ -59,7 +59,7 @@ class Cache:
         self._nodes: dict[str, NodeFacts] = {}
         self._node_versions: dict[str, str] = {}
         self._tombstones: dict[str, str] = {}
-        """By uid: the resourceVersion of its deletion; where a LIST showed it, the last one known (none of a run)."""
+        """By uid: the resourceVersion of its deletion; where a LIST showed it, that of the LIST (none of a run)."""
 
     def resource(self, key: Key) -> JsonObject | None:
         """Return the raw resource, or None if it does not exist."""
@@ -221,22 +221,26 @@ class Cache:
         if run.resource is None and not run.children:
             del self._runs[key]
 
-    def identities(self, kind: str) -> dict[tuple[str, str], str]:
-        """Return the uid of every known object of a kind by (namespace, name), for the sweep."""
+    def identities(self, kind: str, *, namespace: str | None = None) -> dict[tuple[str, str], str]:
+        """Return the uid of every known object of a kind (in a namespace) by (namespace, name), for the sweep."""
+        runs = [(key, run) for key, run in self._runs.items() if namespace in (None, key.namespace)]
         if kind == KIND:
-            return {(*key,): run.resource.uid for key, run in self._runs.items() if run.resource is not None}
+            return {(*key,): run.resource.uid for key, run in runs if run.resource is not None}
         return {
             (fact.namespace, fact.name): fact.uid
-            for run in self._runs.values()
+            for _, run in runs
             for (each, _), fact in run.children.items()
             if each == kind
         }
 
     def drop_missing(
-        self, kind: str, *, before: dict[tuple[str, str], str], listed: Iterable[JsonObject]
+        self, kind: str, *, before: Mapping[tuple[str, str], str], present: Collection[str], version: str
     ) -> tuple[Key, ...]:
-        """Forget what was known before a LIST began and is not in it; return the keys whose view changed."""
-        present = {raw["metadata"]["uid"] for raw in listed}
+        """Forget what was known before a LIST began and is not in it; return the keys whose view changed.
+
+        ``present`` are the uids in the LIST, ``version`` is its resourceVersion: what the watch has still to tell of
+        the others is older, and must not bring them back. A bill that was folded would be opened anew.
+        """
         gone = {place: uid for place, uid in before.items() if uid not in present}
         changed: list[Key] = []
         for (namespace, name), uid in gone.items():
@@ -247,8 +251,7 @@ class Cache:
             for run in list(self._runs.values()):
                 fact = run.children.get((kind, name))
                 if fact is not None and fact.namespace == namespace and fact.uid == uid:
-                    # What the watch has still to tell is older than the LIST; a folded bill would be opened anew.
-                    self._bury(uid, fact.resource_version)
+                    self._bury(uid, version)
                     changed += self._drop_fact(fact)
         return tuple(changed)
 

@@ -6,7 +6,7 @@ library leaks out. The real implementation and the fake pass the same contract s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rft_operator.api import KIND
@@ -15,6 +15,14 @@ JsonObject = Mapping[str, Any]
 
 FIELD_MANAGER = "rft-operator"
 STATUS_FIELD_MANAGER = "rft-operator-status"
+
+
+class Listed(list[JsonObject]):
+    """Objects of a LIST, or of a page of it, and the resourceVersion at which these were all there were."""
+
+    def __init__(self, objects: Iterable[JsonObject], *, version: str) -> None:
+        super().__init__(objects)
+        self.version = version
 
 
 class Kube(Protocol):
@@ -58,13 +66,14 @@ class Kube(Protocol):
 
     def pages(
         self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
-    ) -> AsyncIterator[Sequence[JsonObject]]:
-        """Read all objects of a kind page by page, so that they need not all be in memory at once."""
+    ) -> AsyncIterator[Listed]:
+        """Read all objects of a kind page by page, so that they need not all be in memory at once.
+
+        All pages are of one version.
+        """
         ...
 
-    async def list(
-        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
-    ) -> Sequence[JsonObject]:
+    async def list(self, *, kind: str, namespace: str | None = None, label_selector: str | None = None) -> Listed:
         """Read all objects of a kind."""
         ...
 

@@ -27,7 +27,7 @@ from rft_operator.metrics import Metrics
 from rft_operator.runtime.clock import ServerClock
 from rft_operator.runtime.events import EventWriter
 from rft_operator.runtime.kinds import ENDPOINTS, path_of
-from rft_operator.runtime.kube import FIELD_MANAGER, STATUS_FIELD_MANAGER, JsonObject
+from rft_operator.runtime.kube import FIELD_MANAGER, STATUS_FIELD_MANAGER, JsonObject, Listed
 from rft_operator.runtime.proxies import settle_proxy
 
 TIMEOUT_SECONDS = 15
@@ -196,17 +196,18 @@ class KubeClient:
         accept = METADATA_ONLY if kind == "Secret" else "application/json"
         return await self._call("GET", path_of(kind, namespace, name), kind=kind, verb="get", accept=accept)
 
-    async def list(
-        self, *, kind: str, namespace: str | None = None, label_selector: str | None = None
-    ) -> Sequence[JsonObject]:
+    async def list(self, *, kind: str, namespace: str | None = None, label_selector: str | None = None) -> Listed:
         """Read all objects of a kind."""
-        pages = self.pages(kind=kind, namespace=namespace, label_selector=label_selector)
-        return [item async for page in pages for item in page]
+        found = Listed((), version="")
+        async for page in self.pages(kind=kind, namespace=namespace, label_selector=label_selector):
+            found.version = page.version
+            found += page
+        return found
 
     async def pages(
         self, *, kind: str, namespace: str | None = None, label_selector: str | None = None, size: int = PAGE
-    ) -> AsyncGenerator[Sequence[JsonObject], None]:
-        """Read all objects of a kind page by page."""
+    ) -> AsyncGenerator[Listed, None]:
+        """Read all objects of a kind page by page, all of one version."""
         query = {"limit": str(size)}
         if label_selector is not None:
             query["labelSelector"] = label_selector
@@ -222,8 +223,8 @@ class KubeClient:
             )
             # Items of a list come without the two fields that every single object has.
             head = {"apiVersion": endpoint.api_version, "kind": kind}
-            token = page["metadata"].get("continue")
-            yield [{**head, **item} for item in page["items"]]
+            token, version = page["metadata"].get("continue"), str(page["metadata"].get("resourceVersion", ""))
+            yield Listed(({**head, **item} for item in page["items"]), version=version)
             if not token:
                 return
             query["continue"] = token

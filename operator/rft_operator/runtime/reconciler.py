@@ -157,7 +157,8 @@ class Reconciler:
         before = {(pod.namespace, pod.name): pod.uid for pod in self._cache.children(key).pods}
         selector = f"{LABEL_FINETUNE}={key.name}"
         listed = await self._kube.list(kind="Pod", namespace=key.namespace, label_selector=selector)
-        changed = self._cache.drop_missing("Pod", before=before, listed=listed)
+        present = {raw["metadata"]["uid"] for raw in listed}
+        changed = self._cache.drop_missing("Pod", before=before, present=present, version=listed.version)
         for raw in listed:
             changed += self._cache.put(raw)
         return bool(changed)

@@ -370,6 +370,15 @@ async def test_list_gives_items_with_their_kind_when_they_are_read(side: Side) -
     assert (item["apiVersion"], item["kind"], item["metadata"]["name"]) == (API_VERSION, KIND, "run")
 
 
+async def test_list_is_of_no_older_version_than_what_it_has_and_what_was_deleted_before(side: Side) -> None:
+    gone = await side.api.apply(side.config_map("gone"))
+    await side.delete("ConfigMap", "gone")
+    kept = await side.api.apply(side.config_map("kept"))
+    listed = await side.api.list(kind="ConfigMap", namespace=side.namespace)
+    assert {"kept"} == {each["metadata"]["name"] for each in listed} - {"kube-root-ca.crt"}
+    assert int(listed.version) >= int(version(kept)) > int(version(gone))
+
+
 # -- events, creates and replaces ---------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from rft_operator.domain.facts import Key
 from rft_operator.errors import Conflict, Rejected, Unavailable
 from rft_operator.runtime import app, queue
 from rft_operator.runtime.app import is_wish
+from rft_operator.runtime.kube import Listed
 from support.builders import NAME, NAMESPACE, node, resource
 from support.polling import eventually
 from support.running import Operator
@@ -54,7 +55,7 @@ async def test_run_is_looked_at_when_it_came_while_the_first_sweep_still_listed_
     it.kube.put(node())
     pages = it.kube.pages
 
-    async def late(*, kind: str, **words: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    async def late(*, kind: str, **words: Any) -> AsyncIterator[Listed]:
         if kind == BUDGET_KIND and not it.kube.find("ReasoningFinetune"):
             it.kube.put(resource())
         async for page in pages(kind=kind, **words):

@@ -232,18 +232,18 @@ def test_what_a_list_lacks_is_dropped_when_it_was_known_before() -> None:
     before = cache.identities("Pod")
     assert before == {(NAMESPACE, "a"): "u-a", (NAMESPACE, "b"): "u-b"}
     cache.put(pod("c", uid="u-c"))
-    assert cache.drop_missing("Pod", before=before, listed=[pod("a", uid="u-a")]) == (KEY,)
+    assert cache.drop_missing("Pod", before=before, present={"u-a"}, version="9") == (KEY,)
     assert sorted(each.name for each in cache.children(KEY).pods) == ["a", "c"]
 
 
 def test_late_event_does_not_bring_back_what_a_list_lacks_and_a_later_one_does() -> None:
     cache = Cache()
     cache.put(pod("a", uid="u-a", version=7))
-    cache.drop_missing("Pod", before=cache.identities("Pod"), listed=[])
-    for version in (6, 7):
+    cache.drop_missing("Pod", before=cache.identities("Pod"), present=(), version="9")
+    for version in (6, 7, 8, 9):  # 8: it ended before the LIST, and the watch tells of it only now
         assert cache.put(pod("a", uid="u-a", version=version)) == ()
     assert cache.children(KEY).pods == ()
-    assert cache.put(pod("a", uid="u-a", version=8)) == (KEY,), "its label was taken off, and is on again"
+    assert cache.put(pod("a", uid="u-a", version=10)) == (KEY,), "its label was taken off, and is on again"
 
 
 def test_namesake_survives_when_a_list_lacks_its_forerunner() -> None:
@@ -251,7 +251,7 @@ def test_namesake_survives_when_a_list_lacks_its_forerunner() -> None:
     cache.put(pod("a", uid="old", version=1))
     before = cache.identities("Pod")
     cache.put(pod("a", uid="new", version=2))
-    assert cache.drop_missing("Pod", before=before, listed=[pod("a", uid="new", version=2)]) == ()
+    assert cache.drop_missing("Pod", before=before, present={"new"}, version="2") == ()
     assert [each.uid for each in cache.children(KEY).pods] == ["new"]
 
 
@@ -259,7 +259,7 @@ def test_run_that_a_list_lacks_is_dropped_for_good() -> None:
     cache = Cache()
     cache.put(stored_run())
     before = cache.identities("ReasoningFinetune")
-    assert cache.drop_missing("ReasoningFinetune", before=before, listed=[]) == (KEY,)
+    assert cache.drop_missing("ReasoningFinetune", before=before, present=(), version="9") == (KEY,)
     assert cache.put(stored_run(version=2)) == ()
 
 

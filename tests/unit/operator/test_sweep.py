@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from rft_operator.domain.facts import Key
 from rft_operator.errors import Unavailable
 from rft_operator.runtime.cache import Cache
+from rft_operator.runtime.kube import Listed
 from rft_operator.runtime.queue import WorkQueue
 from rft_operator.runtime.sweep import sweep
 from support.builders import NAME, NAMESPACE, node, resource
@@ -103,15 +103,13 @@ async def test_object_that_appears_while_lists_run_is_not_dropped() -> None:
     await it.sweep()
     listing = it.kube.list
 
-    async def list_late(
-        *, kind: str, namespace: str | None = None, label_selector: str | None = None
-    ) -> Sequence[dict[str, Any]]:
+    async def list_late(*, kind: str, namespace: str | None = None, label_selector: str | None = None) -> Listed:
         listed = await listing(kind=kind, namespace=namespace, label_selector=label_selector)
         if kind == "ReasoningFinetune":
             it.cache.put(it.kube.put(resource("late")))
         return listed
 
-    it.kube.list = list_late  # type: ignore[method-assign, assignment]
+    it.kube.list = list_late  # type: ignore[method-assign]
     assert await it.sweep() == {KEY, Key(NAMESPACE, "late")}
 
 
@@ -121,15 +119,13 @@ async def test_object_that_is_deleted_while_lists_run_does_not_come_back() -> No
     await it.sweep()
     listing = it.kube.list
 
-    async def list_late(
-        *, kind: str, namespace: str | None = None, label_selector: str | None = None
-    ) -> Sequence[dict[str, Any]]:
+    async def list_late(*, kind: str, namespace: str | None = None, label_selector: str | None = None) -> Listed:
         listed = await listing(kind=kind, namespace=namespace, label_selector=label_selector)
         for raw in listed:
             it.cache.drop(raw)
         return listed
 
-    it.kube.list = list_late  # type: ignore[method-assign, assignment]
+    it.kube.list = list_late  # type: ignore[method-assign]
     await it.sweep()
     assert it.cache.known_keys() == ()
 
@@ -139,10 +135,10 @@ async def test_nothing_is_dropped_when_a_list_fails() -> None:
     it.kube.put(resource())
     await it.sweep()
 
-    async def refuse(**_: Any) -> Sequence[dict[str, Any]]:
+    async def refuse(**_: Any) -> Listed:
         raise Unavailable("no answer")
 
-    it.kube.list = refuse  # type: ignore[method-assign, assignment]
+    it.kube.list = refuse  # type: ignore[method-assign]
     with pytest.raises(Unavailable):
         await it.sweep()
     assert it.cache.known_keys() == (KEY,)
