@@ -1,8 +1,8 @@
 """Bridge, cables and network namespaces: what `ip` sets up for a cluster, and its removal.
 
 Invariant: everything made here carries the cluster's number in its name, the bridge says whose the number is, and
-removing it touches nothing else. Nodes
-are entered with nsenter, never with `ip netns exec`, which hides the cgroup mounts.
+removing it touches nothing else. Nodes are entered with nsenter, never with `ip netns exec`, which hides the cgroup
+mounts.
 """
 
 from __future__ import annotations

@@ -15,9 +15,15 @@ from rft_operator.errors import RftError
 if TYPE_CHECKING:
     from rft_operator.domain.cost import CostTable
 
-NO_TEXT = "is no text in UTF-8, which it must be saved as"
-"""As what older shells of Windows write."""
 SPLITS = ("run", "namespace", "team", "label", "stage", "machine", "waste")
+
+
+def _text_of(file: TextIO) -> str:
+    """Return what a file holds; raises Problem for what is no text, such as what older shells of Windows write."""
+    try:
+        return file.read()
+    except UnicodeDecodeError as error:
+        raise Problem(f"{file.name}: is no text in UTF-8, which it must be saved as ({error})") from error
 
 
 @click.command("plan", short_help="Estimate memory, time and cost of a run.")
@@ -35,9 +41,7 @@ def plan_command(file: TextIO, output: str, **options: Any) -> None:
     from rft_operator.cli.plan import Options, make_plan, page, to_json
 
     try:
-        plan = make_plan(file.read(), Options(**options), now=int(time.time()))
-    except UnicodeDecodeError as error:
-        raise Problem(f"{file.name}: {NO_TEXT} ({error})") from error
+        plan = make_plan(_text_of(file), Options(**options), now=int(time.time()))
     except RftError as error:
         raise Problem(str(error)) from error
     click.echo(page(plan) if output == "text" else _as(to_json(plan), output), nl=False)
@@ -67,9 +71,7 @@ def audit_command(file: TextIO, prices: Path | None, now_text: str | None, outpu
     except ValueError as error:
         raise Problem(f"--now {now_text!r} is no instant; write for example 2026-01-01T00:00:00Z") from error
     try:
-        found = run_audit(file.read(), prices, now=now)
-    except UnicodeDecodeError as error:
-        raise Problem(f"{file.name}: {NO_TEXT} ({error})") from error
+        found = run_audit(_text_of(file), prices, now=now)
     except RftError as error:
         raise Problem(str(error)) from error
     click.echo(page(found) if output == "text" else _as(to_json(found), output), nl=False)

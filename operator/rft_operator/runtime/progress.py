@@ -120,13 +120,14 @@ class ProgressServer:
 
         The watch may lag: a pod that it has not told of must not take that for a no.
         """
+        stranger = refusal(403, "Forbidden", "the token does not belong to a pod of this run")
+        if reviewed.namespace != key.namespace:
+            return stranger
         pod = self._cache.pod(key, reviewed.pod) if reviewed.pod else None
-        if pod is None and reviewed.namespace == key.namespace:
+        if pod is None:
             return refusal(503, "ServiceUnavailable", "the token's pod is not known to be one of this run; try again")
-        mine = pod is not None and pod.uid == reviewed.pod_uid and pod.run_uid in ("", run["metadata"]["uid"])
-        if pod is None or not mine or reviewed.namespace != key.namespace:
-            return refusal(403, "Forbidden", "the token does not belong to a pod of this run")
-        return pod
+        mine = pod.uid == reviewed.pod_uid and pod.run_uid in ("", run["metadata"]["uid"])
+        return pod if mine else stranger
 
     def _report(self, pod: PodFacts, status: TrainerStatus) -> Report:
         return Report(

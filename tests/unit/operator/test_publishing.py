@@ -124,12 +124,18 @@ async def test_publishing_goes_on_with_the_target_of_now_when_it_was_suspended()
     assert world.condition("Published").status == "True"
 
 
-async def test_an_edit_while_the_model_is_published_is_what_the_run_ends_with() -> None:
+async def edited_while_publishing() -> World:
+    """Another address is asked for while a pod publishes to the first one."""
     world = world_of()
     await to_publishing(world)
     world.run_pods(Stage.PUBLISH)
     await world.after(5)
     world.edit(publish={**HUB, "uri": "hf://team/better-name"})
+    return world
+
+
+async def test_an_edit_while_the_model_is_published_is_what_the_run_ends_with() -> None:
+    world = await edited_while_publishing()
     await world.settle()
     assert world.job_gone(Stage.PUBLISH)
     assert "hf://team/better-name" in json.dumps(world.job(Stage.PUBLISH, 2))
@@ -144,11 +150,7 @@ async def test_an_edit_while_the_model_is_published_is_what_the_run_ends_with() 
 
 
 async def test_an_edit_that_is_seen_with_the_end_of_a_publication_is_not_lost() -> None:
-    world = world_of()
-    await to_publishing(world)
-    world.run_pods(Stage.PUBLISH)
-    await world.after(5)
-    world.edit(publish={**HUB, "uri": "hf://team/better-name"})
+    world = await edited_while_publishing()
     world.complete(Stage.PUBLISH)
     await world.settle()
     assert world.condition("Published").status != "True"
